@@ -1,0 +1,6 @@
+"""``python -m meliuscli``."""
+
+from meliuscli.cli.app import main
+
+if __name__ == "__main__":
+    main()

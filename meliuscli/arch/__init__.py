@@ -1,0 +1,1 @@
+"""What a network is: frozen specs, named networks, and their layers in order. No torch here."""

@@ -1,0 +1,178 @@
+"""MeliusNet (arXiv 2001.05936) and BinaryDenseNet (arXiv 1906.08637): stages of binary blocks on a growing map.
+
+Both are stem, stages of blocks, a transition between two stages, head. A BinaryDenseNet block is a DenseBlock; a
+MeliusNet block is a DenseBlock followed by an ImprovementBlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from meliuscli.arch.plan import Layer, conv_size, require_divides, require_size
+from meliuscli.arch.spec import ArchSpec, Count, Width
+from meliuscli.errors import SpecError
+
+Stem = Literal["grouped", "imagenet", "thumbnail"]
+GROUPED_STEM_GROUPS = (1, 4, 8)
+"""Groups of the three 3x3 convolutions of the grouped stem (paper, section 4)."""
+
+
+class DenseFamilySpec(ArchSpec):
+    """Fields of both families. ``growth_rate`` and ``dilation`` accept one number for all stages; a stage whose
+    dilation is larger than the one before it keeps its resolution (the transition does not pool). As input only,
+    ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32."""
+
+    improvement: ClassVar[bool]
+
+    num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
+    growth_rate: tuple[Width, ...]
+    stem: Stem
+    stem_channels: Width = 64
+    transition_channels: tuple[Width, ...] = ()
+    groups: Width = 1
+    dilation: tuple[Width, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, fields: Any) -> Any:
+        """Bring the accepted shorthands into canonical form."""
+        if not isinstance(fields, dict):
+            return fields
+        fields = {"growth_rate": 64, "dilation": 1, **fields}
+        blocks = fields.get("num_blocks")
+        stages = len(blocks) if isinstance(blocks, list | tuple) else 1
+        for key in ("growth_rate", "dilation"):
+            if not isinstance(fields[key], list | tuple):
+                fields[key] = (fields[key],) * stages
+        if "reduction" in fields:
+            fields["transition_channels"] = cls._from_reduction(fields)
+            del fields["reduction"]
+        return fields
+
+    @staticmethod
+    def _from_reduction(fields: dict[str, Any]) -> tuple[int, ...]:
+        if "transition_channels" in fields:
+            raise SpecError("reduction", "give either reduction or transition_channels, not both")
+        try:
+            reductions = [float(r) for r in fields["reduction"]]
+            blocks, growth = list(fields["num_blocks"]), list(fields["growth_rate"])
+            channels, widths = fields.get("stem_channels", 64), []
+            for divisor, num, rate in zip(reductions, blocks, growth, strict=False):
+                channels = round((channels + num * rate) / divisor / 32) * 32
+                widths.append(channels)
+        except (TypeError, ValueError, ZeroDivisionError, KeyError, OverflowError):
+            raise SpecError("reduction", "must be a list of positive divisors, one for each transition") from None
+        if len(reductions) != len(blocks) - 1:
+            raise SpecError("reduction", f"needs {len(blocks) - 1} entries, one for each transition")
+        return tuple(widths)
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        stages = len(self.num_blocks)
+        for key, wanted, what in (
+            ("growth_rate", stages, "stage"),
+            ("dilation", stages, "stage"),
+            ("transition_channels", stages - 1, "transition"),
+        ):
+            if len(getattr(self, key)) != wanted:
+                raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(getattr(self, key))}")
+        return self
+
+    @property
+    def pools(self) -> tuple[bool, ...]:
+        """For each transition: does it halve the map?"""
+        return tuple(after <= before for before, after in pairwise(self.dilation))
+
+    def layers(self) -> tuple[Layer, ...]:
+        self._lengths_agree()
+        return tuple(self._unroll())
+
+    def _unroll(self) -> Iterator[Layer]:
+        size, channels = self.input_size, self.stem_channels
+        for layer in _stem(self):
+            yield layer
+            size = layer.out_size
+        last = len(self.num_blocks)
+        for stage, (num, growth, dilation) in enumerate(
+            zip(self.num_blocks, self.growth_rate, self.dilation, strict=True), start=1
+        ):
+            for block in range(1, num + 1):
+                name = f"stage{stage}.block{block}"
+                yield from _binary_conv(f"{name}.dense", channels, growth, size, dilation)
+                channels += growth
+                if self.improvement:
+                    yield from _binary_conv(f"{name}.improvement", channels, growth, size, dilation)
+            if stage < last:
+                target, pool = self.transition_channels[stage - 1], self.pools[stage - 1]
+                for layer in _transition(f"transition{stage}", channels, target, self.groups, size, pool):
+                    yield layer
+                    size = layer.out_size
+                channels = target
+        yield from classifier_head(channels, size, self.num_classes, norm=True)
+
+
+class MeliusNetSpec(DenseFamilySpec):
+    """MeliusNet: every block is a DenseBlock and an ImprovementBlock."""
+
+    improvement: ClassVar[bool] = True
+    family: Literal["meliusnet"] = "meliusnet"
+    stem: Stem = "grouped"
+
+
+class BinaryDenseNetSpec(DenseFamilySpec):
+    """BinaryDenseNet: DenseBlocks only; its paper uses the 7x7 stem."""
+
+    improvement: ClassVar[bool] = False
+    family: Literal["binarydensenet"] = "binarydensenet"
+    stem: Stem = "imagenet"
+
+
+def classifier_head(channels: int, size: int, num_classes: int, *, norm: bool) -> Iterator[Layer]:
+    """[BN, ReLU,] global average pooling, linear with bias."""
+    if norm:
+        yield Layer("head.bn", "batch_norm", channels, channels, size)
+    yield Layer("head.pool", "avg_pool", channels, channels, 1, kernel=size)
+    yield Layer("head.fc", "linear", channels, num_classes, 1, bias=True)
+
+
+def _stem(spec: DenseFamilySpec) -> Iterator[Layer]:
+    size, width = spec.input_size, spec.stem_channels
+    if spec.stem == "thumbnail":
+        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=3)
+        return
+    if spec.stem == "imagenet":
+        size = conv_size(size, 7, 2, 3)
+        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=7, stride=2)
+        yield Layer("stem.bn", "batch_norm", width, width, size)
+    else:
+        if width % 2:
+            raise SpecError("stem_channels", f"the grouped stem needs an even width, not {width}")
+        half = width // 2
+        sizes = (spec.input_channels, half, half, width)
+        size = conv_size(size, 3, 2, 1)
+        for index, groups in enumerate(GROUPED_STEM_GROUPS, start=1):
+            before, after = sizes[index - 1], sizes[index]
+            require_divides("stem_channels", groups, stem_input_channels=before, stem_output_channels=after)
+            stride = 2 if index == 1 else 1
+            yield Layer(f"stem.conv{index}", "conv", before, after, size, kernel=3, stride=stride, groups=groups)
+            yield Layer(f"stem.bn{index}", "batch_norm", after, after, size)
+    yield Layer("stem.pool", "max_pool", width, width, conv_size(size, 3, 2, 1), kernel=3, stride=2)
+
+
+def _binary_conv(name: str, channels: int, growth: int, size: int, dilation: int) -> Iterator[Layer]:
+    yield Layer(f"{name}.bn", "batch_norm", channels, channels, size)
+    yield Layer(f"{name}.conv", "binary_conv", channels, growth, size, kernel=3, dilation=dilation)
+
+
+def _transition(name: str, channels: int, target: int, groups: int, size: int, pool: bool) -> Iterator[Layer]:
+    require_divides("groups", groups, **{f"input_channels_of_{name}": channels, f"output_channels_of_{name}": target})
+    yield Layer(f"{name}.bn", "batch_norm", channels, channels, size)
+    if pool:
+        require_size(size, 2, f"the pooling of {name}")
+        size = conv_size(size, 2, 2, 0)
+        yield Layer(f"{name}.pool", "max_pool", channels, channels, size, kernel=2, stride=2)
+    yield Layer(f"{name}.conv", "conv", channels, target, size, groups=groups)

@@ -1,0 +1,94 @@
+"""ArchSpec: the frozen value that is a network. Validation, canonical form, archid, TOML in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from meliuscli.arch.plan import Layer
+from meliuscli.errors import BadInputError, MissingError, SpecError
+
+# Strict, so that 4.0 and true are refused; bounded, so that no typo unrolls into millions of layers.
+Count = Annotated[int, Field(strict=True, ge=1, le=1024)]
+Width = Annotated[int, Field(strict=True, ge=1, le=65536)]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ArchSpec(BaseModel):
+    """What every network has. Subclasses add a family's fields and unroll themselves into layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    num_classes: Width = 1000
+    input_size: Annotated[int, Field(strict=True, ge=1, le=16384)] = 224
+    input_channels: Width = 3
+
+    @abstractmethod
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in order of execution. Raises ``SpecError`` where the network cannot exist."""
+
+    @model_validator(mode="after")
+    def _must_unroll(self) -> Self:
+        self.layers()
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.input_channels, self.input_size, self.input_size)
+
+    @property
+    def archid(self) -> str:
+        """Twelve hex digits of SHA-256 over the canonical form: names the architecture, never its weights."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def replace(self, **changes: Any) -> Self:
+        """A new, validated spec with some fields changed."""
+        return validate(type(self), {**self.model_dump(), **changes})
+
+    def to_toml(self) -> str:
+        """TOML text from which ``meliuscli.arch.zoo.load_arch`` makes an equal spec."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Model:
+    """Build a model, with pydantic's first complaint turned into a ``SpecError`` that names the key.
+
+    ``where`` is put before the key (a file name, say)."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if part != "function-after")
+        problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "Must be").replace("tuple", "list")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(name for name in model.model_fields)
+            raise SpecError(f"{where}{key}", "unknown key", f"known keys: {known}") from None
+        if first["type"] != "missing" and not isinstance(first["input"], dict):
+            problem = f"{problem[:1].lower()}{problem[1:]}, not {first['input']!r}"
+        raise SpecError(f"{where}{key}", problem) from None
+    except SpecError as error:
+        raise SpecError(f"{where}{error.key}", error.problem, error.hint) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict; a missing, unreadable or malformed one is a clear error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: not valid TOML: {error}") from None

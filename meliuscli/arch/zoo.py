@@ -1,0 +1,106 @@
+"""Named networks and TOML files to specs: the one door from what a user types to an ``ArchSpec``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from meliuscli.arch.families import FAMILIES
+from meliuscli.arch.spec import ArchSpec, read_toml, validate
+from meliuscli.errors import BadInputError, SpecError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class NamedArch:
+    """A spec and what to call it."""
+
+    name: str
+    spec: ArchSpec
+
+
+@cache
+def zoo_table() -> dict[str, dict[str, Any]]:
+    """zoo.toml: canonical name -> raw fields."""
+    return tomllib.loads(Path(__file__).with_name("zoo.toml").read_text(encoding="utf-8"))
+
+
+def arch_names() -> tuple[str, ...]:
+    """The canonical names, in the table's order."""
+    return tuple(zoo_table())
+
+
+def find_name(name: str, key: str = "") -> str:
+    """The canonical name, whatever the case, hyphens and underscores of ``name``.
+
+    Raises ``BadInputError`` with the nearest names."""
+    by_folded = {_fold(known): known for known in zoo_table()}
+    if (found := by_folded.get(_fold(name))) is not None:
+        return found
+    raise unknown_name("network", name, zoo_table(), key)
+
+
+def spec_from_fields(fields: Mapping[str, Any], where: str = "") -> ArchSpec:
+    """Raw fields (as in zoo.toml) to a validated spec. ``where`` names their origin in errors."""
+    if "family" not in fields:
+        raise SpecError(f"{where}family", "missing", f"known families: {', '.join(FAMILIES)}")
+    family = fields["family"]
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise unknown_name("family", str(family), FAMILIES, f"{where}family")
+    return validate(FAMILIES[family], dict(fields), where)
+
+
+def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
+    """``meliusnet29``, ``MeliusNet-A`` or ``path/to/net.toml``, with ``key=value`` overrides applied.
+
+    Raises ``BadInputError`` for an unknown name or a malformed file, ``SpecError`` for an impossible network."""
+    changes = dict(parse_override(text) for text in overrides)
+    path = Path(name_or_path)
+    if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
+        fields, name, where = read_toml(path), path.stem, f"{path}: "
+    else:
+        name = find_name(name_or_path, "--arch")
+        fields, where = zoo_table()[name], ""
+    if changes:
+        name = f"{name}[{','.join(overrides)}]"
+    spec = spec_from_fields({**_without_replaced_ratios(fields, changes), **changes}, where)
+    return NamedArch(name, spec)
+
+
+def load_name(name: str) -> ArchSpec:
+    """The spec of a canonical name."""
+    return spec_from_fields(zoo_table()[name])
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``growth_rate=48``, ``num_blocks=[4, 5]``, ``num_blocks=4,5`` or ``stem=imagenet`` to (key, value)."""
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key or not value:
+        raise BadInputError(f"--set {text!r}: not of the form key=value", "for example --set growth_rate=48")
+    for candidate in (value, f"[{value}]") if "," in value else (value,):
+        try:
+            return key, tomllib.loads(f"value = {candidate}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return key, value
+
+
+def _without_replaced_ratios(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A ratio in ``fields`` gives way to the widths that an override states, and the other way round."""
+    fields = dict(fields)
+    for ratio, widths in (("reduction", ("transition_channels",)), ("width_multiplier", ("stem_channels", "channels"))):
+        if ratio in changes:
+            for key in widths:
+                fields.pop(key, None)
+        elif widths[0] in changes and ratio == "reduction":
+            fields.pop(ratio, None)
+    return fields
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name).lower()

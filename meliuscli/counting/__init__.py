@@ -1,0 +1,1 @@
+"""What a network costs: MACs and weights by kind, on two independent roads, and the views papers print."""

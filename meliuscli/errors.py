@@ -1,0 +1,53 @@
+"""The one exception tree: what went wrong, what to do about it, and the exit code of the command."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MeliusError(Exception):
+    """An error that is the user's to read: a message, an optional hint, and an exit code."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BadInputError(MeliusError):
+    """An argument, a file or a name that cannot be used (exit 2)."""
+
+    exit_code = 2
+
+
+class SpecError(BadInputError):
+    """A network, space or recipe that cannot exist; ``key`` names the field at fault."""
+
+    def __init__(self, key: str, problem: str, hint: str | None = None) -> None:
+        super().__init__(f"{key}: {problem}", hint)
+        self.key = key
+        self.problem = problem
+
+
+class MissingError(MeliusError):
+    """Something the work needs is not there: a data set, an extra, disk, memory (exit 3)."""
+
+    exit_code = 3
+
+
+class FailedError(MeliusError):
+    """The work ran and its answer is no: over the limit, diverged, not verified (exit 1)."""
+
+    exit_code = 1
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> BadInputError:
+    """The error for a name that is not in a table, with the nearest names as the hint."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+    prefix = f"{key}: " if key else ""
+    return BadInputError(f"{prefix}unknown {what} {name!r}", hint)

@@ -1,0 +1,1 @@
+"""The networks in torch. ``build.build(spec)`` is the only door."""

@@ -1,0 +1,83 @@
+"""Numbers as people write them, both ways: ``5e8`` <-> ``500M``, bytes <-> ``3.88 MiB``, ``90s`` <-> ``1m30s``."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal, InvalidOperation
+
+from meliuscli.errors import BadInputError
+
+_COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+_BYTE_SUFFIXES = {
+    **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9},
+    **{"kib": 2**10, "mib": 2**20, "gib": 2**30},
+}
+_SECOND_SUFFIXES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+_NUMBER = re.compile(r"([0-9_,.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+
+
+def _parse(text: str, suffixes: dict[str, int], what: str, examples: str) -> Decimal:
+    match = _NUMBER.fullmatch(text.strip())
+    hint = f"write it as {examples}"
+    if match is None or match.group(2).lower() not in suffixes:
+        raise BadInputError(f"{text!r} is not {what}", hint)
+    try:
+        value = Decimal(match.group(1).replace("_", "").replace(",", ""))
+    except InvalidOperation:
+        raise BadInputError(f"{text!r} is not {what}", hint) from None
+    value *= suffixes[match.group(2).lower()]
+    if not 0 < value < Decimal("1e18"):
+        raise BadInputError(f"{text!r} is out of range for {what}", hint)
+    return value
+
+
+def parse_count(text: str) -> int:
+    """Operations or images: ``5e8``, ``500M``, ``0.5G``, ``500_000_000`` -> 500000000.
+
+    Raises ``BadInputError`` for anything that is not a positive number of at least one.
+    """
+    value = _parse(text, _COUNT_SUFFIXES, "a count", "5e8, 500M or 0.5G")
+    if value != int(value):
+        raise BadInputError(f"{text!r} is not a whole number", "write it as 5e8, 500M or 0.5G")
+    return int(value)
+
+
+def parse_bytes(text: str) -> int:
+    """Size: ``4MiB``, ``4 MB``, ``4194304`` -> bytes. MiB is 2**20 bytes, MB is 10**6."""
+    return math.floor(_parse(text, _BYTE_SUFFIXES, "a size", "4MiB (2^20 bytes), 4MB (10^6) or 4194304"))
+
+
+def parse_duration(text: str) -> float:
+    """Time: ``90``, ``90s``, ``1.5m``, ``2h`` -> seconds."""
+    return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m or 2h"))
+
+
+def format_count(value: float) -> str:
+    """500000000 -> ``500M``, 208130048 -> ``208.13M``: five significant digits, no trailing zeros."""
+    for suffix, scale in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if abs(value) >= scale * 0.999995:
+            return _trim(value / scale) + suffix
+    return _trim(value)
+
+
+def format_mib(num_bytes: float) -> str:
+    """4065568 -> ``3.877 MiB`` (2^20 bytes)."""
+    return f"{num_bytes / 2**20:.3f} MiB"
+
+
+def format_duration(seconds: float) -> str:
+    """90 -> ``1m30s``."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, secs = divmod(rest, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{secs:02d}s" if minutes else f"{secs}s"
+
+
+def _trim(value: float) -> str:
+    text = f"{value:.5g}"
+    if "e" in text:
+        text = f"{value:.0f}"
+    return text
