@@ -10,7 +10,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from meliuscli.counting.counts import Count, NetworkCount, layer_size_bytes
-from meliuscli.nn.layers import BinaryConv2d
+from meliuscli.nn.binary_conv import BinaryConv2d
 
 _KINDS: dict[type[nn.Module], str] = {
     BinaryConv2d: "binary_conv",

@@ -1,39 +1,11 @@
-"""Layers that torch does not have: the binary convolution and the channel shuffle."""
+"""Float layers as MeliusNet uses them: channel shuffle, and convolutions and linear layers initialised He-normal."""
 
 from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from meliuscli.nn.quantizers import CLIP_THRESHOLD, sign_activations, sign_weights
-
-
-class BinaryConv2d(nn.Module):
-    """Binary 3x3 convolution, stride 1, as in BMXNet: signs of inputs and weights, padding with -1, and the result
-    (y + K) / 2 with K = in_channels * 9, the range [0, K] of xnor and popcount.
-
-    Input (N, in_channels, H, W), output (N, out_channels, H, W). ``weight`` holds the latent float weights."""
-
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, clip: float = CLIP_THRESHOLD) -> None:
-        super().__init__()
-        self.dilation, self.clip = dilation, clip
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
-        # (y + K) / 2 costs nothing as weights of +-1/2 and a constant bias; exact in float32.
-        self.register_buffer("offset", torch.full((out_channels,), in_channels * 9 / 2), persistent=False)
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-
-    offset: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        signs = sign_activations(x, self.clip, padding=self.dilation)
-        return F.conv2d(signs, sign_weights(self.weight, 0.5), self.offset, dilation=self.dilation)
-
-    def extra_repr(self) -> str:
-        out_channels, in_channels = self.weight.shape[:2]
-        return f"{in_channels}, {out_channels}, kernel_size=3, dilation={self.dilation}, clip={self.clip}"
 
 
 class ChannelShuffle(nn.Module):

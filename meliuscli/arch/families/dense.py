@@ -6,6 +6,7 @@ MeliusNet block is a DenseBlock followed by an ImprovementBlock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -86,6 +87,24 @@ class DenseFamilySpec(ArchSpec):
     def pools(self) -> tuple[bool, ...]:
         """For each transition: does it halve the map?"""
         return tuple(after <= before for before, after in pairwise(self.dilation))
+
+    def narrowed(self, divisor: int) -> Self:
+        """The same topology with every width divided by ``divisor`` (rounded up) and the largest divisor of
+        ``groups`` that still divides all transitions."""
+
+        def narrow(width: int) -> int:
+            return -(-width // divisor)
+
+        stem, growth = narrow(self.stem_channels), tuple(map(narrow, self.growth_rate))
+        targets = tuple(map(narrow, self.transition_channels))
+        entering = (stem, *targets)
+        leaving = [entering[i] + self.num_blocks[i] * growth[i] for i in range(len(targets))]
+        return self.replace(
+            stem_channels=stem,
+            growth_rate=growth,
+            transition_channels=targets,
+            groups=math.gcd(self.groups, *targets, *leaving),
+        )
 
     def layers(self) -> tuple[Layer, ...]:
         self._lengths_agree()

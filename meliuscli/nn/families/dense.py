@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from meliuscli.arch.families.dense import GROUPED_STEM_GROUPS, DenseFamilySpec
-from meliuscli.nn.layers import BinaryConv2d, ChannelShuffle, float_conv, linear
+from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.layers import ChannelShuffle, float_conv, linear
 
 SHUFFLE_GROUPS = 16
 """Groups of the channel shuffle in front of a grouped transition (BMXNet); a divisor of it where 16 does not divide."""

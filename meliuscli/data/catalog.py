@@ -1,0 +1,130 @@
+"""Data sets by name. Nothing is downloaded; what is missing is named, with where to get it and where to put it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from meliuscli.data.idx import Bytes, read_idx_pair
+from meliuscli.errors import BadInputError, MissingError, unknown_name
+
+DEFAULT_DATASET = "fashion-mnist-mini"
+FULL_VALIDATION_PER_CLASS = 500
+EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_mini.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images as bytes (N, C, H, W) and labels (N,) as int64, both on the CPU."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Three disjoint splits: train to fit, validation to choose, test to report once."""
+
+    name: str
+    num_classes: int
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[1])
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits of SHA-256 over all images and labels."""
+        sha = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            sha.update(split.images.numpy().tobytes())
+            sha.update(split.labels.numpy().tobytes())
+        return sha.hexdigest()[:12]
+
+
+def dataset_names() -> tuple[str, ...]:
+    return (DEFAULT_DATASET, "fashion-mnist")
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise ``BadInputError`` with the nearest names unless the data set is known."""
+    if name not in dataset_names():
+        raise unknown_name("data set", name, dataset_names(), "--dataset")
+
+
+def load_dataset(name: str, directory: Path | None = None) -> Dataset:
+    """Load a data set by name; ``directory`` is where its files are (for the embedded one it is not needed).
+
+    Without ``directory``: ``$MELIUSCLI_DATA/<name>``, then the platform's cache directory.
+    Raises ``BadInputError`` (unknown name, corrupt file) or ``MissingError`` (files not there)."""
+    check_dataset_name(name)
+    return _load_embedded() if name == DEFAULT_DATASET else _load_full(_directory(name, directory))
+
+
+def _directory(name: str, directory: Path | None) -> Path:
+    if directory is None:
+        root = os.environ.get("MELIUSCLI_DATA") or platformdirs.user_cache_dir("meliuscli")
+        directory = Path(root) / name
+    if not directory.is_dir():
+        raise MissingError(
+            f"data set {name!r}: no directory {directory}",
+            "Debian's package dataset-fashion-mnist holds it under /usr/share/datasets/fashion-mnist; name that"
+            " directory with --data, or put its four idx files there",
+        )
+    return directory
+
+
+def _load_embedded() -> Dataset:
+    try:
+        with np.load(EMBEDDED, allow_pickle=False) as arrays:
+            train, validation, test = (
+                _split(arrays[f"{part}_images"], arrays[f"{part}_labels"], 10, EMBEDDED)
+                for part in ("train", "validation", "test")
+            )
+    except FileNotFoundError:
+        raise MissingError(f"{EMBEDDED}: the embedded data set is not there", "install meliuscli again") from None
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+        raise BadInputError(f"{EMBEDDED}: corrupt: {error}", "install meliuscli again") from None
+    return Dataset(DEFAULT_DATASET, 10, train, validation, test)
+
+
+def _load_full(directory: Path) -> Dataset:
+    images, labels = read_idx_pair(directory, "train")
+    test_images, test_labels = read_idx_pair(directory, "t10k")
+    rng = np.random.default_rng(0)
+    held_out = np.zeros(len(labels), bool)
+    for label in range(10):
+        held_out[rng.permutation(np.flatnonzero(labels == label))[:FULL_VALIDATION_PER_CLASS]] = True
+    return Dataset(
+        "fashion-mnist",
+        10,
+        _split(images[~held_out], labels[~held_out], 10, directory),
+        _split(images[held_out], labels[held_out], 10, directory),
+        _split(test_images, test_labels, 10, directory),
+    )
+
+
+def _split(images: Bytes, labels: Bytes, num_classes: int, source: Path) -> Split:
+    """Checked arrays (N, H, W) and (N,) as tensors."""
+    if images.ndim != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise BadInputError(f"{source}: images and labels do not fit together")
+    counts = np.bincount(labels, minlength=num_classes)
+    if len(counts) > num_classes:
+        raise BadInputError(f"{source}: label {labels.max()} is out of range, there are {num_classes} classes")
+    if not counts.all():
+        raise BadInputError(f"{source}: class {counts.argmin()} has no image")
+    return Split(torch.from_numpy(images.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))

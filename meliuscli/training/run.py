@@ -1,0 +1,78 @@
+"""One training from a seed to its result, and the summary of several."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.data.batches import Prepared
+from meliuscli.data.catalog import Dataset
+from meliuscli.nn.build import build
+from meliuscli.training.loop import EpochMetrics, evaluate, fit
+from meliuscli.training.recipe import Recipe
+
+THUMBNAIL_BELOW = 50
+"""Inputs smaller than this take the thumbnail stem (BMXNet's rule)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the
+    end. ``seconds`` is wall time of the training, validation included."""
+
+    seed: int
+    curve: tuple[EpochMetrics, ...]
+    test_top1: float | None
+    seconds: float
+    images_per_second: float
+
+    @property
+    def last(self) -> EpochMetrics:
+        return self.curve[-1]
+
+
+def fit_to_dataset(spec: ArchSpec, dataset: Dataset, input_size: int) -> ArchSpec:
+    """The network for this data: its classes, channels and input size, and the thumbnail stem for small inputs."""
+    changes: dict[str, object] = {
+        "num_classes": dataset.num_classes,
+        "input_channels": dataset.channels,
+        "input_size": input_size,
+    }
+    if isinstance(spec, DenseFamilySpec) and input_size < THUMBNAIL_BELOW:
+        changes["stem"] = "thumbnail"
+    return spec.replace(**changes)
+
+
+def train_once(
+    spec: ArchSpec,
+    data: Prepared,
+    recipe: Recipe,
+    seed: int,
+    score_test: bool = False,
+    on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
+) -> RunResult:
+    """Build, train and evaluate one network; everything random comes from ``seed``.
+
+    Raises ``FailedError`` when the training diverges."""
+    torch.manual_seed(seed)
+    network = build(spec, recipe.clip_threshold)
+    started = time.perf_counter()
+    curve = []
+    for metrics in fit(network, data, recipe, seed):
+        curve.append(metrics)
+        on_epoch(metrics)
+    seconds = time.perf_counter() - started
+    images = recipe.num_steps(len(data.train[1])) * min(recipe.batch_size, len(data.train[1]))
+    test_top1 = evaluate(network, data, data.test)[1] if score_test else None
+    return RunResult(seed, tuple(curve), test_top1, seconds, images / seconds)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; no spread from a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
