@@ -44,6 +44,12 @@ class FailedError(MeliusError):
     exit_code = 1
 
 
+class InterruptedByUser(MeliusError):
+    """Ctrl-C; the message says what was kept (exit 130)."""
+
+    exit_code = 130
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> BadInputError:
     """The error for a name that is not in a table, with the nearest names as the hint."""
     known = sorted(known)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
-from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
-from meliuscli.data.catalog import Dataset
 from meliuscli.nn.build import build
 from meliuscli.training.loop import EpochMetrics, evaluate, fit
 from meliuscli.training.recipe import Recipe
-
-THUMBNAIL_BELOW = 50
-"""Inputs smaller than this take the thumbnail stem (BMXNet's rule)."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -36,17 +31,18 @@ class RunResult:
     def last(self) -> EpochMetrics:
         return self.curve[-1]
 
-
-def fit_to_dataset(spec: ArchSpec, dataset: Dataset, input_size: int) -> ArchSpec:
-    """The network for this data: its classes, channels and input size, and the thumbnail stem for small inputs."""
-    changes: dict[str, object] = {
-        "num_classes": dataset.num_classes,
-        "input_channels": dataset.channels,
-        "input_size": input_size,
-    }
-    if isinstance(spec, DenseFamilySpec) and input_size < THUMBNAIL_BELOW:
-        changes["stem"] = "thumbnail"
-    return spec.replace(**changes)
+    def fields(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "seed": self.seed,
+            "validation_top1": self.last.validation_top1,
+            "validation_loss": self.last.validation_loss,
+            "train_loss": self.last.train_loss,
+            "test_top1": self.test_top1,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "curve": [asdict(metrics) for metrics in self.curve],
+        }
 
 
 def train_once(

@@ -1,0 +1,76 @@
+"""``meliuscli count``: what one network costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meliuscli.arch.zoo import NamedArch, load_arch
+from meliuscli.cli import options
+from meliuscli.cli.console import answer, answer_table, errors, render
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import find_convention
+from meliuscli.counting.counts import By, NetworkCount
+from meliuscli.errors import FailedError
+from meliuscli.report.count import count_object, count_table, summary_lines
+from meliuscli.report.tables import to_json
+from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
+
+
+def count(
+    arch: options.Arch,
+    set_: options.Set = None,
+    by: Annotated[By, typer.Option("--by", help="One row a stage, a block or a layer.")] = "stage",
+    convention: options.ConventionName = "melius",
+    verify: options.Verify = True,
+    max_ops: Annotated[
+        str | None, typer.Option("--max-ops", help="Exit 1 when OPs are above this (5e8, 500M).", show_default=False)
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", help="Exit 1 when the size is above this (4MiB).", show_default=False)
+    ] = None,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Count binary and float operations, weights and size of a network, exactly.
+
+    Two independent roads: arithmetic on the spec, printed at once, and an fvcore trace of the real torch module."""
+    rule = find_convention(convention)
+    ops_limit = None if max_ops is None else parse_count(max_ops)
+    size_limit = None if max_size is None else parse_bytes(max_size)
+    named = load_arch(arch, set_ or [])
+    counted = count_spec(named.spec)
+    problems: list[str] = []
+    if fmt == "json":
+        problems = _verify(named, counted) if verify else []
+        verified = not problems if verify else None
+        answer(to_json(count_object(named, counted, by, rule, verified)), output)
+    elif fmt == "table":
+        answer_table(count_table(named, counted, by), output, summary_lines(counted, rule))
+    else:
+        answer(render(count_table(named, counted, by), fmt), output)
+    if verify and fmt != "json":
+        problems = _verify(named, counted)
+        if not problems:
+            errors.print("verified: the fvcore trace of the torch module agrees on every layer")
+    ops, size = rule.derive(counted.total).ops, counted.total.size_bytes
+    if ops_limit is not None and ops > ops_limit:
+        problems.append(f"{format_count(ops)} OPs are more than --max-ops {format_count(ops_limit)}")
+    if size_limit is not None and size > size_limit:
+        problems.append(f"{format_mib(size)} is more than --max-size {format_mib(size_limit)}")
+    if problems:
+        raise FailedError("\n".join(problems))
+
+
+def _verify(named: NamedArch, counted: NetworkCount) -> list[str]:
+    """What the trace of the real module says otherwise, a line each; empty when the two roads agree."""
+    from meliuscli.counting.traced import differences, trace_module
+    from meliuscli.nn.build import build
+
+    with errors.status("tracing the torch module"):
+        traced = trace_module(build(named.spec), named.spec.input_shape)
+    return [
+        f"not verified: {d.name} has {d.analytic:,} {d.what} by arithmetic and {d.traced:,} by trace"
+        for d in differences(counted, traced)
+    ]

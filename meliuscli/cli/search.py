@@ -1,0 +1,264 @@
+"""``meliuscli search``: the best networks of a space under an OPs budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from meliuscli.cli import options
+from meliuscli.cli.console import Progress, answer, answer_table, errors, render
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
+from meliuscli.report.tables import Format, to_json
+from meliuscli.results import cannot_write, origin, write_json, write_text
+from meliuscli.units import format_count, parse_count, parse_duration
+
+if TYPE_CHECKING:
+    from meliuscli.report.study import StudyReport
+    from meliuscli.search.space import SearchSpace
+    from meliuscli.search.study import Settings, Study
+
+
+def search(
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="OPs at the target input: 5e8, 500M, 0.5G.", show_default=False)
+    ] = None,
+    space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
+    trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 28,
+    timeout: Annotated[
+        str, typer.Option("--timeout", help="Start no new candidate after this (5m, 2h); the finals follow.")
+    ] = "5m",
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Everything random follows from it.")] = 0,
+    sampler: Annotated[
+        Literal["cost-aware", "tpe", "random"], typer.Option("--sampler", help="How candidates are proposed.")
+    ] = "cost-aware",
+    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 4,
+    final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False)
+    ] = None,
+    data: options.Data = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False)
+    ] = None,
+    reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a study with the settings it was made with.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete a study of that name first.")] = False,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Search a space for the best proxy accuracy under an OPs budget, and compare with published MeliusNets.
+
+    Writes reports/STUDY with report.md, trials.csv, front.csv, pareto.png, best.toml and all that repeats it."""
+    limit = parse_duration(timeout)
+    budget_ops = None if budget is None else parse_count(budget)
+    if resume and force:
+        raise BadInputError("--resume and --force exclude each other")
+    if budget_ops is None and not (resume and study):
+        raise BadInputError("--budget is missing", "for example --budget 5e8")
+    with errors.status("loading"):
+        from meliuscli.data.catalog import load_dataset
+        from meliuscli.search.space import load_space
+        from meliuscli.search.study import MIN_LAG, Settings, lock
+
+    num_workers = workers or os.cpu_count() or 1
+    if resume:
+        directory = _to_resume(reports, study, space, budget_ops)
+        settings, searched = _read_study(directory)
+        if budget_ops not in (None, settings.budget):
+            raise BadInputError(f"{directory} was made with --budget {format_count(settings.budget)}")
+        text = ""
+    else:
+        assert budget_ops is not None
+        name, searched, text = load_space(space)
+        settings = Settings(
+            name,
+            budget_ops,
+            trials,
+            seed,
+            sampler,
+            finalists,
+            final_seeds,
+            max(MIN_LAG, 2 * num_workers),
+            str(data) if data else None,
+        )
+    _check_budget(searched, settings.budget)
+    digest = load_dataset(searched.proxy.dataset, Path(settings.data_dir) if settings.data_dir else None).digest
+    if not resume:
+        directory = _new_directory(reports, study, settings, force)
+    with lock(directory):
+        where = {**origin(), "dataset": {"name": searched.proxy.dataset, "digest": digest}}
+        if resume:
+            where = _check_origin(directory, where)
+        else:
+            write_text(directory / "space.toml", text)
+            write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
+        report = _run(directory, settings, searched, num_workers, limit, where)
+    _print(report, fmt, output)
+
+
+def _run(
+    directory: Path, settings: Settings, space: SearchSpace, workers: int, timeout: float, where: dict[str, Any]
+) -> StudyReport:
+    from meliuscli.report.study import describe, gather, write_report
+    from meliuscli.search.finals import choose_entrants, run_finals
+    from meliuscli.search.study import Study
+
+    try:
+        study = Study(directory, settings, space)
+    except OSError as error:
+        raise cannot_write(directory, error) from None
+    try:
+        with Progress("trial", settings.trials, len(study.records())) as progress:
+            for record in study.run(workers, timeout):
+                what = record.known_as or describe(record.candidate.spec)
+                score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
+                progress.step(f"{what}: {format_count(record.candidate.ops)} OPs, {score}")
+        _explain_short(study)
+        entrants = choose_entrants(study)
+        total = len(entrants) * settings.final_seeds
+        with Progress("final", total, _finals_done(study, entrants)) as progress:
+            for entrant, seed in run_finals(study, entrants, workers):
+                progress.step(f"{entrant.name}, seed {seed}")
+        report = gather(study, where)
+        write_report(report)
+    except KeyboardInterrupt:
+        kept = f"interrupted; {len(study.records())} of {settings.trials} trials are kept in {directory}"
+        raise InterruptedByUser(kept, _continue_with(directory)) from None
+    except OSError as error:
+        raise cannot_write(directory, error) from None
+    return report
+
+
+def _finals_done(study: Study, entrants: list[Any]) -> int:
+    from meliuscli.search.finals import standings
+
+    return study.settings.final_seeds * len(standings(study, entrants))
+
+
+def _explain_short(study: Study) -> None:
+    """Say why fewer trials than asked for were trained, and stop when there is nothing to go on with."""
+    records = study.records()
+    if all(record.accuracy is None for record in records):
+        reason = records[-1].reason if records else "the timeout came first"
+        raise FailedError(f"no candidate could be trained: {reason}", _continue_with(study.directory))
+    if len(records) < study.settings.trials:
+        errors.print(
+            f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"
+            " the timeout comes depends on this machine's speed, so another run may differ",
+            markup=False,
+        )
+
+
+def _continue_with(directory: Path) -> str:
+    place = "" if directory.parent == Path("reports") else f" --reports {directory.parent}"
+    return f"continue with: meliuscli search --resume --study {directory.name}{place}"
+
+
+def _check_budget(space: SearchSpace, budget: int) -> None:
+    needed = space.smallest.ops
+    if budget < needed:
+        raise BadInputError(
+            f"--budget {format_count(budget)}: the smallest network of this space needs {format_count(needed)} OPs",
+            f"raise the budget to {needed:.0f} or more, or allow smaller values in the space",
+        )
+
+
+def _new_directory(reports: Path, study: str | None, settings: Settings, force: bool) -> Path:
+    """A fresh folder. A name that the user gave must be free; the default name takes the next free number."""
+    if study is not None and (Path(study).name != study or study in (".", "..")):
+        raise BadInputError(f"--study {study!r}: must be a plain folder name")
+    base = study or f"{settings.space}-{format_count(settings.budget)}"
+    directory, number = reports / base, 1
+    if force and directory.exists():
+        if not (directory / "study.json").is_file():
+            raise BadInputError(f"{directory} is not a study; --force does not delete it")
+        shutil.rmtree(directory)
+    while directory.exists() and study is None:
+        number += 1
+        directory = reports / f"{base}-{number}"
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        raise BadInputError(
+            f"{directory} exists", "continue it with --resume, replace it with --force, or choose another --study"
+        ) from None
+    except OSError as error:
+        raise cannot_write(directory, error) from None
+    return directory
+
+
+def _to_resume(reports: Path, study: str | None, space: str, budget: int | None) -> Path:
+    """The study to continue: the one named, or the youngest of this space and budget."""
+    if study is not None:
+        directory = reports / study
+    else:
+        assert budget is not None
+        base = f"{Path(space).stem}-{format_count(budget)}"
+        found = [path.parent for path in reports.glob(f"{base}*/study.json")]
+        if not found:
+            raise BadInputError(f"no study {base} in {reports}", "name one with --study")
+        directory = max(found, key=lambda path: (path / "study.json").stat().st_mtime)
+    if not (directory / "study.json").is_file():
+        raise BadInputError(f"{directory}: no study to resume", "leave --resume out to start one")
+    return directory
+
+
+def _read_study(directory: Path) -> tuple[Settings, SearchSpace]:
+    from meliuscli.search.space import load_space
+    from meliuscli.search.study import Settings
+
+    path = directory / "study.json"
+    try:
+        settings = Settings(**json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInputError(f"{path}: not a study's settings: {error}") from None
+    _, space, _ = load_space(str(directory / "space.toml"))
+    return replace(settings), space
+
+
+def _check_origin(directory: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The origin that the study was made with; other versions or data are refused or named."""
+    made: dict[str, Any] = json.loads((directory / "study.json").read_text(encoding="utf-8"))["origin"]
+    if made["dataset"] != now["dataset"]:
+        raise BadInputError(f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}")
+    if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
+        errors.print("note: versions or machine differ from when this study was made; results may differ too")
+        made["resumed_with"] = {"versions": now["versions"], "machine": now["machine"]}
+    return made
+
+
+def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
+    from meliuscli.report.study import finals_table, front_table, verdict_lines
+
+    tables = [front_table(report), finals_table(report)]
+    if fmt == "json":
+        value = {
+            "study": str(report.directory),
+            "front": [{"trial": r.number, "archid": r.candidate.archid, "ops": r.candidate.ops, "proxy_top1": r.accuracy} for r in report.front],
+            "finals": [
+                {
+                    "name": s.entrant.name,
+                    "archid": s.entrant.candidate.archid,
+                    "ops": s.entrant.candidate.ops,
+                    "validation_top1": s.validation,
+                    "test_top1": s.test,
+                }
+                for s in report.standings
+            ],
+            "verdicts": verdict_lines(report),
+        }
+        answer(to_json(value), output)
+    elif fmt == "table":
+        answer_table(tables[0], output)
+        answer_table(tables[1], output, ["", *verdict_lines(report), ""])
+    else:
+        answer("\n".join(render(table, fmt) for table in tables), output)
+    errors.print(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png, best.toml)", markup=False)

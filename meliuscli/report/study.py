@@ -1,0 +1,294 @@
+"""The report of a study: tables, CSV files, a Pareto plot, the best network as TOML, and a page that says it all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.results import write_bytes, write_text
+from meliuscli.report.tables import Column, Table, to_markdown
+from meliuscli.search import pareto
+from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, standings, verdicts
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.study import Settings, Study, TrialRecord
+from meliuscli.units import format_count
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """Everything that the report says, as values."""
+
+    directory: Path
+    settings: Settings
+    space: SearchSpace
+    records: tuple[TrialRecord, ...]
+    num_rejected: int
+    entrants: tuple[Entrant, ...]
+    standings: tuple[Standing, ...]
+    verdicts: tuple[Verdict, ...]
+    origin: dict[str, Any]
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """Trained candidates that no other beats in OPs and proxy accuracy, cheapest first."""
+        trained = [record for record in self.records if record.accuracy is not None]
+        points = [(record.candidate.ops, record.accuracy or 0.0) for record in trained]
+        return [trained[index] for index in pareto.front(points)]
+
+    @property
+    def best(self) -> Standing | None:
+        """The found network of best mean validation accuracy in the finals."""
+        return next((s for s in self.standings if s.entrant.known_as is None), None)
+
+
+def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
+    """Read a study's trials and finals into a report."""
+    entrants = tuple(choose_entrants(study))
+    table = tuple(standings(study, entrants))
+    return StudyReport(
+        study.directory,
+        study.settings,
+        study.space,
+        tuple(study.records()),
+        study.num_rejected,
+        entrants,
+        table,
+        tuple(verdicts(table)),
+        origin,
+    )
+
+
+def front_table(report: StudyReport) -> Table:
+    """The Pareto front of the proxy trainings."""
+    return Table(
+        f"Pareto front: proxy accuracy against OPs at the target, budget {format_count(report.settings.budget)}",
+        (
+            Column("trial"),
+            Column("network", numeric=False),
+            Column("OPs"),
+            Column("MiB"),
+            Column("proxy top-1 %"),
+        ),
+        tuple(
+            (
+                record.number,
+                record.known_as or describe(record.candidate.spec),
+                format_count(record.candidate.ops),
+                f"{record.candidate.count.size_bytes / 2**20:.2f}",
+                f"{100 * (record.accuracy or 0):.2f}",
+            )
+            for record in report.front
+        ),
+        notes=("proxy top-1: validation split, one short training each; it ranks, and is not ImageNet accuracy",),
+    )
+
+
+def finals_table(report: StudyReport) -> Table:
+    """Finalists and known networks, trained longer, best validation accuracy first."""
+    seeds = report.settings.final_seeds
+    return Table(
+        f"Finals: trained longer on the proxy data, n={seeds} seeds",
+        (
+            Column("network", numeric=False),
+            Column("OPs"),
+            Column("MiB"),
+            Column("validation %"),
+            Column("test %"),
+            Column("± spread"),
+        ),
+        tuple(
+            (
+                _entrant_name(standing.entrant),
+                format_count(standing.entrant.candidate.ops),
+                f"{standing.entrant.candidate.count.size_bytes / 2**20:.2f}",
+                f"{100 * standing.validation_mean:.2f}",
+                f"{100 * standing.test_mean:.2f}",
+                "" if standing.test_spread is None else f"{100 * standing.test_spread:.2f}",
+            )
+            for standing in report.standings
+        ),
+        notes=(
+            "found-N is trial N of the search; the others are the published MeliusNets, trained the same way",
+            "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
+        ),
+    )
+
+
+def verdict_lines(report: StudyReport) -> list[str]:
+    """Did the search beat the known networks? One line each, and no more than the numbers say."""
+    lines = []
+    for verdict in report.verdicts:
+        known = verdict.known.entrant.name
+        if verdict.found is None or verdict.gain is None:
+            lines.append(f"{known}: no finalist has as few OPs, so nothing is claimed.")
+            continue
+        gain, found = 100 * verdict.gain, verdict.found.entrant
+        spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
+        cost = found.candidate.ops / verdict.known.entrant.candidate.ops
+        claim = "beaten" if verdict.beaten else "not beaten by more than the spread"
+        lines.append(
+            f"{known}: {claim}: {found.name} at {cost:.2f}x its OPs gives {gain:+.2f} points on test (spread {spread})."
+        )
+    beaten = sum(verdict.beaten for verdict in report.verdicts)
+    if report.verdicts:
+        count = len(report.verdicts)
+        lines.insert(0, f"The search beat {beaten} of {count} known networks at no more OPs by more than the spread over seeds.")
+    return lines
+
+
+def describe(spec: ArchSpec) -> str:
+    """A spec in one short line: blocks, growth, widths, groups, stem."""
+    fields = spec.model_dump()
+    if "num_blocks" not in fields:
+        return spec.archid
+    growth = fields["growth_rate"]
+    growth_text = str(growth[0]) if len(set(growth)) == 1 else ",".join(map(str, growth))
+    blocks, widths = (",".join(map(str, fields[key])) for key in ("num_blocks", "transition_channels"))
+    return f"{blocks} g{growth_text} t{widths} /{fields['groups']} s{fields['stem_channels']}"
+
+
+def write_report(report: StudyReport) -> None:
+    """Write report.md, trials.csv, front.csv, best.toml and the plot into the study's directory."""
+    directory = report.directory
+    write_text(directory / "trials.csv", _trials_csv(report, report.records))
+    write_text(directory / "front.csv", _trials_csv(report, report.front))
+    if (best := _best(report)) is not None:
+        write_text(directory / "best.toml", best)
+    for suffix in ("png", "svg"):
+        write_bytes(directory / f"pareto.{suffix}", plot(report, suffix))
+    write_text(directory / "report.md", markdown(report))
+
+
+def _best(report: StudyReport) -> str | None:
+    best = report.best
+    if best is None:
+        return None
+    candidate = best.entrant.candidate
+    head = (
+        f"# The network that `{report.origin['command']}` found best on validation: {best.entrant.name}\n"
+        f"# {format_count(candidate.ops)} OPs; proxy test top-1 {100 * best.test_mean:.2f} % (n={len(best.test)})\n"
+    )
+    return head + candidate.spec.to_toml()
+
+
+def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "trial": record.number,
+            "known_as": record.known_as or "",
+            "archid": record.candidate.archid,
+            **dict(zip(report.space.axes, record.candidate.params, strict=True)),
+            "ops": record.candidate.ops,
+            "binary_macs": record.candidate.count.binary_macs,
+            "float_macs": record.candidate.count.float_macs,
+            "params": record.candidate.count.params,
+            "size_bytes": record.candidate.count.size_bytes,
+            "proxy_top1": record.accuracy,
+            "validation_loss": record.result.get("validation_loss"),
+            "train_loss": record.result.get("train_loss"),
+            "training_seed": record.result.get("seed"),
+            "seconds": record.result.get("seconds"),
+            "failed_because": record.reason or "",
+        }
+        for record in records
+    ]
+    return str(pd.DataFrame(rows).to_csv(index=False))
+
+
+def plot(report: StudyReport, suffix: str) -> bytes:
+    """Proxy accuracy against OPs: all trials, the front, and the known networks by name."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "meliuscli"
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
+    trained = [r for r in report.records if r.accuracy is not None]
+    for known, marker, color, label in ((False, "o", "#7f8c9b", "found"), (True, "s", "#c0392b", "published MeliusNets")):
+        chosen = [r for r in trained if (r.known_as is not None) == known]
+        if chosen:
+            axes.scatter(
+                [r.candidate.ops / 1e6 for r in chosen],
+                [100 * (r.accuracy or 0) for r in chosen],
+                marker=marker,
+                color=color,
+                label=label,
+                zorder=3,
+            )
+    front = report.front
+    if front:
+        xs = [r.candidate.ops / 1e6 for r in front] + [report.settings.budget / 1e6]
+        ys = [100 * (r.accuracy or 0) for r in front]
+        axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
+    for record in trained:
+        if record.known_as is not None:
+            place = (record.candidate.ops / 1e6, 100 * (record.accuracy or 0))
+            axes.annotate(record.known_as, place, xytext=(5, -11), textcoords="offset points", fontsize=8)
+    axes.axvline(report.settings.budget / 1e6, color="black", linestyle=":", linewidth=1, label="budget")
+    axes.set_xlabel("OPs at the target input (millions; FLOPs + BOPs/64, convolutions)")
+    axes.set_ylabel("proxy validation top-1 (%)")
+    axes.set_title(f"{len(trained)} trained candidates of the space {report.settings.space}")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    out = io.BytesIO()
+    figure.savefig(out, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    plt.close(figure)
+    return out.getvalue()
+
+
+def markdown(report: StudyReport) -> str:
+    """report.md."""
+    settings, proxy = report.settings, report.space.proxy
+    trained = [record for record in report.records if record.accuracy is not None]
+    failed = len(report.records) - len(trained)
+    seconds = sum(record.result.get("seconds", 0.0) for record in trained)
+    recipe, final = proxy.recipe, report.space.final.recipe
+    parts = [
+        f"# Search `{report.directory.name}`",
+        f"Made by `{report.origin['command']}` at {report.origin['time']}.",
+        "## Answer",
+        *verdict_lines(report),
+        to_markdown(finals_table(report)),
+        to_markdown(front_table(report)),
+        "![Pareto plot](pareto.png)",
+        "## What was done",
+        f"- Budget: {settings.budget:,} OPs at the target input "
+        f"{_target(report.space)} (FLOPs + BOPs/64, convolutions only, 1 per MAC).",
+        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
+        f" proposals were decided by counting (over budget, impossible or duplicates) and never trained.",
+        f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
+        f" {proxy.width_divisor}, {recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, RAdam"
+        f" {recipe.learning_rate:g} cosine to 0. Scored on the validation split.",
+        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
+        " was never used to choose anything.",
+        f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
+        f" {settings.lag} places before it, so workers and interruptions do not change the result.",
+        "## What this does not say",
+        "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
+        " and a difference smaller than the spread over seeds is not a difference.",
+        "## To repeat it",
+        f"`meliuscli search --budget {settings.budget} --space {report.directory.name}/space.toml --seed {settings.seed}"
+        f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
+        f" --final-seeds {settings.final_seeds}` with the versions below (files: `space.toml`, `study.json`,"
+        " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
+        "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _target(space: SearchSpace) -> str:
+    size, channels = space.target.get("input_size", 224), space.target.get("input_channels", 3)
+    return f"{channels}x{size}x{size}, {space.target.get('num_classes', 1000)} classes"
+
+
+def _entrant_name(entrant: Entrant) -> str:
+    return entrant.name if entrant.known_as else f"{entrant.name}: {describe(entrant.candidate.spec)}"

@@ -1,0 +1,109 @@
+"""One table value, five renderings: for the terminal, markdown, CSV, JSON and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Cell = str | int | float | None
+Format = Literal["table", "markdown", "csv", "json", "latex"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading; numbers are right-aligned."""
+
+    heading: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under columns. ``total`` is a last row set apart; ``notes`` are lines under the table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    total: tuple[Cell, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
+        return self.rows if self.total is None else (*self.rows, self.total)
+
+
+def text(cell: Cell) -> str:
+    """A cell for people: thousands separated, nothing for None."""
+    if cell is None:
+        return ""
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return cell if isinstance(cell, str) else f"{cell:g}"
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table with its title and notes."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---:" if column.numeric else "---" for column in table.columns]
+    rows = [[text(cell) for cell in row] for row in table.rows]
+    if table.total is not None:
+        rows.append([f"**{text(cell)}**" if text(cell) else "" for cell in table.total])
+    lines = [line([column.heading for column in table.columns]), line(rule), *(line(row) for row in rows)]
+    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    return "\n".join([f"**{table.title}**", "", *lines, *notes]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Raw values; the total is the last row."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column.heading for column in table.columns])
+    writer.writerows(table.all_rows)
+    return out.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """A ``tabular`` in a ``table`` with booktabs rules (``\\usepackage{booktabs}``)."""
+    spec = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_escape(table.title)}. {_escape(' '.join(note.rstrip('.') + '.' for note in table.notes))}}}",
+        f"\\begin{{tabular}}{{{spec}}}",
+        "\\toprule",
+        _latex_row([column.heading for column in table.columns]),
+        "\\midrule",
+        *(_latex_row([text(cell) for cell in row]) for row in table.rows),
+    ]
+    if table.total is not None:
+        lines += ["\\midrule", _latex_row([text(cell) for cell in table.total])]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
+
+
+def to_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_escape(cell) for cell in cells) + " \\\\"
+
+
+_LATEX = {
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "×": "$\\times$",
+    "≤": "$\\leq$",
+}
+
+
+def _escape(value: str) -> str:
+    return "".join(_LATEX.get(char, char) for char in value)

@@ -1,0 +1,74 @@
+"""What is written down: atomically, and with its origin."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from meliuscli import __version__
+from meliuscli.errors import MissingError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises ``MissingError`` (disk full, read-only, no such directory)."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As ``write_text``, for bytes."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> MissingError:
+    """The error for a place that cannot be written to."""
+    return MissingError(f"{path}: cannot be written: {error.strerror or error}", "free the disk or choose another place")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with two spaces of indentation."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def origin() -> dict[str, Any]:
+    """Where a result comes from: command, time, versions, machine."""
+    packages = ("torch", "numpy", "optuna", "fvcore")
+    return {
+        "command": " ".join(["meliuscli", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "meliuscli": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        },
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

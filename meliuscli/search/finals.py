@@ -1,0 +1,185 @@
+"""The second stage: a few finalists and the known networks, trained longer from several seeds, scored on test once."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.results import write_json
+from meliuscli.search.objective import final_task
+from meliuscli.search.space import Candidate, SearchSpace
+from meliuscli.search.study import Study, TrialRecord, worker_killed
+from meliuscli.search.surrogate import features, fit
+from meliuscli.training.pool import TrainingPool
+
+if TYPE_CHECKING:
+    from meliuscli.training.run import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A network of the second stage. ``known_as`` is None for what the search found."""
+
+    name: str
+    known_as: str | None
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An entrant's accuracies (0 to 1), one a seed. Choices are made on ``validation``, never on ``test``."""
+
+    entrant: Entrant
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+
+    @property
+    def validation_mean(self) -> float:
+        return statistics.fmean(self.validation)
+
+    @property
+    def test_mean(self) -> float:
+        return statistics.fmean(self.test)
+
+    @property
+    def test_spread(self) -> float | None:
+        """Sample standard deviation over seeds; None from a single one."""
+        return statistics.stdev(self.test) if len(self.test) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The search's answer to one known network: the found one, chosen on validation among those of no more OPs."""
+
+    known: Standing
+    found: Standing | None
+
+    @property
+    def gain(self) -> float | None:
+        """Difference of mean test accuracy."""
+        return None if self.found is None else self.found.test_mean - self.known.test_mean
+
+    @property
+    def spread(self) -> float | None:
+        """The larger of the two spreads over seeds."""
+        if self.found is None or self.found.test_spread is None or self.known.test_spread is None:
+            return None
+        return max(self.found.test_spread, self.known.test_spread)
+
+    @property
+    def beaten(self) -> bool:
+        """Is the gain larger than the spread?"""
+        return self.gain is not None and self.spread is not None and self.gain > self.spread
+
+
+def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dict[str, float]:
+    """archid -> the surrogate's mean, in which a lucky seed counts for less than in the measured value."""
+    trained = [(record.candidate, record.accuracy) for record in records if record.accuracy is not None]
+    if len(trained) < 4:
+        return {candidate.archid: accuracy for candidate, accuracy in trained}
+    x = features(space, [candidate for candidate, _ in trained])
+    mean, _ = fit(x, np.array([accuracy for _, accuracy in trained])).predict(x)
+    return {candidate.archid: float(value) for (candidate, _), value in zip(trained, mean, strict=True)}
+
+
+def choose_entrants(study: Study) -> list[Entrant]:
+    """All known networks, and up to ``settings.finalists`` found ones.
+
+    The found ones are the best believed overall, then for the cheapest, the dearest and each other known network the
+    best believed of no more OPs."""
+    records = study.records()
+    believed = believed_accuracy(study.space, records)
+    known = sorted(study.known.values(), key=lambda item: item[1].ops)
+    found = sorted(
+        (r for r in records if r.known_as is None and r.accuracy is not None),
+        key=lambda record: -believed[record.candidate.archid],
+    )
+    limits = [float(study.settings.budget), *(candidate.ops for _, candidate in known[:1] + known[:0:-1])]
+    chosen: dict[int, TrialRecord] = {}
+    for limit in limits:
+        best = next((record for record in found if record.candidate.ops <= limit), None)
+        if best is not None and len(chosen) < study.settings.finalists:
+            chosen.setdefault(best.number, best)
+    entrants = [Entrant(f"found-{number}", None, record.candidate) for number, record in sorted(chosen.items())]
+    return entrants + [Entrant(name, name, candidate) for name, candidate in known]
+
+
+def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
+    """Train every entrant from every final seed; yields (entrant, seed) as each is written to ``finals.json``."""
+    done = _load(study.directory)
+    todo = [
+        (entrant, seed)
+        for seed in range(study.settings.final_seeds)
+        for entrant in entrants
+        if str(seed) not in done.get(entrant.candidate.archid, {})
+    ]
+    if not todo:
+        return
+    with TrainingPool(workers) as pool:
+        running: dict[Future[RunResult], tuple[Entrant, int]] = {
+            pool.submit(final_task(entrant.candidate.spec, study.space, study.data_dir, seed)): (entrant, seed)
+            for entrant, seed in todo
+        }
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                entrant, seed = running.pop(future)
+                try:
+                    fields = future.result().fields()
+                except BrokenProcessPool:
+                    raise worker_killed() from None
+                except MeliusError as error:
+                    fields = {"reason": error.message}
+                done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
+                write_json(study.directory / "finals.json", done)
+                yield entrant, seed
+
+
+def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:
+    """What the finals gave, best mean validation accuracy first; entrants with a failed training are left out."""
+    done, found = _load(study.directory), []
+    for entrant in entrants:
+        runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(study.settings.final_seeds)]
+        if all("test_top1" in run for run in runs):
+            validation = tuple(run["validation_top1"] for run in runs)
+            found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs)))
+    return sorted(found, key=lambda standing: -standing.validation_mean)
+
+
+def verdicts(table: Sequence[Standing]) -> list[Verdict]:
+    """One for each known network, cheapest first."""
+    known = sorted((s for s in table if s.entrant.known_as is not None), key=lambda s: s.entrant.candidate.ops)
+    return [
+        Verdict(
+            standing,
+            next(
+                (
+                    other
+                    for other in table
+                    if other.entrant.known_as is None
+                    and other.entrant.candidate.ops <= standing.entrant.candidate.ops
+                ),
+                None,
+            ),
+        )
+        for standing in known
+    ]
+
+
+def _load(directory: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    path = directory / "finals.json"
+    if not path.exists():
+        return {}
+    try:
+        loaded: dict[str, dict[str, dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path}: cannot be read: {error}", "delete it to train the finalists again") from None
+    return loaded

@@ -1,0 +1,40 @@
+"""From a candidate at the target to the tasks that train it on the proxy."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from meliuscli.arch.adapt import at_input
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import SpecError
+from meliuscli.search.space import SearchSpace
+from meliuscli.training.pool import Task
+
+PROXY_CLASSES, PROXY_CHANNELS = 10, 1
+"""Both data sets of the catalog have ten classes and one channel."""
+
+
+def proxy_spec(spec: ArchSpec, space: SearchSpace) -> ArchSpec:
+    """The network that is trained in place of ``spec``: same topology at the proxy's input, and all widths divided
+    by the space's ``width_divisor``. Raises ``SpecError`` when it cannot exist."""
+    proxied = at_input(spec, PROXY_CLASSES, PROXY_CHANNELS, space.proxy.input_size)
+    if space.proxy.width_divisor == 1:
+        return proxied
+    if not isinstance(proxied, DenseFamilySpec):
+        raise SpecError("proxy.width_divisor", f"the family {spec.family} cannot be narrowed")
+    return proxied.narrowed(space.proxy.width_divisor)
+
+
+def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
+    """The short training that ranks a candidate, scored on the validation split. Its seed depends on the study's
+    seed and the network, not on the order of trials."""
+    digest = hashlib.sha256(f"{seed}/{spec.archid}".encode()).digest()
+    own_seed = int.from_bytes(digest[:4], "big")
+    return Task(proxy_spec(spec, space), space.proxy.dataset, data_dir, space.proxy.recipe, own_seed)
+
+
+def final_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
+    """The longer training of a finalist or known network, scored once on the test split."""
+    return Task(proxy_spec(spec, space), space.proxy.dataset, data_dir, space.final.recipe, seed, score_test=True)

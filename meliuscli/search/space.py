@@ -1,0 +1,238 @@
+"""A search space: which networks are candidates, what each costs, and how a proxy of it is trained. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from meliuscli.arch.families import FAMILIES
+from meliuscli.arch.spec import ArchSpec, read_toml, validate
+from meliuscli.arch.zoo import load_name, spec_from_fields, zoo_table
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import MELIUS
+from meliuscli.counting.counts import Count
+from meliuscli.errors import SpecError, unknown_name
+from meliuscli.training.recipe import Recipe
+
+Params = tuple[int, ...]
+"""One value for each axis of a space, in the axes' order."""
+
+
+class Axis(BaseModel):
+    """The values of one parameter: ``low`` to ``high`` in steps, or ``choices``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: Annotated[int, Field(strict=True, ge=1)] | None = None
+    high: Annotated[int, Field(strict=True, ge=1)] | None = None
+    step: Annotated[int, Field(strict=True, ge=1)] = 1
+    choices: tuple[Annotated[int, Field(strict=True, ge=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if bool(self.choices) == (self.low is not None or self.high is not None):
+            raise ValueError("needs either low and high, or choices")
+        if not self.choices and (self.low is None or self.high is None or self.low > self.high):
+            raise ValueError("needs low and high, and low must not be above high")
+        if len(self.values) > 4096:
+            raise ValueError("has more than 4096 values")
+        return self
+
+    @cached_property
+    def values(self) -> tuple[int, ...]:
+        if self.choices:
+            return tuple(sorted(set(self.choices)))
+        assert self.low is not None and self.high is not None
+        return tuple(range(self.low, self.high + 1, self.step))
+
+
+class Proxy(BaseModel):
+    """What stands in for the target when candidates are trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    input_size: Annotated[int, Field(strict=True, ge=1, le=1024)]
+    width_divisor: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    recipe: Recipe
+
+
+class Final(BaseModel):
+    """How finalists and known networks are trained for the last comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A network of the space and what it costs at the target input."""
+
+    params: Params
+    spec: ArchSpec
+    archid: str
+    count: Count
+    ops: float
+
+
+class SearchSpace(BaseModel):
+    """A search-space file (``search_spaces/*.toml``), validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    known: tuple[str, ...] = ()
+    target: dict[str, Any]
+    parameters: dict[str, Axis | tuple[Axis, ...]]
+    proxy: Proxy
+    final: Final
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Self:
+        if self.family not in FAMILIES:
+            raise unknown_name("family", self.family, FAMILIES, "family")
+        fields = FAMILIES[self.family].model_fields
+        for where, keys in (("target", self.target), ("parameters", self.parameters)):
+            for key in keys:
+                if key not in fields:
+                    raise SpecError(f"{where}.{key}", f"{self.family} has no such field", f"fields: {', '.join(fields)}")
+        if both := set(self.target) & set(self.parameters):
+            raise SpecError(f"parameters.{min(both)}", "is in [target] too")
+        for name in self.known:
+            if name not in zoo_table():
+                raise unknown_name("network", name, zoo_table(), "known")
+        return self
+
+    @cached_property
+    def axes(self) -> dict[str, Axis]:
+        """``num_blocks.1`` or ``growth_rate`` -> its values; the order of ``Params``."""
+        axes = {}
+        for key, value in self.parameters.items():
+            if isinstance(value, Axis):
+                axes[key] = value
+            else:
+                axes.update({f"{key}.{index}": axis for index, axis in enumerate(value, start=1)})
+        return axes
+
+    @property
+    def size(self) -> int:
+        """How many combinations of values there are."""
+        return math.prod(len(axis.values) for axis in self.axes.values())
+
+    def candidate(self, params: Params) -> Candidate:
+        """The network of these parameters, counted. Raises ``SpecError`` where it cannot exist."""
+        fields: dict[str, Any] = {"family": self.family, **self.target}
+        for name, value in zip(self.axes, params, strict=True):
+            key, _, index = name.partition(".")
+            if index:
+                fields.setdefault(key, []).append(value)
+            else:
+                fields[key] = value
+        spec = spec_from_fields(fields)
+        count = count_spec(spec).total
+        return Candidate(params, spec, spec.archid, count, MELIUS.derive(count).ops)
+
+    def params_of(self, spec: ArchSpec) -> Params | None:
+        """The parameters that give ``spec``, or None when it is not in this space."""
+        found = []
+        for name, axis in self.axes.items():
+            key, _, index = name.partition(".")
+            value = getattr(spec, key, None)
+            if isinstance(value, tuple):
+                if index and len(value) < int(index):
+                    return None
+                value = value[int(index) - 1] if index else value[0]
+            if value not in axis.values:
+                return None
+            found.append(int(value))
+        candidate = self.try_candidate(tuple(found))
+        return candidate.params if candidate is not None and candidate.archid == spec.archid else None
+
+    def known_candidates(self) -> Iterator[tuple[str, Candidate]]:
+        """The known networks that are in this space."""
+        for name in self.known:
+            if (params := self.params_of(load_name(name))) is not None:
+                yield name, self.candidate(params)
+
+    def random_params(self, rng: np.random.Generator) -> Params:
+        return tuple(axis.values[rng.integers(len(axis.values))] for axis in self.axes.values())
+
+    def mutate(self, params: Params, rng: np.random.Generator) -> Params:
+        """One or two parameters moved to a neighbouring value."""
+        moved, axes = list(params), list(self.axes.values())
+        for index in rng.choice(len(axes), size=min(len(axes), int(rng.integers(1, 3))), replace=False):
+            values = axes[index].values
+            at = values.index(moved[index]) + int(rng.choice((-1, 1)))
+            moved[index] = values[min(max(at, 0), len(values) - 1)]
+        return tuple(moved)
+
+    @cached_property
+    def smallest(self) -> Candidate:
+        """The candidate with the fewest OPs, found by changing one parameter at a time for as long as that helps.
+
+        Exact where OPs rise or fall with each parameter, whatever the others, as in the families here.
+        Raises ``SpecError`` when no candidate can be found at all."""
+        best = self._any_candidate()
+        improved = True
+        while improved:
+            improved = False
+            for index, axis in enumerate(self.axes.values()):
+                for value in axis.values:
+                    other = self.try_candidate((*best.params[:index], value, *best.params[index + 1 :]))
+                    if other is not None and other.ops < best.ops:
+                        best, improved = other, True
+        return best
+
+    def _any_candidate(self) -> Candidate:
+        rng = np.random.default_rng(0)
+        first = tuple(axis.values[0] for axis in self.axes.values())
+        for params in (first, *(self.random_params(rng) for _ in range(500))):
+            if (found := self.try_candidate(params)) is not None:
+                return found
+        try:
+            return self.candidate(first)
+        except SpecError as error:
+            raise SpecError("parameters", f"no values give a network: {error.message}", error.hint) from None
+
+    def try_candidate(self, params: Params) -> Candidate | None:
+        """The candidate, or None where these parameters give no network."""
+        try:
+            return self.candidate(params)
+        except SpecError:
+            return None
+
+
+def space_names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in _directory().glob("*.toml")))
+
+
+def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
+    """A space by name (``meliusnet``) or file: its name, the space, and its TOML text.
+
+    Raises ``BadInputError`` for an unknown name or malformed file, ``SpecError`` for a space that cannot be."""
+    path = Path(name_or_path)
+    if path.suffix.lower() != ".toml" and not path.is_file():
+        if name_or_path not in space_names():
+            raise unknown_name("search space", name_or_path, space_names(), "--space")
+        path = _directory() / f"{name_or_path}.toml"
+    space = validate(SearchSpace, dict(read_toml(path)), f"{path.name}: ")
+    return path.stem, space, path.read_text(encoding="utf-8")
+
+
+def _directory() -> Path:
+    """``search_spaces/``: inside the package in a wheel, beside it in a checkout or an editable install."""
+    inside = Path(__file__).parent.parent / "search_spaces"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "search_spaces"
+
+
+def params_from_mapping(space: SearchSpace, values: Mapping[str, Any]) -> Params:
+    """Optuna's parameters (by axis name) as ``Params``."""
+    return tuple(int(values[name]) for name in space.axes)

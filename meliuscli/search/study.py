@@ -1,0 +1,268 @@
+"""A study: trials asked for, trained, told and written down. The only file that imports Optuna.
+
+Trials are told in the order they were asked, and each proposal sees exactly the trials told ``lag`` places before it,
+so a study gives the same trials whatever the number of workers, their speed, or interruptions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import filelock
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from meliuscli.errors import BadInputError, FailedError, MeliusError, MissingError
+from meliuscli.search.objective import proxy_task
+from meliuscli.search.proposals import SPREAD_STARTS, Proposer
+from meliuscli.search.space import Candidate, Params, SearchSpace, params_from_mapping
+from meliuscli.training.pool import TrainingPool
+
+if TYPE_CHECKING:
+    from meliuscli.training.run import RunResult
+
+SamplerName = Literal["cost-aware", "tpe", "random"]
+MIN_LAG = 4
+MAX_REJECTIONS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a study is made with, and repeated with."""
+
+    space: str
+    budget: int
+    trials: int
+    seed: int
+    sampler: SamplerName
+    finalists: int
+    final_seeds: int
+    lag: int
+    data_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A candidate that was trained (``accuracy`` is its proxy validation top-1, 0 to 1) or failed (``reason``)."""
+
+    number: int
+    candidate: Candidate
+    known_as: str | None
+    accuracy: float | None
+    reason: str | None
+    result: dict[str, Any]
+
+
+class Study:
+    """One study in its directory: ``journal.log`` holds every trial from the moment it is asked."""
+
+    def __init__(self, directory: Path, settings: Settings, space: SearchSpace) -> None:
+        self.directory, self.settings, self.space = directory, settings, space
+        self.data_dir = Path(settings.data_dir) if settings.data_dir else None
+        self.known = {
+            candidate.archid: (name, candidate)
+            for name, candidate in space.known_candidates()
+            if candidate.ops <= settings.budget
+        }
+        self._candidates: dict[Params, Candidate] = {}
+        self._distributions = {name: _distribution(axis.values) for name, axis in space.axes.items()}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(directory / "journal.log"))
+        )
+        self._optuna = optuna.create_study(
+            storage=storage, study_name=directory.name, directions=["maximize", "minimize"], load_if_exists=True
+        )
+        for _, candidate in self.known.values():
+            self._enqueue(candidate, skip_if_exists=True)
+
+    @property
+    def num_rejected(self) -> int:
+        """Proposals that were over budget, impossible or duplicates: decided by counting, never trained."""
+        return len(self._optuna.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+
+    def records(self) -> list[TrialRecord]:
+        """All candidates that were trained, in the order they were asked for."""
+        finished = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        return [self._record(trial) for trial in sorted(finished, key=lambda trial: trial.number)]
+
+    def trials_left(self) -> int:
+        return max(0, self.settings.trials - len(self.records()))
+
+    def run(self, workers: int, timeout: float | None = None) -> Iterator[TrialRecord]:
+        """Train candidates until ``settings.trials`` are done; yields each as it is told.
+
+        After ``timeout`` seconds no new candidate is started. Raises ``MissingError`` when a worker is killed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        proposer = Proposer(self.space, self.settings.budget, self.settings.seed)
+        with TrainingPool(workers) as pool:
+            flights = [self._launch(trial, pool) for trial in self._interrupted()]
+            while True:
+                told = self.records()
+                while len(flights) < self.settings.lag and self._may_ask(len(told) + len(flights), deadline):
+                    trial = self._ask(proposer, told, [flight.candidate for flight in flights])
+                    if trial is None:
+                        break
+                    flights.append(self._launch(trial, pool))
+                if not flights:
+                    return
+                self._await_first(flights)
+                yield self._tell(flights.pop(0))
+
+    def _may_ask(self, asked: int, deadline: float | None) -> bool:
+        return asked < self.settings.trials and (deadline is None or time.monotonic() < deadline)
+
+    def _ask(
+        self, proposer: Proposer, told: Sequence[TrialRecord], pending: Sequence[Candidate]
+    ) -> optuna.trial.Trial | None:
+        """A new trial whose candidate is within the budget and new; None when there is none left."""
+        asked = [record.candidate for record in told] + list(pending)
+        if len(asked) >= len(self.known) and not self._waiting():
+            if self.settings.sampler == "cost-aware":
+                observed = [(r.candidate, r.accuracy) for r in told if r.accuracy is not None]
+                lost = [r.candidate for r in told if r.accuracy is None]
+                explore = len(asked) < len(self.known) + SPREAD_STARTS
+                try:
+                    self._enqueue(proposer.propose(len(asked), explore, observed, [*pending, *lost]))
+                except FailedError:
+                    return None
+            else:
+                self._optuna.sampler = self._optuna_sampler(len(asked))
+        for _ in range(MAX_REJECTIONS):
+            trial = self._optuna.ask(self._distributions)
+            candidate = self._candidate(trial.params)
+            if candidate is not None and candidate.ops <= self.settings.budget:
+                if candidate.archid not in {other.archid for other in asked}:
+                    trial.set_constraint("ops", candidate.ops / self.settings.budget - 1)
+                    return trial
+            trial.set_constraint("ops", 1.0 if candidate is None else candidate.ops / self.settings.budget - 1)
+            self._optuna.tell(trial, state=TrialState.PRUNED)
+        return None
+
+    def _optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.default_rng((self.settings.seed, number)).integers(2**31))
+        if self.settings.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(self.known) + SPREAD_STARTS)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    def _waiting(self) -> bool:
+        return bool(self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _enqueue(self, candidate: Candidate, skip_if_exists: bool = False) -> None:
+        params = dict(zip(self.space.axes, candidate.params, strict=True))
+        self._optuna.enqueue_trial(params, skip_if_exists=skip_if_exists)
+
+    def _candidate(self, values: dict[str, Any]) -> Candidate | None:
+        """The candidate of Optuna's parameters, or None where they give no network."""
+        params = params_from_mapping(self.space, values)
+        if params not in self._candidates and (found := self.space.try_candidate(params)) is not None:
+            self._candidates[params] = found
+        return self._candidates.get(params)
+
+    def _interrupted(self) -> list[optuna.trial.Trial]:
+        """Trials that a killed process left behind, to be trained again with the same seed."""
+        left = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        # Optuna has no public way back to a running trial but its id.
+        trials = [optuna.trial.Trial(self._optuna, trial._trial_id) for trial in sorted(left, key=lambda t: t.number)]
+        for trial in trials:
+            self._suggest_all(trial)
+        return trials
+
+    def _suggest_all(self, trial: optuna.trial.Trial) -> None:
+        """Complete the parameters of a trial whose process was killed while it was asked for."""
+        for name, distribution in self._distributions.items():
+            if isinstance(distribution, IntDistribution):
+                trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
+            elif isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(name, distribution.choices)
+
+    def _launch(self, trial: optuna.trial.Trial, pool: TrainingPool) -> _Flight:
+        candidate = self._candidate(trial.params)
+        assert candidate is not None
+        if "result" in trial.user_attrs or "reason" in trial.user_attrs:
+            return _Flight(trial, candidate, None)
+        return _Flight(
+            trial, candidate, pool.submit(proxy_task(candidate.spec, self.space, self.data_dir, self.settings.seed))
+        )
+
+    def _await_first(self, flights: Sequence[_Flight]) -> None:
+        """Write down every result as soon as it is there, until the first flight has landed."""
+        while any(flight.future for flight in flights[:1]):
+            running = {flight.future: flight for flight in flights if flight.future is not None}
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                flight = running[future]
+                flight.future = None
+                _note_result(flight.trial, future)
+
+    def _tell(self, flight: _Flight) -> TrialRecord:
+        result = flight.trial.user_attrs.get("result")
+        if result is None:
+            self._optuna.tell(flight.trial, state=TrialState.FAIL)
+        else:
+            self._optuna.tell(flight.trial, [result["validation_top1"], flight.candidate.ops])
+        return self._record(self._optuna.trials[flight.trial.number])
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        result = trial.user_attrs.get("result", {})
+        candidate = self._candidate(trial.params)
+        assert candidate is not None
+        return TrialRecord(
+            trial.number,
+            candidate,
+            self.known[candidate.archid][0] if candidate.archid in self.known else None,
+            result.get("validation_top1"),
+            trial.user_attrs.get("reason"),
+            result,
+        )
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A trial in training; the future is None once its result is written down."""
+
+    trial: optuna.trial.Trial
+    candidate: Candidate
+    future: Future[RunResult] | None
+
+
+def _note_result(trial: optuna.trial.Trial, future: Future[RunResult]) -> None:
+    try:
+        run = future.result()
+    except BrokenProcessPool:
+        raise worker_killed() from None
+    except MeliusError as error:
+        trial.set_user_attr("reason", error.message)
+        return
+    trial.set_user_attr("result", run.fields())
+
+
+def worker_killed() -> MissingError:
+    return MissingError(
+        "a training process was killed from outside (out of memory?)",
+        "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
+    )
+
+
+def lock(directory: Path) -> filelock.BaseFileLock:
+    """Hold a study for writing. Raises ``BadInputError`` when another process holds it."""
+    held = filelock.FileLock(directory / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise BadInputError(f"{directory}: another process is writing this study", "wait for it, or use another --study") from None
+    return held
+
+
+def _distribution(values: Sequence[int]) -> BaseDistribution:
+    steps = {after - before for before, after in zip(values, values[1:], strict=False)}
+    if len(steps) == 1:
+        return IntDistribution(values[0], values[-1], step=steps.pop())
+    return CategoricalDistribution(values)

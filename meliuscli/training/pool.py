@@ -1,0 +1,99 @@
+"""Trainings side by side: worker processes of one thread each, so that a result does not depend on their number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from meliuscli.data.batches import Prepared
+    from meliuscli.training.run import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One training: the network as it is trained, on what, how, and from which seed."""
+
+    spec: ArchSpec
+    dataset: str
+    data_dir: Path | None
+    recipe: Recipe
+    seed: int
+    score_test: bool = False
+
+
+class TrainingPool:
+    """A context manager around ``workers`` processes; leaving it by an exception stops them at once."""
+
+    def __init__(self, workers: int) -> None:
+        self._executor = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def submit(self, task: Task) -> Future[RunResult]:
+        """Queue a task. The future raises ``MeliusError`` of the training, or ``BrokenProcessPool``."""
+        # Ctrl-C goes to the whole process group; workers that start ignoring it leave the decision to the parent.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        try:
+            return self._executor.submit(_train, task)
+        finally:
+            if handler is not None:
+                signal.signal(signal.SIGINT, handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _start_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent is gone, killed even, so that no orphan keeps a core busy."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _train(task: Task) -> RunResult:
+    from meliuscli.training.run import train_once
+
+    data = _prepared(task.dataset, task.data_dir, task.spec.input_size)
+    return train_once(task.spec, data, task.recipe, task.seed, task.score_test)
+
+
+@cache
+def _prepared(dataset: str, data_dir: Path | None, input_size: int) -> Prepared:
+    from meliuscli.data.batches import prepare
+    from meliuscli.data.catalog import load_dataset
+
+    return prepare(load_dataset(dataset, data_dir), input_size)
