@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import rich.box
 import rich.progress
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -16,6 +19,9 @@ from rich.text import Text
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown
 from meliuscli.results import write_text
 from meliuscli.units import format_duration
+
+WIDTH = 100
+"""Columns where there is no terminal to ask."""
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -83,31 +89,52 @@ def answer(content: str, output: Path | None) -> None:
     sys.stdout.flush()
 
 
-def answer_table(table: Table, output: Path | None, lines: list[str] | None = None) -> None:
-    """The table for people, with lines under it; without colours when it does not go to a terminal."""
-    console = _stdout_console() if output is None else Console(width=100, record=True, file=open(os.devnull, "w"))
-    console.print(_rich(table))
-    for line in [*(lines or []), *table.notes]:
-        console.print(line, highlight=False, markup=False)
+def answer_table(table: Table, output: Path | None, lines: Sequence[str] = ()) -> None:
+    """The table for people, then its notes and ``lines``; without colours when it does not go to a terminal."""
+    written = io.StringIO()
+    console = _stdout() if output is None else Console(file=written, width=WIDTH, highlight=False)
+    grid = _rich(table)
+    if console.measure(grid, options=console.options.update(width=1000)).maximum > console.width:
+        grid.padding = 0
+    console.print(grid)
+    for line in (*lines, *table.notes):
+        console.print(line, markup=False)
     if output is not None:
-        write_text(output, console.export_text())
+        write_text(output, written.getvalue())
     else:
         sys.stdout.flush()
 
 
-def _stdout_console() -> Console:
+def say(line: str) -> None:
+    """A line of the answer."""
+    _stdout().print(line, markup=False)
+
+
+def _stdout() -> Console:
     # Not on a terminal rich assumes 80 columns, too few for exact numbers; a set COLUMNS is respected.
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
     return Console(width=wide, highlight=False)
 
 
 def _rich(table: Table) -> RichTable:
-    grid = RichTable(title=table.title, title_justify="left", title_style="bold", show_footer=False, box=None, pad_edge=False)
-    for column in table.columns:
-        grid.add_column(column.heading, justify="right" if column.numeric else "left", header_style="dim", overflow="fold")
+    has_total = table.total is not None
+    grid = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        box=rich.box.SIMPLE,
+        show_edge=False,
+        show_footer=has_total,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for index, column in enumerate(table.columns):
+        grid.add_column(
+            column.heading,
+            Text(text(table.total[index])) if table.total is not None else "",
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+        )
     for row in table.rows:
         grid.add_row(*(Text(text(cell)) for cell in row))
-    if table.total is not None:
-        grid.add_section()
-        grid.add_row(*(Text(text(cell)) for cell in table.total), style="bold")
     return grid

@@ -8,7 +8,7 @@ import typer
 
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_table, errors, render
+from meliuscli.cli.console import answer, answer_table, errors, render, say
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import By, NetworkCount
@@ -53,7 +53,8 @@ def count(
     if verify and fmt != "json":
         problems = _verify(named, counted)
         if not problems:
-            errors.print("verified: the fvcore trace of the torch module agrees on every layer")
+            line = "verified: the fvcore trace of the torch module agrees on every layer"
+            say(line) if fmt == "table" and output is None else errors.print(line)
     ops, size = rule.derive(counted.total).ops, counted.total.size_bytes
     if ops_limit is not None and ops > ops_limit:
         problems.append(f"{format_count(ops)} OPs are more than --max-ops {format_count(ops_limit)}")

@@ -88,6 +88,7 @@ def _exact(ops: float) -> str:
 def compare_table(archs: Sequence[tuple[NamedArch, NetworkCount]], convention: Convention) -> Table:
     """Networks side by side, each cost with its ratio to the first, and what is published beside it."""
     first = archs[0][1]
+    shapes = dict.fromkeys(_shape(arch.spec.input_shape) for arch, _ in archs)
     rows = []
     for arch, count in archs:
         total, derived = count.total, convention.derive(count.total)
@@ -98,23 +99,27 @@ def compare_table(archs: Sequence[tuple[NamedArch, NetworkCount]], convention: C
                 arch.name,
                 format_count(derived.bops),
                 format_count(derived.flops),
-                _with_ratio(format_count(derived.ops), derived.ops, convention.derive(first.total).ops),
+                format_count(derived.ops),
+                _ratio(derived.ops, convention.derive(first.total).ops),
                 format_count(other.derive(total).ops),
-                _with_ratio(f"{total.size_bytes / 2**20:.2f}", total.size_bytes, first.total.size_bytes),
+                f"{total.size_bytes / 2**20:.2f}",
+                _ratio(total.size_bytes, first.total.size_bytes),
                 *_published_cells(published),
             )
         )
     return Table(
-        "Networks compared" if len({arch.spec.input_shape for arch, _ in archs}) > 1 else f"Networks compared at {_shape(archs[0][0].spec.input_shape)}",
+        f"Networks compared at {' and '.join(shapes)}",
         (
             Column("network", numeric=False),
             Column("BOPs"),
             Column("FLOPs"),
             Column("OPs"),
+            Column("x"),
             Column("OPs+fc" if convention is MELIUS else "OPs-fc"),
             Column("MiB"),
-            Column("pub. OPs"),
-            Column("pub. MiB"),
+            Column("x"),
+            Column("pub.OPs"),
+            Column("pub.MiB"),
             Column("top-1"),
             Column("top-5"),
         ),
@@ -123,8 +128,8 @@ def compare_table(archs: Sequence[tuple[NamedArch, NetworkCount]], convention: C
     )
 
 
-def _with_ratio(shown: str, value: float, reference: float) -> str:
-    return f"{shown} ({value / reference:.2f}x)" if reference else shown
+def _ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.2f}" if reference else ""
 
 
 def _published_cells(row: Published | None) -> tuple[Cell, ...]:
@@ -138,7 +143,7 @@ def _published_cells(row: Published | None) -> tuple[Cell, ...]:
 def _compare_notes(archs: Sequence[NamedArch], convention: Convention) -> tuple[str, ...]:
     rows = [row for arch in archs if (row := published_for(arch.spec)) is not None]
     notes = [
-        f"Our counts: {convention.legend}; (ratio to {archs[0].name}).",
+        f"Our counts: {convention.legend}; x = ratio to {archs[0].name}.",
         f"{SIZE_LEGEND}.",
         "OPs are a theory of cost (64 binary MACs an operation), not a measured speed.",
     ]
@@ -148,5 +153,5 @@ def _compare_notes(archs: Sequence[NamedArch], convention: Convention) -> tuple[
         notes.insert(1, "OPs-fc leaves the classifier out: compare it with published figures without a *.")
     if rows:
         sources = "; ".join(dict.fromkeys(row.source for row in rows))
-        notes.append(f"pub., top-1, top-5: as published, ImageNet-1k, %: {sources}.")
+        notes.append(f"pub.OPs, pub.MiB, top-1 and top-5 (%) as published for ImageNet-1k: {sources}.")
     return tuple(notes)

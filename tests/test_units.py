@@ -1,0 +1,51 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meliuscli.errors import BadInputError
+from meliuscli.units import format_count, format_duration, format_mib, parse_bytes, parse_count, parse_duration
+
+
+@pytest.mark.parametrize(
+    "text", ["5e8", "500M", "0.5G", "500_000_000", "500,000,000", "5E8", " 500m ", "0.5b", "500000k"]
+)
+def test_a_count_can_be_written_in_many_ways(text: str) -> None:
+    assert parse_count(text) == 500_000_000
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-5e8", "0", "5e8x", "nan", "inf", "1e400", "0.5", "5 8", "1.2.3", "e8", "."])
+def test_a_wrong_count_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        parse_count(text)
+    assert caught.value.exit_code == 2
+    assert "5e8" in (caught.value.hint or "")
+
+
+def test_a_mebibyte_is_not_a_megabyte() -> None:
+    assert parse_bytes("4MiB") == 4 * 2**20
+    assert parse_bytes("4MB") == 4_000_000
+    assert format_mib(4_065_568) == "3.877 MiB"
+
+
+def test_durations() -> None:
+    assert [parse_duration(text) for text in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
+    assert [format_duration(seconds) for seconds in (5, 90, 7260)] == ["5s", "1m30s", "2h01m"]
+
+
+def test_counts_read_as_papers_print_them() -> None:
+    assert [format_count(n) for n in (208_130_048, 500_000_000, 4_624_220_160, 999, 999_999_999)] == [
+        "208.13M",
+        "500M",
+        "4.6242G",
+        "999",
+        "1G",
+    ]
+
+
+@given(st.integers(1, 10**17))
+def test_formatting_then_parsing_stays_within_five_digits(value: int) -> None:
+    assert parse_count(format_count(value)) == pytest.approx(value, rel=1e-4)
