@@ -43,7 +43,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def cannot_write(path: Path, error: OSError) -> MissingError:
     """The error for a place that cannot be written to."""
-    return MissingError(f"{path}: cannot be written: {error.strerror or error}", "free the disk or choose another place")
+    return MissingError(
+        f"{path}: cannot be written: {error.strerror or error}", "free the disk or choose another place"
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

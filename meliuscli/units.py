@@ -10,8 +10,14 @@ from meliuscli.errors import BadInputError
 
 _COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _BYTE_SUFFIXES = {
-    **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9},
-    **{"kib": 2**10, "mib": 2**20, "gib": 2**30},
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
 }
 _SECOND_SUFFIXES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _NUMBER = re.compile(r"([0-9_,.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)

@@ -69,7 +69,9 @@ def test_the_binary_convolution_is_its_definition_gradients_included(
         assert torch.equal(conv(x), plain)
     grad = torch.randn_like(plain)
     for mine, wanted in zip(
-        torch.autograd.grad(ours, (x, conv.weight), grad), torch.autograd.grad(plain, (x, conv.weight), grad), strict=True
+        torch.autograd.grad(ours, (x, conv.weight), grad),
+        torch.autograd.grad(plain, (x, conv.weight), grad),
+        strict=True,
     ):
         torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-4)
 

@@ -42,7 +42,9 @@ def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int =
 def require_size(size: int, at_least: int, where: str) -> None:
     """Refuse a feature map that is too small to go on with."""
     if size < at_least:
-        raise SpecError("input_size", f"too small: {size}x{size} is left before {where}, which needs {at_least}x{at_least}")
+        raise SpecError(
+            "input_size", f"too small: {size}x{size} is left before {where}, which needs {at_least}x{at_least}"
+        )
 
 
 def require_divides(key: str, groups: int, **channels: int) -> None:

@@ -71,7 +71,9 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part != "function-after")
-        problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "Must be").replace("tuple", "list")
+        problem = (
+            first["msg"].removeprefix("Value error, ").replace("Input should be", "Must be").replace("tuple", "list")
+        )
         if first["type"] == "extra_forbidden":
             known = ", ".join(name for name in model.model_fields)
             raise SpecError(f"{where}{key}", "unknown key", f"known keys: {known}") from None

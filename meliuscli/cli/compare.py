@@ -16,7 +16,9 @@ from meliuscli.report.tables import to_json
 
 
 def compare(
-    archs: Annotated[list[str], typer.Argument(help="Names or TOML files; ratios are to the first.", show_default=False)],
+    archs: Annotated[
+        list[str], typer.Argument(help="Names or TOML files; ratios are to the first.", show_default=False)
+    ],
     set_: options.Set = None,
     convention: options.ConventionName = "melius",
     fmt: options.OutputFormat = "table",

@@ -15,7 +15,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the network; repeatable (growth_rate=48)."),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How the answer is written.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the answer to this file.", show_default=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write the answer to this file.", show_default=False)
+]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Check the counts against a trace of the real torch network.")
 ]

@@ -40,14 +40,18 @@ def search(
     finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 3,
     final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False)
+        int | None,
+        typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False),
     ] = None,
     data: options.Data = None,
     study: Annotated[
-        str | None, typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False)
+        str | None,
+        typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a study with the settings it was made with.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a study with the settings it was made with.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete a study of that name first.")] = False,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
@@ -228,7 +232,9 @@ def _check_origin(directory: Path, now: dict[str, Any]) -> dict[str, Any]:
     """The origin that the study was made with; other versions or data are refused or named."""
     made: dict[str, Any] = json.loads((directory / "study.json").read_text(encoding="utf-8"))["origin"]
     if made["dataset"] != now["dataset"]:
-        raise BadInputError(f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}")
+        raise BadInputError(
+            f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}"
+        )
     if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
         errors.print("note: versions or machine differ from when this study was made; results may differ too")
         made["resumed_with"] = {"versions": now["versions"], "machine": now["machine"]}
@@ -242,7 +248,10 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
     if fmt == "json":
         value = {
             "study": str(report.directory),
-            "front": [{"trial": r.number, "archid": r.candidate.archid, "ops": r.candidate.ops, "proxy_top1": r.accuracy} for r in report.front],
+            "front": [
+                {"trial": r.number, "archid": r.candidate.archid, "ops": r.candidate.ops, "proxy_top1": r.accuracy}
+                for r in report.front
+            ],
             "finals": [
                 {
                     "name": s.entrant.name,

@@ -31,11 +31,17 @@ def train(
     ),
     data: options.Data = None,
     recipe_name: Annotated[str, typer.Option("--recipe", help="short, or paper (MeliusNet's own).")] = "short",
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", show_default=False)] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default=False)] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many trainings, from seeds 0, 1, ...")] = 3,
-    input_size: Annotated[int, typer.Option("--input-size", min=1, max=1024, help="Height and width to train at.")] = 32,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="How many trainings, from seeds 0, 1, ...")
+    ] = 3,
+    input_size: Annotated[
+        int, typer.Option("--input-size", min=1, max=1024, help="Height and width to train at.")
+    ] = 32,
     width_divisor: Annotated[
         int, typer.Option("--width-divisor", min=1, max=1024, help="Divide all widths by this.")
     ] = 1,

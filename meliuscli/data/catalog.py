@@ -90,7 +90,7 @@ def _directory(name: str, directory: Path | None) -> Path:
 
 def _load_embedded() -> Dataset:
     try:
-        with np.load(EMBEDDED, allow_pickle=False) as arrays:
+        with EMBEDDED.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             train, validation, test = (
                 _split(arrays[f"{part}_images"], arrays[f"{part}_labels"], 10, EMBEDDED)
                 for part in ("train", "validation", "test")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.results import write_bytes, write_text
 from meliuscli.report.tables import Column, Table, to_markdown
+from meliuscli.results import write_bytes, write_text
 from meliuscli.search import pareto
 from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, standings, verdicts
 from meliuscli.search.space import SearchSpace
@@ -137,7 +137,9 @@ def verdict_lines(report: StudyReport) -> list[str]:
     beaten = sum(verdict.beaten for verdict in report.verdicts)
     if report.verdicts:
         count = len(report.verdicts)
-        lines.insert(0, f"The search beat {beaten} of {count} known networks at no more OPs by more than the spread over seeds.")
+        lines.insert(
+            0, f"The search beat {beaten} of {count} known networks at no more OPs by more than the spread over seeds."
+        )
     return lines
 
 
@@ -212,7 +214,10 @@ def plot(report: StudyReport, suffix: str) -> bytes:
 
     figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
     trained = [r for r in report.records if r.accuracy is not None]
-    for known, marker, color, label in ((False, "o", "#7f8c9b", "found"), (True, "s", "#c0392b", "published MeliusNets")):
+    for known, marker, color, label in (
+        (False, "o", "#7f8c9b", "found"),
+        (True, "s", "#c0392b", "published MeliusNets"),
+    ):
         chosen = [r for r in trained if (r.known_as is not None) == known]
         if chosen:
             axes.scatter(

@@ -47,6 +47,7 @@ def text(cell: Cell) -> str:
 
 def to_markdown(table: Table) -> str:
     """A pipe table with its title and notes."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

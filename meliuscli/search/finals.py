@@ -164,8 +164,7 @@ def verdicts(table: Sequence[Standing]) -> list[Verdict]:
                 (
                     other
                     for other in table
-                    if other.entrant.known_as is None
-                    and other.entrant.candidate.ops <= standing.entrant.candidate.ops
+                    if other.entrant.known_as is None and other.entrant.candidate.ops <= standing.entrant.candidate.ops
                 ),
                 None,
             ),

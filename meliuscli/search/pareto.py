@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Point = tuple[float, float]
 """(cost, accuracy)."""
@@ -25,5 +26,5 @@ def hypervolume(points: Sequence[Point], max_cost: float, min_accuracy: float) -
     """The area that the points dominate up to ``max_cost`` and above ``min_accuracy``."""
     inside = [point for point in points if point[0] < max_cost and point[1] > min_accuracy]
     steps = [inside[index] for index in front(inside)]
-    ends = [*(cost for cost, _ in steps[1:]), max_cost]
-    return sum((end - cost) * (accuracy - min_accuracy) for (cost, accuracy), end in zip(steps, ends, strict=True))
+    steps.append((max_cost, min_accuracy))
+    return sum((after[0] - cost) * (accuracy - min_accuracy) for (cost, accuracy), after in pairwise(steps))

@@ -53,7 +53,7 @@ class Proposer:
 
     def _mutations(self, known: Sequence[Candidate], rng: np.random.Generator) -> Iterator[Params]:
         for _ in range(4 * MUTANTS if known else 0):
-            yield self.space.mutate(known[rng.integers(len(known))].params, rng)
+            yield self.space.mutate(known[int(rng.integers(len(known)))].params, rng)
 
     def _feasible(self, proposals: Iterable[Params], enough: int) -> list[Candidate]:
         """The first ``enough`` different networks within the budget."""
@@ -117,4 +117,5 @@ def _expected_improvement(mean: Array, deviation: Array, height: Array) -> Array
 
 
 def _normal_cdf(z: Array) -> Array:
-    return np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)), otypes=[np.float64])(z)
+    cdf: Array = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)), otypes=[np.float64])(z)
+    return cdf

@@ -49,7 +49,8 @@ class Axis(BaseModel):
     def values(self) -> tuple[int, ...]:
         if self.choices:
             return tuple(sorted(set(self.choices)))
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         return tuple(range(self.low, self.high + 1, self.step))
 
 
@@ -103,7 +104,9 @@ class SearchSpace(BaseModel):
         for where, keys in (("target", self.target), ("parameters", self.parameters)):
             for key in keys:
                 if key not in fields:
-                    raise SpecError(f"{where}.{key}", f"{self.family} has no such field", f"fields: {', '.join(fields)}")
+                    raise SpecError(
+                        f"{where}.{key}", f"{self.family} has no such field", f"fields: {', '.join(fields)}"
+                    )
         if both := set(self.target) & set(self.parameters):
             raise SpecError(f"parameters.{min(both)}", "is in [target] too")
         for name in self.known:

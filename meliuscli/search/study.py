@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 import numpy as np
 import optuna
+import optuna.storages.journal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -139,13 +141,19 @@ class Study:
         for _ in range(MAX_REJECTIONS):
             trial = self._optuna.ask(self._distributions)
             candidate = self._candidate(trial.params)
-            if candidate is not None and candidate.ops <= self.settings.budget:
-                if candidate.archid not in {other.archid for other in asked}:
-                    trial.set_constraint("ops", candidate.ops / self.settings.budget - 1)
-                    return trial
+            if self._acceptable(candidate, asked):
+                assert candidate is not None
+                trial.set_constraint("ops", candidate.ops / self.settings.budget - 1)
+                return trial
             trial.set_constraint("ops", 1.0 if candidate is None else candidate.ops / self.settings.budget - 1)
             self._optuna.tell(trial, state=TrialState.PRUNED)
         return None
+
+    def _acceptable(self, candidate: Candidate | None, asked: Sequence[Candidate]) -> bool:
+        """Possible, within the budget, and not trained or in training already."""
+        if candidate is None or candidate.ops > self.settings.budget:
+            return False
+        return candidate.archid not in {other.archid for other in asked}
 
     def _optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.default_rng((self.settings.seed, number)).integers(2**31))
@@ -257,12 +265,14 @@ def lock(directory: Path) -> filelock.BaseFileLock:
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        raise BadInputError(f"{directory}: another process is writing this study", "wait for it, or use another --study") from None
+        raise BadInputError(
+            f"{directory}: another process is writing this study", "wait for it, or use another --study"
+        ) from None
     return held
 
 
 def _distribution(values: Sequence[int]) -> BaseDistribution:
-    steps = {after - before for before, after in zip(values, values[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(values)}
     if len(steps) == 1:
         return IntDistribution(values[0], values[-1], step=steps.pop())
     return CategoricalDistribution(values)

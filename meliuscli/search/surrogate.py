@@ -22,15 +22,15 @@ def features(space: SearchSpace, candidates: Sequence[Candidate]) -> Array:
     """(N, F): each parameter's place in its range and its square, and the logarithms of five exact costs."""
     places = np.array(
         [
-            [axis.values.index(value) / max(1, len(axis.values) - 1) for axis, value in zip(space.axes.values(), c.params, strict=True)]
+            [
+                axis.values.index(value) / max(1, len(axis.values) - 1)
+                for axis, value in zip(space.axes.values(), c.params, strict=True)
+            ]
             for c in candidates
         ]
     )
     costs = np.log1p(
-        [
-            [c.ops, c.count.binary_macs, c.count.float_macs, c.count.params, c.count.size_bytes]
-            for c in candidates
-        ]
+        [[c.ops, c.count.binary_macs, c.count.float_macs, c.count.params, c.count.size_bytes] for c in candidates]
     )
     return np.hstack([places, places**2, costs])
 

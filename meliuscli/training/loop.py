@@ -42,7 +42,7 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
         inputs = data.normalise(augment(images[indices], recipe.flip, recipe.shift, generator))
         optimizer.zero_grad(set_to_none=False)
         loss = F.cross_entropy(network(inputs), labels[indices])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.detach())
         if (step + 1) % per_epoch == 0 or step + 1 == num_steps:
@@ -83,7 +83,8 @@ def evaluate(network: nn.Module, data: Prepared, split: tuple[Tensor, Tensor]) -
     network.eval()
     loss = correct = 0.0
     with torch.no_grad():
-        for chunk, wanted in zip(images.split(500), labels.split(500), strict=True):
+        for start in range(0, len(labels), 500):
+            chunk, wanted = images[start : start + 500], labels[start : start + 500]
             logits = network(data.normalise(chunk))
             loss += F.cross_entropy(logits, wanted, reduction="sum").item()
             correct += (logits.argmax(1) == wanted).sum().item()

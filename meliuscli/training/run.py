@@ -16,6 +16,7 @@ from meliuscli.nn.build import build
 from meliuscli.training.loop import EpochMetrics, evaluate, fit
 from meliuscli.training.recipe import Recipe
 
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the

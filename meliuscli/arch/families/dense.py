@@ -71,8 +71,7 @@ class DenseFamilySpec(ArchSpec):
             raise SpecError("reduction", f"needs {len(blocks) - 1} entries, one for each transition")
         return tuple(widths)
 
-    @model_validator(mode="after")
-    def _lengths_agree(self) -> Self:
+    def _check_lengths(self) -> None:
         stages = len(self.num_blocks)
         for key, wanted, what in (
             ("growth_rate", stages, "stage"),
@@ -81,7 +80,6 @@ class DenseFamilySpec(ArchSpec):
         ):
             if len(getattr(self, key)) != wanted:
                 raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(getattr(self, key))}")
-        return self
 
     @property
     def pools(self) -> tuple[bool, ...]:
@@ -107,7 +105,7 @@ class DenseFamilySpec(ArchSpec):
         )
 
     def layers(self) -> tuple[Layer, ...]:
-        self._lengths_agree()
+        self._check_lengths()
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,14 +41,9 @@ class MobileNetV1Spec(ArchSpec):
         fields.setdefault("strides", STRIDES)
         return fields
 
-    @model_validator(mode="after")
-    def _lengths_agree(self) -> Self:
+    def layers(self) -> tuple[Layer, ...]:
         if len(self.strides) != len(self.channels):
             raise SpecError("strides", f"needs {len(self.channels)} entries, one for each entry of channels")
-        return self
-
-    def layers(self) -> tuple[Layer, ...]:
-        self._lengths_agree()
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:

@@ -1,0 +1,178 @@
+"""Data: the embedded set, idx files and their faults, preparation, balanced batches, augmentation."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meliuscli.data import catalog
+from meliuscli.data.batches import augment, balanced_order, batches, prepare
+from meliuscli.data.catalog import Dataset, Split, load_dataset
+from meliuscli.errors import BadInputError, MeliusError, MissingError
+
+
+@pytest.fixture(scope="module")
+def mini() -> Dataset:
+    return load_dataset("fashion-mnist-mini")
+
+
+def test_the_embedded_data_are_balanced_and_of_the_stated_size(mini: Dataset) -> None:
+    for split, per_class in ((mini.train, 1000), (mini.validation, 500), (mini.test, 500)):
+        assert split.images.shape == (10 * per_class, 1, 28, 28)
+        assert split.images.dtype == torch.uint8
+        assert torch.bincount(split.labels).tolist() == [per_class] * 10
+
+
+def test_the_splits_share_no_image(mini: Dataset) -> None:
+    """Fashion-MNIST holds a few exact duplicates of its own; none may cross our splits but those."""
+    seen = [
+        {image.numpy().tobytes() for image in split.images} for split in (mini.train, mini.validation, mini.test)
+    ]
+    crossing = len(seen[0] & seen[1]) + len(seen[0] & seen[2]) + len(seen[1] & seen[2])
+    assert crossing <= 3
+    assert mini.digest == load_dataset("fashion-mnist-mini").digest
+
+
+def test_the_images_are_of_their_classes(mini: Dataset) -> None:
+    """A nearest-class-mean classifier from train does on test what it does on Fashion-MNIST (about 68 %)."""
+    train, test = mini.train.images.float().flatten(1), mini.test.images.float().flatten(1)
+    means = torch.stack([train[mini.train.labels == label].mean(0) for label in range(10)])
+    accuracy = (torch.cdist(test, means).argmin(1) == mini.test.labels).float().mean().item()
+    assert 0.64 < accuracy < 0.72
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def idx_dir(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 6000), ("t10k", 100)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
+    return tmp_path
+
+
+def test_a_directory_of_idx_files_plain_or_gzipped(idx_dir: Path) -> None:
+    dataset = load_dataset("fashion-mnist", idx_dir)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1000, 5000, 100]
+
+
+def damage(name: str, how: str, directory: Path) -> None:
+    path = directory / name
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "magic":
+        path.write_bytes(b"\x00\x00\x09\x01" + content[4:])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "longer":
+        path.write_bytes(content + b"x")
+    elif how == "label":
+        path.write_bytes(content[:-1] + b"\x0a")
+    elif how == "class":
+        path.write_bytes(content[:8] + bytes(len(content) - 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "kind"),
+    [
+        ("train-images-idx3-ubyte.gz", "gone", MissingError),
+        ("train-images-idx3-ubyte.gz", "truncated", BadInputError),
+        ("train-images-idx3-ubyte.gz", "magic", BadInputError),
+        ("train-images-idx3-ubyte.gz", "empty", BadInputError),
+        ("train-labels-idx1-ubyte", "truncated", BadInputError),
+        ("train-labels-idx1-ubyte", "magic", BadInputError),
+        ("train-labels-idx1-ubyte", "longer", BadInputError),
+        ("train-labels-idx1-ubyte", "label", BadInputError),
+        ("train-labels-idx1-ubyte", "class", BadInputError),
+        ("t10k-labels-idx1-ubyte", "gone", MissingError),
+    ],
+)
+def test_a_damaged_file_is_named(idx_dir: Path, name: str, how: str, kind: type[MeliusError]) -> None:
+    damage(name, how, idx_dir)
+    with pytest.raises(kind) as caught:
+        load_dataset("fashion-mnist", idx_dir)
+    assert how in ("label", "class") or name.removesuffix(".gz") in caught.value.message
+
+
+def test_a_missing_directory_says_where_to_get_and_put_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELIUSCLI_DATA", str(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        load_dataset("fashion-mnist")
+    assert str(tmp_path / "fashion-mnist") in caught.value.message
+    assert "dataset-fashion-mnist" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("how", ["truncated", "gone"])
+def test_damaged_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    copy = tmp_path / "mini.npz"
+    copy.write_bytes(catalog.EMBEDDED.read_bytes())
+    damage("mini.npz", how, tmp_path)
+    monkeypatch.setattr(catalog, "EMBEDDED", copy)
+    with pytest.raises(MeliusError, match=r"mini\.npz"):
+        load_dataset("fashion-mnist-mini")
+
+
+@pytest.mark.parametrize(("size", "mean_kept"), [(8, True), (16, True), (32, True), (28, True), (30, True), (56, True)])
+def test_resizing_pads_or_averages_whole_cells(mini: Dataset, size: int, mean_kept: bool) -> None:
+    few = Split(mini.train.images[:20], mini.train.labels[:20])
+    prepared = prepare(Dataset("few", 10, few, few, few), size)
+    images = prepared.train[0]
+    assert images.shape == (20, 1, size, size)
+    assert float(images.max()) <= 1.0
+    padded = -(-28 // size) * size if size < 56 else size
+    scale = (padded / 28) ** 2 if size < 56 else 1.0
+    assert float(images.mean()) * scale == pytest.approx(float(few.images.float().mean()) / 255, rel=1e-4)
+
+
+def test_normalisation_is_measured_on_the_training_images_alone(mini: Dataset) -> None:
+    prepared = prepare(mini, 16)
+    normal = prepared.normalise(prepared.train[0])
+    assert float(normal.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(normal.std()) == pytest.approx(1, abs=1e-3)
+    assert abs(float(prepared.normalise(prepared.test[0]).mean())) > 1e-4
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
+def test_the_balanced_order_is_a_permutation(labels: list[int], seed: int) -> None:
+    order = balanced_order(torch.tensor(labels), torch.Generator().manual_seed(seed))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+
+
+def test_every_batch_is_exactly_balanced_and_depends_on_the_seed(mini: Dataset) -> None:
+    def first(seed: int, count: int) -> list[torch.Tensor]:
+        stream = batches(mini.train.labels, 50, torch.Generator().manual_seed(seed))
+        return [next(stream) for _ in range(count)]
+
+    for indices in first(0, 200):
+        assert torch.bincount(mini.train.labels[indices]).tolist() == [5] * 10
+    assert torch.equal(torch.cat(first(3, 5)), torch.cat(first(3, 5)))
+    assert not torch.equal(torch.cat(first(3, 5)), torch.cat(first(4, 5)))
+    assert sorted(torch.cat(first(0, 200)).tolist()) == list(range(10_000))
+
+
+def test_augmentation_flips_and_shifts_whole_images() -> None:
+    image = torch.zeros(64, 1, 9, 9)
+    image[:, 0, 4, 2] = 1.0
+    out = augment(image, flip=True, shift=2, generator=torch.Generator().manual_seed(0))
+    assert out.shape == image.shape
+    assert torch.equal(out.sum((1, 2, 3)), torch.ones(64))
+    places = {tuple(place[1:].tolist()) for place in out[:, 0].nonzero()}
+    assert {row for row, _ in places} == {2, 3, 4, 5, 6}
+    assert {column for _, column in places} == {0, 1, 2, 3, 4, 5, 6, 7, 8}
+    untouched = augment(image, flip=False, shift=0, generator=torch.Generator())
+    assert torch.equal(untouched, image)

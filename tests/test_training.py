@@ -1,0 +1,114 @@
+"""Training: seeds, the flat optimiser, divergence, learning on real images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from meliuscli.arch.adapt import at_input
+from meliuscli.arch.families import MeliusNetSpec
+from meliuscli.data.batches import Prepared, prepare
+from meliuscli.data.catalog import load_dataset
+from meliuscli.errors import BadInputError, FailedError
+from meliuscli.nn.build import build
+from meliuscli.training.loop import evaluate, flatten_parameters
+from meliuscli.training.recipe import RECIPES, Recipe, find_recipe
+from meliuscli.training.run import mean_and_spread, train_once
+
+SMALL = MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16)  # type: ignore[call-arg, arg-type]
+QUICK = Recipe(epochs=0.2, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99), shift=1)
+
+
+@pytest.fixture(scope="module")
+def data() -> Prepared:
+    return prepare(load_dataset("fashion-mnist-mini"), 8)
+
+
+def small() -> MeliusNetSpec:
+    return at_input(SMALL, 10, 1, 8)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(data: Prepared) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, again, other = (train_once(small(), data, QUICK, seed, score_test=True) for seed in (5, 5, 6))
+    finally:
+        torch.set_num_threads(threads)
+    assert first.curve == again.curve
+    assert first.test_top1 == again.test_top1
+    assert first.curve != other.curve
+
+
+def test_metrics_come_after_every_epoch_and_at_the_end(data: Prepared) -> None:
+    recipe = QUICK.model_copy(update={"epochs": 1.25, "batch_size": 500})
+    run = train_once(small(), data, recipe, 0)
+    assert [metrics.epoch for metrics in run.curve] == [1.0, 1.25]
+    assert run.test_top1 is None
+    assert run.last.train_loss < run.curve[0].train_loss
+
+
+def test_the_flat_optimiser_takes_the_same_steps_as_torch(data: Prepared) -> None:
+    """RAdam on one long parameter against RAdam on the list, from the same start, on the same batches."""
+    networks = []
+    for flat in (True, False):
+        torch.manual_seed(0)
+        network = build(small())
+        parameters = [flatten_parameters(network)] if flat else list(network.parameters())
+        optimizer = torch.optim.RAdam(parameters, lr=0.01)
+        for start in range(0, 400, 50):
+            optimizer.zero_grad(set_to_none=False)
+            images, labels = (part[start : start + 50] for part in data.train)
+            F.cross_entropy(network(data.normalise(images)), labels).backward()
+            optimizer.step()
+        networks.append(network)
+    for ours, torchs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_real_network_learns_real_images(data: Prepared) -> None:
+    run = train_once(small(), data, QUICK.model_copy(update={"epochs": 1.0}), 0, score_test=True)
+    assert run.last.validation_top1 > 0.6
+    assert run.test_top1 is not None
+    assert abs(run.test_top1 - run.last.validation_top1) < 0.05
+    assert run.images_per_second > 0
+
+
+@pytest.mark.slow
+def test_two_blocks_beat_a_linear_classifier() -> None:
+    """A linear classifier reaches 83.8 % from these 10,000 images."""
+    spec = MeliusNetSpec(num_blocks=(2,), growth_rate=64, stem_channels=64)  # type: ignore[call-arg, arg-type]
+    recipe = RECIPES["short"].model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
+    data = prepare(load_dataset("fashion-mnist-mini"), 16)
+    run = train_once(at_input(spec, 10, 1, 16), data, recipe, 0, score_test=True)
+    assert run.test_top1 is not None
+    assert run.test_top1 > 0.855
+
+
+def test_a_diverging_training_fails_with_a_message(data: Prepared) -> None:
+    recipe = QUICK.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(FailedError, match="diverged"):
+        train_once(small(), data, recipe, 0)
+
+
+def test_evaluation_changes_nothing(data: Prepared) -> None:
+    network = build(small())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first, second = evaluate(network, data, data.validation), evaluate(network, data, data.validation)
+    assert first == second
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_the_papers_recipe() -> None:
+    """The authors' logged commands: RAdam 0.95/0.999, eps 1e-5, 0.002, 120 epochs, batch 64, clip threshold 1.3."""
+    paper = find_recipe("paper")
+    assert (paper.betas, paper.eps, paper.learning_rate) == ((0.95, 0.999), 1e-5, 0.002)
+    assert (paper.epochs, paper.batch_size, paper.clip_threshold) == (120, 64, 1.3)
+    with pytest.raises(BadInputError):
+        find_recipe("papper")
+
+
+def test_spread_needs_two_values() -> None:
+    assert mean_and_spread([0.5]) == (0.5, None)
+    assert mean_and_spread([0.4, 0.6]) == (pytest.approx(0.5), pytest.approx(0.141421, rel=1e-4))
