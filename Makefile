@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/meliuscli search --budget 5e8
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

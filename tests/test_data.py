@@ -32,9 +32,7 @@ def test_the_embedded_data_are_balanced_and_of_the_stated_size(mini: Dataset) ->
 
 def test_the_splits_share_no_image(mini: Dataset) -> None:
     """Fashion-MNIST holds a few exact duplicates of its own; none may cross our splits but those."""
-    seen = [
-        {image.numpy().tobytes() for image in split.images} for split in (mini.train, mini.validation, mini.test)
-    ]
+    seen = [{image.numpy().tobytes() for image in split.images} for split in (mini.train, mini.validation, mini.test)]
     crossing = len(seen[0] & seen[1]) + len(seen[0] & seen[2]) + len(seen[1] & seen[2])
     assert crossing <= 3
     assert mini.digest == load_dataset("fashion-mnist-mini").digest
@@ -109,7 +107,9 @@ def test_a_damaged_file_is_named(idx_dir: Path, name: str, how: str, kind: type[
     assert how in ("label", "class") or name.removesuffix(".gz") in caught.value.message
 
 
-def test_a_missing_directory_says_where_to_get_and_put_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_directory_says_where_to_get_and_put_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MELIUSCLI_DATA", str(tmp_path))
     with pytest.raises(MissingError) as caught:
         load_dataset("fashion-mnist")

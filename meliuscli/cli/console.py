@@ -110,10 +110,17 @@ def say(line: str) -> None:
     _stdout().print(line, markup=False)
 
 
+class _Console(Console):
+    """Rich would exit with 1 when the reader of a pipe has left; that is for ``app.main`` to treat."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _stdout() -> Console:
     # Not on a terminal rich assumes 80 columns, too few for exact numbers; a set COLUMNS is respected.
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
-    return Console(width=wide, highlight=False)
+    return _Console(width=wide, highlight=False)
 
 
 def _rich(table: Table) -> RichTable:

@@ -37,7 +37,7 @@ def search(
     sampler: Annotated[
         Literal["cost-aware", "tpe", "random"], typer.Option("--sampler", help="How candidates are proposed.")
     ] = "cost-aware",
-    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 3,
+    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 4,
     final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
     workers: Annotated[
         int | None,

@@ -122,25 +122,30 @@ def finals_table(report: StudyReport) -> Table:
 def verdict_lines(report: StudyReport) -> list[str]:
     """Did the search beat the known networks? One line each, and no more than the numbers say."""
     lines = []
-    for verdict in report.verdicts:
-        known = verdict.known.entrant.name
-        if verdict.found is None or verdict.gain is None:
-            lines.append(f"{known}: no finalist has as few OPs, so nothing is claimed.")
-            continue
-        gain, found = 100 * verdict.gain, verdict.found.entrant
-        spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
-        cost = found.candidate.ops / verdict.known.entrant.candidate.ops
-        claim = "beaten" if verdict.beaten else "not beaten by more than the spread"
-        lines.append(
-            f"{known}: {claim}: {found.name} at {cost:.2f}x its OPs gives {gain:+.2f} points on test (spread {spread})."
-        )
-    beaten = sum(verdict.beaten for verdict in report.verdicts)
+    best, known = report.best, next((s for s in report.standings if s.entrant.known_as is not None), None)
+    if best is not None and known is not None:
+        within = f"within the budget of {format_count(report.settings.budget)} OPs"
+        lines.append(f"Best {within}: {_claim(Verdict(known, best))}")
     if report.verdicts:
-        count = len(report.verdicts)
-        lines.insert(
-            0, f"The search beat {beaten} of {count} known networks at no more OPs by more than the spread over seeds."
+        beaten = sum(verdict.beaten for verdict in report.verdicts)
+        lines.append(
+            f"At no more OPs the search beat {beaten} of {len(report.verdicts)} known networks by more than the spread:"
         )
+    lines += [_claim(verdict) for verdict in report.verdicts]
     return lines
+
+
+def _claim(verdict: Verdict) -> str:
+    known, found = verdict.known, verdict.found
+    if found is None or verdict.gain is None:
+        return f"{known.entrant.name}: no finalist has as few OPs, so nothing is claimed."
+    spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
+    claim = "beaten" if verdict.beaten else "not beaten by more than the spread"
+    cost = found.entrant.candidate.ops / known.entrant.candidate.ops
+    return (
+        f"{known.entrant.name}: {claim}: {found.entrant.name} at {cost:.2f}x its OPs"
+        f" {100 * verdict.gain:+.2f} points on test (spread {spread})."
+    )
 
 
 def describe(spec: ArchSpec) -> str:
@@ -233,10 +238,11 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         xs = [r.candidate.ops / 1e6 for r in front] + [report.settings.budget / 1e6]
         ys = [100 * (r.accuracy or 0) for r in front]
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
-    for record in trained:
-        if record.known_as is not None:
-            place = (record.candidate.ops / 1e6, 100 * (record.accuracy or 0))
-            axes.annotate(record.known_as, place, xytext=(5, -11), textcoords="offset points", fontsize=8)
+    named = sorted((r for r in trained if r.known_as is not None), key=lambda record: record.candidate.ops)
+    for index, record in enumerate(named):  # in turn below right and above left, as neighbours are close
+        place = (record.candidate.ops / 1e6, 100 * (record.accuracy or 0))
+        offset, side = ((5, -11), "left") if index % 2 else ((-5, 6), "right")
+        axes.annotate(record.known_as or "", place, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     axes.axvline(report.settings.budget / 1e6, color="black", linestyle=":", linewidth=1, label="budget")
     axes.set_xlabel("OPs at the target input (millions; FLOPs + BOPs/64, convolutions)")
     axes.set_ylabel("proxy validation top-1 (%)")
@@ -261,7 +267,7 @@ def markdown(report: StudyReport) -> str:
         f"# Search `{report.directory.name}`",
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
         "## Answer",
-        *verdict_lines(report),
+        "\n".join(f"- {line}" for line in verdict_lines(report)),
         to_markdown(finals_table(report)),
         to_markdown(front_table(report)),
         "![Pareto plot](pareto.png)",

@@ -94,7 +94,7 @@ def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dic
 def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
-    The found ones are the best believed overall, then for the cheapest, the dearest and each other known network the
+    The found ones are the best believed overall and, for each known network from the dearest to the cheapest, the
     best believed of no more OPs."""
     records = study.records()
     believed = believed_accuracy(study.space, records)
@@ -103,7 +103,7 @@ def choose_entrants(study: Study) -> list[Entrant]:
         (r for r in records if r.known_as is None and r.accuracy is not None),
         key=lambda record: -believed[record.candidate.archid],
     )
-    limits = [float(study.settings.budget), *(candidate.ops for _, candidate in known[:1] + known[:0:-1])]
+    limits = [float(study.settings.budget), *(candidate.ops for _, candidate in reversed(known))]
     chosen: dict[int, TrialRecord] = {}
     for limit in limits:
         best = next((record for record in found if record.candidate.ops <= limit), None)

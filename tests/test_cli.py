@@ -1,0 +1,433 @@
+"""The command line as a user meets it: answers, interfaces, exit codes, pipes, and what it never imports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with a file; ``MELIUSCLI_UPDATE_GOLDEN=1`` writes it."""
+    path = GOLDEN / name
+    if os.environ.get("MELIUSCLI_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+# The three commands of the user
+
+
+def test_count_meliusnet29_as_written(cli: Cli) -> None:
+    done = cli("count", "--arch", "meliusnet29")
+    assert done.returncode == 0, done.stderr
+    assert "214,314,240" in done.stdout
+    assert "verified: the fvcore trace" in done.stdout
+
+
+def test_compare_as_written(cli: Cli) -> None:
+    done = cli("compare", "mobilenet-v1", "meliusnet22")
+    assert done.returncode == 0, done.stderr
+    check_golden("compare.txt", done.stdout)
+
+
+# Interfaces
+
+
+@pytest.mark.parametrize("fmt", ["table", "markdown", "csv", "latex"])
+def test_count_in_every_format(cli: Cli, fmt: str) -> None:
+    done = cli("count", "--arch", "meliusnet22", "--no-verify", "--format", fmt)
+    assert done.returncode == 0, done.stderr
+    check_golden(f"count.{fmt}", done.stdout)
+
+
+def test_the_json_of_count_is_frozen(cli: Cli) -> None:
+    done = cli("count", "--arch", "meliusnet22", "--format", "json")
+    value = json.loads(done.stdout)
+    assert list(value) == ["arch", "archid", "input", "convention", "rows", "total", "derived", "verified"]
+    keys = ["name", "kind", "output", "binary_macs", "float_macs", "params", "binary_params", "size_bytes"]
+    assert all(list(row) == keys for row in [*value["rows"], value["total"]])
+    assert value["arch"] == "meliusnet22"
+    assert value["archid"] == "397250e88b64"
+    assert value["input"] == [3, 224, 224]
+    assert value["convention"] == "melius"
+    assert value["verified"] is True
+    assert value["derived"] == {"bops": 4_624_220_160, "flops": 135_876_608, "ops": 208_130_048}
+    assert value["total"]["float_macs"] == 136_388_608
+    assert value["total"]["output"] == [1000]
+    for key in keys[3:]:
+        assert isinstance(value["total"][key], int)
+        assert sum(row[key] for row in value["rows"]) == value["total"][key]
+
+
+def test_verified_is_null_without_verification_and_layers_can_be_had(cli: Cli) -> None:
+    done = cli("count", "--arch", "meliusnet22", "--format", "json", "--no-verify", "--by", "layer")
+    value = json.loads(done.stdout)
+    assert value["verified"] is None
+    assert len(value["rows"]) == 87
+    assert {row["kind"] for row in value["rows"]} == {
+        *("conv", "binary_conv", "linear", "batch_norm", "max_pool", "avg_pool")
+    }
+
+
+def test_the_json_of_compare_is_a_list_of_the_same(cli: Cli) -> None:
+    one = json.loads(cli("count", "--arch", "mobilenet-v1", "--format", "json", "--no-verify").stdout)
+    both = json.loads(cli("compare", "mobilenet-v1", "meliusnet22", "--format", "json").stdout)
+    assert both[0] == one
+    assert [value["arch"] for value in both] == ["mobilenet-v1", "meliusnet22"]
+
+
+def test_csv_is_raw_numbers(cli: Cli) -> None:
+    done = cli("count", "--arch", "meliusnet22", "--no-verify", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert rows[-1]["part"] == "total"
+    assert int(rows[-1]["binary MACs"]) == 4_624_220_160
+
+
+def test_compare_fits_a_hundred_columns_with_every_name_whole(cli: Cli) -> None:
+    names = ["binarydensenet37-dilated", "mobilenet-v1-0.75", "meliusnet59"]
+    done = cli("compare", *names)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(any(line.startswith(name) for line in lines) for name in names)
+
+
+def test_an_answer_can_go_to_a_file(cli: Cli, tmp_path: Path) -> None:
+    done = cli("count", "--arch", "meliusnet22", "--no-verify", "--format", "markdown", "--output", "out.md")
+    assert done.stdout == ""
+    assert (tmp_path / "out.md").read_text() == (GOLDEN / "count.markdown").read_text()
+
+
+def test_the_convention_can_include_the_classifier(cli: Cli) -> None:
+    done = cli("count", "--arch", "mobilenet-v1", "--no-verify", "--format", "json", "--convention", "full")
+    assert json.loads(done.stdout)["derived"] == {"bops": 0, "flops": 568_740_352, "ops": 568_740_352}
+
+
+# Limits and wrong input
+
+
+def test_limits_are_exit_code_1(cli: Cli) -> None:
+    base = ("count", "--arch", "meliusnet22", "--no-verify")
+    assert cli(*base, "--max-ops", "208.14M", "--max-size", "3.88MiB").returncode == 0
+    assert cli(*base, "--max-ops", "208M").returncode == 1
+    over = cli(*base, "--max-size", "3.8MiB")
+    assert over.returncode == 1
+    assert "3.877 MiB is more than --max-size 3.800 MiB" in over.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["count", "--arch", "melusnet22"], 2, "meliusnet22"),
+        (["count", "--arch", "nothere.toml"], 2, "no such file"),
+        (["count", "--arch", "bad.toml"], 2, "not valid TOML"),
+        (["count", "--arch", "meliusnet22", "--set", "groups=3"], 2, "groups: 3 groups do not divide"),
+        (["count", "--arch", "meliusnet22", "--set", "num_blocks=[4,-5,4,4]"], 2, "num_blocks"),
+        (["count", "--arch", "meliusnet22", "--set", "blocks=3"], 2, "unknown key"),
+        (["count", "--arch", "meliusnet22", "--max-ops", "abc"], 2, "'abc' is not a count"),
+        (["count", "--arch", "meliusnet22", "--convention", "melis"], 2, "did you mean melius"),
+        (["count", "--arch", "meliusnet22", "--format", "xml"], 2, "xml"),
+        (["count"], 2, "--arch"),
+        (["cuont"], 2, "count"),
+        (["compare", "meliusnet22", "--output", "/proc/nothing/x"], 3, "cannot be written"),
+        (["train", "--arch", "meliusnet22", "--dataset", "fashon"], 2, "fashion-mnist"),
+        (["train", "--arch", "meliusnet22", "--dataset", "fashion-mnist", "--data", "nowhere"], 3, "nowhere"),
+        (["train", "--arch", "meliusnet22", "--recipe", "papr"], 2, "paper"),
+        (["train", "--arch", "meliusnet22", "--epochs", "-1"], 2, "epochs"),
+        (["train", "--arch", "meliusnet22", "--input-size", "2"], 2, "input_size"),
+        (["train", "--arch", "mobilenet-v1", "--width-divisor", "2"], 2, "narrowed"),
+        (["search", "--budget", "abc"], 2, "5e8, 500M or 0.5G"),
+        (["search", "--budget", "-5e8"], 2, "not a count"),
+        (["search"], 2, "--budget"),
+        (["search", "--budget", "5e8", "--space", "melius"], 2, "meliusnet"),
+        (["search", "--budget", "5e8", "--space", "bad.toml"], 2, "not valid TOML"),
+        (["search", "--budget", "1e6"], 2, "the smallest network of this space needs 22.778M OPs"),
+        (["search", "--budget", "5e8", "--resume"], 2, "no study"),
+        (["search", "--budget", "5e8", "--resume", "--force"], 2, "exclude"),
+        (["search", "--budget", "5e8", "--study", "../x"], 2, "plain folder name"),
+        (["search", "--budget", "5e8", "--timeout", "soon"], 2, "duration"),
+        (["search", "--budget", "5e8", "--reports", "/proc/nothing"], 3, "cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_input_is_a_message_and_an_exit_code(
+    cli: Cli, tmp_path: Path, args: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "bad.toml").write_text("num_blocks = [1,")
+    done = cli(*args)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    assert "Traceback" in cli("--debug", "count", "--arch", "melusnet22").stderr
+
+
+def test_a_bug_of_ours_is_exit_code_70(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import meliuscli.counting.analytic as a\n"
+        "def broken(spec): raise RuntimeError('on purpose')\n"
+        "a.count_spec = broken\n"
+    )
+    done = cli("count", "--arch", "meliusnet22", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 70
+    assert "bug in meliuscli" in done.stderr
+
+
+def test_a_trace_that_differs_is_exit_code_1(cli: Cli, tmp_path: Path) -> None:
+    """A network built without its ImprovementBlocks, as in bitorch 0.4.1, does not verify."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import meliuscli.nn.families.dense as d\n"
+        "import torch\n"
+        "class Lost(torch.nn.Identity):\n"
+        "    def __init__(self, *a): super().__init__()\n"
+        "d.ImprovementBlock = Lost\n"
+    )
+    args = ("count", "--arch", "meliusnet22", "--set", "input_size=64")
+    done = cli(*args, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "not verified: stage1.block1.improvement" in done.stderr
+    as_json = cli(*args, "--format", "json", PYTHONPATH=str(tmp_path))
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["verified"] is False
+
+
+# What is loaded, pipes, help
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["count", "--help"],
+        ["search", "--help"],
+        ["count", "--arch", "meliusnet22", "--no-verify"],
+        ["compare", "mobilenet-v1", "meliusnet22"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_load_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys\nfrom meliuscli.cli.app import app\n"
+        f"try: app({args!r}, standalone_mode=False)\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'optuna', 'fvcore', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "print('loaded:', sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "loaded: []" in done.stderr
+
+
+def test_the_command_surface_is_frozen(cli: Cli) -> None:
+    """The options of every command: changing one is changing the interface."""
+    lines = []
+    for command in ("count", "compare", "search", "train"):
+        words = cli(command, "--help", COLUMNS="200").stdout.replace(",", " ").split()
+        options = sorted({word.rstrip(".") for word in words if word.startswith("--")})
+        lines.append(f"{command}: {' '.join(options)}")
+    check_golden("surface.txt", "\n".join(lines) + "\n")
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m meliuscli count --arch meliusnet59 --no-verify --by layer | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
+def small_files_only() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    count = ("count", "--arch", "meliusnet59", "--no-verify", "--by", "layer", "--format", "csv", "--output", "big.csv")
+    done = subprocess.run(
+        [sys.executable, "-m", "meliuscli", *count],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=small_files_only,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "cannot be written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Training and searching, for real
+
+
+def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *("train", "--arch", "meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]"),
+        *("--input-size", "8", "--width-divisor", "4", "--epochs", "0.2", "--seeds", "2", "--format", "json"),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (path,) = (tmp_path / "reports").glob("*.json")
+    assert json.loads(path.read_text()) == result
+    assert result["n"] == 2
+    tests = [run["test_top1"] for run in result["runs"]]
+    assert result["test_top1"]["mean"] == pytest.approx(sum(tests) / 2)
+    assert result["test_top1"]["spread"] == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5)
+    assert result["recipe"]["epochs"] == 0.2
+    assert result["origin"]["command"].startswith("meliuscli train")
+    assert {"torch", "meliuscli"} <= set(result["origin"]["versions"])
+    assert "epoch 1/2" in done.stderr
+
+
+SEARCH = (
+    "search",
+    "--budget",
+    "1e8",
+    "--space",
+    "tiny.toml",
+    "--trials",
+    "4",
+    "--finalists",
+    "1",
+    "--final-seeds",
+    "2",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a finished study in it."""
+    from conftest import TINY_SPACE
+
+    directory = tmp_path_factory.mktemp("study")
+    (directory / "tiny.toml").write_text(TINY_SPACE)
+    command = [sys.executable, "-m", "meliuscli", *SEARCH]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Pareto front" in done.stdout
+    assert "Finals" in done.stdout
+    return directory
+
+
+def test_a_search_writes_all_that_it_promises(finished: Path, cli: Cli) -> None:
+    study = finished / "reports" / "tiny-100M"
+    files = {path.name for path in study.iterdir()}
+    assert {"report.md", "trials.csv", "front.csv", "pareto.png", "pareto.svg", "best.toml", "space.toml"} <= files
+    assert {"study.json", "journal.log", "finals.json"} <= files
+    assert len(list(csv.DictReader(io.StringIO((study / "trials.csv").read_text())))) == 4
+    assert (study / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    counted = cli("count", "--arch", str(study / "best.toml"), "--format", "json")
+    assert counted.returncode == 0
+    assert json.loads(counted.stdout)["verified"] is True
+    assert json.loads(counted.stdout)["derived"]["ops"] <= 1e8
+
+
+def test_the_same_search_gives_the_same_trials(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    done = cli(*SEARCH, "--workers", "1", "--study", "again", cwd=tiny_space.parent)
+    assert done.returncode == 0, done.stderr
+
+    def without_seconds(path: Path) -> list[dict[str, str]]:
+        return [{**row, "seconds": ""} for row in csv.DictReader(io.StringIO((path / "trials.csv").read_text()))]
+
+    assert without_seconds(tiny_space.parent / "reports" / "again") == without_seconds(
+        finished / "reports" / "tiny-100M"
+    )
+
+
+def test_a_study_is_never_overwritten(finished: Path, cli: Cli) -> None:
+    before = {path: path.read_bytes() for path in (finished / "reports" / "tiny-100M").iterdir()}
+    refused = cli(*SEARCH, "--study", "tiny-100M", cwd=finished)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    resumed = cli("search", "--resume", "--study", "tiny-100M", cwd=finished)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("trials.csv", "front.csv", "finals.json", "best.toml"):
+        path = finished / "reports" / "tiny-100M" / name
+        assert path.read_bytes() == before[path], name
+    other = cli("search", "--resume", "--study", "tiny-100M", "--budget", "2e8", cwd=finished)
+    assert other.returncode == 2
+    assert "--budget 100M" in other.stderr
+
+
+def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    (tmp_path / "reports" / "tiny-100M" / "study.json").write_text('{"settings": {"space": "x"')
+    done = cli("search", "--resume", "--study", "tiny-100M")
+    assert done.returncode == 2
+    assert "study.json" in done.stderr
+
+
+def start_search(directory: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "meliuscli", *SEARCH, *more]
+    return subprocess.Popen(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_trial(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 1/"):
+            return
+    raise AssertionError("no trial came")
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    process = start_search(tiny_space.parent)
+    wait_for_trial(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "continue with: meliuscli search --resume --study tiny-100M" in rest
+    assert "Traceback" not in rest
+    assert_resumes_to_the_same(finished, cli, tiny_space)
+
+
+def test_kill_9_loses_nothing_that_was_told_and_leaves_no_orphans(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    process = start_search(tiny_space.parent)
+    wait_for_trial(process)
+    second = cli("search", "--resume", "--study", "tiny-100M", cwd=tiny_space.parent)
+    assert second.returncode == 2
+    assert "another process is writing this study" in second.stderr
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and group_members(process.pid):
+        time.sleep(0.2)
+    assert group_members(process.pid) == []
+    assert_resumes_to_the_same(finished, cli, tiny_space)
+
+
+def group_members(group: int) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [row[2] for row in rows if int(row[0]) == group and not row[1].startswith("Z")]
+
+
+def assert_resumes_to_the_same(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    resumed = cli("search", "--resume", "--study", "tiny-100M", cwd=tiny_space.parent)
+    assert resumed.returncode == 0, resumed.stderr
+    tables = [
+        [
+            (row["archid"], row["proxy_top1"])
+            for row in csv.DictReader(io.StringIO((root / "reports" / "tiny-100M" / "trials.csv").read_text()))
+        ]
+        for root in (finished, tiny_space.parent)
+    ]
+    assert tables[0] == tables[1]
