@@ -223,8 +223,8 @@ def test_a_trace_that_differs_is_exit_code_1(cli: Cli, tmp_path: Path) -> None:
 )
 def test_light_commands_load_nothing_heavy(args: list[str]) -> None:
     code = (
-        "import sys\nfrom meliuscli.cli.app import app\n"
-        f"try: app({args!r}, standalone_mode=False)\nexcept SystemExit: pass\n"
+        "import sys\nfrom meliuscli.cli.app import make_app\n"
+        f"try: make_app({args!r})({args!r}, standalone_mode=False)\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'pandas', 'optuna', 'fvcore', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "print('loaded:', sorted(heavy), file=sys.stderr)"
     )

@@ -47,6 +47,13 @@ def published_rows() -> tuple[Published, ...]:
 def published_for(spec: ArchSpec) -> Published | None:
     """What is published for exactly this architecture, if anything."""
     for row in published_rows():
-        if zoo_table()[row.arch]["family"] == spec.family and row.spec.archid == spec.archid:
+        if _may_be(row, spec) and row.spec.archid == spec.archid:
             return row
     return None
+
+
+def _may_be(row: Published, spec: ArchSpec) -> bool:
+    """A quick look at the raw fields, so that few rows have to be built to be compared."""
+    fields = zoo_table()[row.arch]
+    blocks = getattr(spec, "num_blocks", None)
+    return fields["family"] == spec.family and (blocks is None or tuple(fields["num_blocks"]) == blocks)

@@ -24,7 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class ArchSpec(BaseModel):
     """What every network has. Subclasses add a family's fields and unroll themselves into layers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Deferred: a command pays for the families it uses.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     family: str
     num_classes: Width = 1000

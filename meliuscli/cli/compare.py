@@ -8,7 +8,7 @@ import typer
 
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_table, render
+from meliuscli.cli.console import answer, answer_tables
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.report.count import compare_table, count_object
@@ -30,8 +30,4 @@ def compare(
     if fmt == "json":
         answer(to_json([count_object(named, count, "stage", rule, None) for named, count in counted]), output)
         return
-    table = compare_table(counted, rule)
-    if fmt == "table":
-        answer_table(table, output)
-    else:
-        answer(render(table, fmt), output)
+    answer_tables([compare_table(counted, rule)], fmt, output)

@@ -8,12 +8,12 @@ import typer
 
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_table, errors, render, say
+from meliuscli.cli.console import answer, answer_tables, status, talk
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import By, NetworkCount
 from meliuscli.errors import FailedError
-from meliuscli.report.count import count_object, count_table, summary_lines
+from meliuscli.report.count import count_object, count_table
 from meliuscli.report.tables import to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
@@ -46,15 +46,13 @@ def count(
         problems = _verify(named, counted) if verify else []
         verified = not problems if verify else None
         answer(to_json(count_object(named, counted, by, rule, verified)), output)
-    elif fmt == "table":
-        answer_table(count_table(named, counted, by), output, summary_lines(counted, rule))
     else:
-        answer(render(count_table(named, counted, by), fmt), output)
+        answer_tables([count_table(named, counted, by, rule)], fmt, output)
     if verify and fmt != "json":
         problems = _verify(named, counted)
         if not problems:
             line = "verified: the fvcore trace of the torch module agrees on every layer"
-            say(line) if fmt == "table" and output is None else errors.print(line)
+            answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
     ops, size = rule.derive(counted.total).ops, counted.total.size_bytes
     if ops_limit is not None and ops > ops_limit:
         problems.append(f"{format_count(ops)} OPs are more than --max-ops {format_count(ops_limit)}")
@@ -69,7 +67,7 @@ def _verify(named: NamedArch, counted: NetworkCount) -> list[str]:
     from meliuscli.counting.traced import differences, trace_module
     from meliuscli.nn.build import build
 
-    with errors.status("tracing the torch module"):
+    with status("tracing the torch module"):
         traced = trace_module(build(named.spec), named.spec.input_shape)
     return [
         f"not verified: {d.name} has {d.analytic:,} {d.what} by arithmetic and {d.traced:,} by trace"

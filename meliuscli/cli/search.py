@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import Progress, answer, answer_table, errors, render
+from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.report.tables import Format, to_json
-from meliuscli.results import cannot_write, origin, write_json, write_text
 from meliuscli.units import format_count, parse_count, parse_duration
 
 if TYPE_CHECKING:
@@ -65,8 +64,9 @@ def search(
         raise BadInputError("--resume and --force exclude each other")
     if budget_ops is None and not (resume and study):
         raise BadInputError("--budget is missing", "for example --budget 5e8")
-    with errors.status("loading"):
+    with status("loading"):
         from meliuscli.data.catalog import load_dataset
+        from meliuscli.results import origin, write_json, write_text
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings, lock
 
@@ -110,6 +110,7 @@ def _run(
     directory: Path, settings: Settings, space: SearchSpace, workers: int, timeout: float, where: dict[str, Any]
 ) -> StudyReport:
     from meliuscli.report.study import describe, gather, write_report
+    from meliuscli.results import cannot_write
     from meliuscli.search.finals import choose_entrants, run_finals
     from meliuscli.search.study import Study
 
@@ -152,10 +153,9 @@ def _explain_short(study: Study) -> None:
         reason = records[-1].reason if records else "the timeout came first"
         raise FailedError(f"no candidate could be trained: {reason}", _continue_with(study.directory))
     if len(records) < study.settings.trials:
-        errors.print(
+        talk(
             f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"
-            " the timeout comes depends on this machine's speed, so another run may differ",
-            markup=False,
+            " the timeout comes depends on this machine's speed, so another run may differ"
         )
 
 
@@ -177,6 +177,8 @@ def _new_directory(reports: Path, study: str | None, settings: Settings, force: 
     """A fresh folder. A name that the user gave must be free; the default name takes the next free number."""
     if study is not None and (Path(study).name != study or study in (".", "..")):
         raise BadInputError(f"--study {study!r}: must be a plain folder name")
+    from meliuscli.results import cannot_write
+
     base = study or f"{settings.space}-{format_count(settings.budget)}"
     directory, number = reports / base, 1
     if force and directory.exists():
@@ -236,7 +238,7 @@ def _check_origin(directory: Path, now: dict[str, Any]) -> dict[str, Any]:
             f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}"
         )
     if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
-        errors.print("note: versions or machine differ from when this study was made; results may differ too")
+        talk("note: versions or machine differ from when this study was made; results may differ too")
         made["resumed_with"] = {"versions": now["versions"], "machine": now["machine"]}
     return made
 
@@ -244,7 +246,6 @@ def _check_origin(directory: Path, now: dict[str, Any]) -> dict[str, Any]:
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
     from meliuscli.report.study import finals_table, front_table, verdict_lines
 
-    tables = [front_table(report), finals_table(report)]
     if fmt == "json":
         value = {
             "study": str(report.directory),
@@ -265,9 +266,6 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
             "verdicts": verdict_lines(report),
         }
         answer(to_json(value), output)
-    elif fmt == "table":
-        answer_table(tables[0], output)
-        answer_table(tables[1], output, ["", *verdict_lines(report), ""])
     else:
-        answer("\n".join(render(table, fmt) for table in tables), output)
-    errors.print(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png, best.toml)", markup=False)
+        answer_tables([front_table(report), finals_table(report)], fmt, output)
+    talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png, best.toml)")

@@ -13,13 +13,12 @@ from meliuscli.arch.adapt import at_input
 from meliuscli.arch.spec import ArchSpec, validate
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli import options
-from meliuscli.cli.console import Progress, answer, answer_table, errors, render
+from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Column, Table, to_json
-from meliuscli.results import origin, write_json
-from meliuscli.training.recipe import Recipe, find_recipe
 
 if TYPE_CHECKING:
+    from meliuscli.training.recipe import Recipe
     from meliuscli.training.run import RunResult
 
 
@@ -52,6 +51,8 @@ def train(
     """Train a network and report mean and spread over seeds.
 
     Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training."""
+    from meliuscli.results import origin, write_json
+
     named = load_arch(arch, set_ or [])
     recipe = _recipe(recipe_name, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     trained, runs, digest, failure = _train_all(named, dataset, data, recipe, seeds, input_size, width_divisor)
@@ -73,14 +74,15 @@ def train(
         if fmt == "json":
             answer(to_json(result), output)
         else:
-            table = _table(named, trained, runs, summary)
-            answer_table(table, output) if fmt == "table" else answer(render(table, fmt), output)
-        errors.print(f"written: {path}", markup=False)
+            answer_tables([_table(named, trained, runs, summary)], fmt, output)
+        talk(f"written: {path}")
     if failure is not None:
         raise failure
 
 
 def _recipe(name: str, **changes: Any) -> Recipe:
+    from meliuscli.training.recipe import Recipe, find_recipe
+
     given = {key: value for key, value in changes.items() if value is not None}
     return validate(Recipe, {**find_recipe(name).model_dump(), **given}, "recipe: ")
 
@@ -89,7 +91,7 @@ def _train_all(
     named: NamedArch, dataset: str, data: Path | None, recipe: Recipe, seeds: int, input_size: int, divisor: int
 ) -> tuple[ArchSpec, list[RunResult], str, FailedError | InterruptedByUser | None]:
     """The network as trained, finished runs, the data's digest, and what ended it early, if anything."""
-    with errors.status("loading torch and the data"):
+    with status("loading torch and the data"):
         from meliuscli.data.batches import prepare
         from meliuscli.data.catalog import load_dataset
         from meliuscli.training.loop import EpochMetrics

@@ -39,7 +39,7 @@ def _row_object(row: Count) -> dict[str, Any]:
     return {"name": row.name, "kind": row.kind, "output": list(row.output), **{f: getattr(row, f) for f in _FIELDS}}
 
 
-def count_table(arch: NamedArch, count: NetworkCount, by: By) -> Table:
+def count_table(arch: NamedArch, count: NetworkCount, by: By, convention: Convention) -> Table:
     """One row a part and the exact sum; MACs as they are, whatever the convention."""
     return Table(
         f"{arch.name} ({arch.spec.archid}) at {_shape(arch.spec.input_shape)}",
@@ -54,6 +54,8 @@ def count_table(arch: NamedArch, count: NetworkCount, by: By) -> Table:
         ),
         tuple(_cells(row) for row in count.rows(by)),
         total=_cells(count.total),
+        lines=_summary_lines(count, convention),
+        notes=(f"convention {convention.name}: {convention.legend}", SIZE_LEGEND),
     )
 
 
@@ -66,19 +68,17 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def summary_lines(count: NetworkCount, convention: Convention) -> list[str]:
-    """The total under a convention, and what the convention is."""
+def _summary_lines(count: NetworkCount, convention: Convention) -> tuple[str, ...]:
+    """The total under a convention."""
     total, derived = count.total, convention.derive(count.total)
     all_macs = total.binary_macs + total.float_macs
     share = 100 * total.binary_macs / all_macs if all_macs else 0.0
     weights = 100 * total.binary_params / total.params if total.params else 0.0
-    return [
+    return (
         f"BOPs {derived.bops:,}   FLOPs {derived.flops:,}   OPs {_exact(derived.ops)}",
         f"params {total.params:,} ({total.binary_params:,} binary)   size {format_mib(total.size_bytes)}"
         f"   binary: {share:.1f} % of MACs, {weights:.1f} % of weights",
-        f"convention {convention.name}: {convention.legend}",
-        SIZE_LEGEND,
-    ]
+    )
 
 
 def _exact(ops: float) -> str:

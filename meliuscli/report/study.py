@@ -116,6 +116,7 @@ def finals_table(report: StudyReport) -> Table:
             "found-N is trial N of the search; the others are the published MeliusNets, trained the same way",
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
         ),
+        lines=tuple(verdict_lines(report)),
     )
 
 
@@ -267,7 +268,6 @@ def markdown(report: StudyReport) -> str:
         f"# Search `{report.directory.name}`",
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
         "## Answer",
-        "\n".join(f"- {line}" for line in verdict_lines(report)),
         to_markdown(finals_table(report)),
         to_markdown(front_table(report)),
         "![Pareto plot](pareto.png)",

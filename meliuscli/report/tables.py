@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Cell = str | int | float | None
+WIDTH = 100
+"""Columns that tables keep to where they can."""
+
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 
@@ -23,13 +27,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns. ``total`` is a last row set apart; ``notes`` are lines under the table."""
+    """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``lines``, what follows from
+    it, in terminal and markdown, and ``notes``, how to read it, in LaTeX too."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     total: tuple[Cell, ...] | None = None
     notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     @property
     def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
@@ -45,6 +51,31 @@ def text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else f"{cell:g}"
 
 
+def to_text(table: Table) -> str:
+    """Aligned columns, two spaces apart, or one where that would be wider than ``WIDTH``."""
+    head = [column.heading for column in table.columns]
+    body = [[text(cell) for cell in row] for row in table.rows]
+    foot = [] if table.total is None else [[text(cell) for cell in table.total]]
+    widths = [max(map(len, cells)) for cells in zip(head, *body, *foot, strict=True)]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= WIDTH else " "
+
+    def line(cells: Sequence[str]) -> str:
+        placed = (
+            cell.rjust(width) if column.numeric else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, table.columns, strict=True)
+        )
+        return gap.join(placed).rstrip()
+
+    rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+    rows = [*map(line, body), *([rule] if foot else []), *map(line, foot)]
+    below = (part for words in (*table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
+    return _lines([table.title, line(head), rule, *rows, *below])
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
 def to_markdown(table: Table) -> str:
     """A pipe table with its title and notes."""
 
@@ -56,8 +87,8 @@ def to_markdown(table: Table) -> str:
     if table.total is not None:
         rows.append([f"**{text(cell)}**" if text(cell) else "" for cell in table.total])
     lines = [line([column.heading for column in table.columns]), line(rule), *(line(row) for row in rows)]
-    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-    return "\n".join([f"**{table.title}**", "", *lines, *notes]) + "\n"
+    below = [*table.lines, *table.notes]
+    return _lines([f"**{table.title}**", "", *lines, *([""] if below else []), *(f"- {note}" for note in below)])
 
 
 def to_csv(table: Table) -> str:

@@ -28,7 +28,7 @@ Params = tuple[int, ...]
 class Axis(BaseModel):
     """The values of one parameter: ``low`` to ``high`` in steps, or ``choices``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     low: Annotated[int, Field(strict=True, ge=1)] | None = None
     high: Annotated[int, Field(strict=True, ge=1)] | None = None
@@ -57,7 +57,7 @@ class Axis(BaseModel):
 class Proxy(BaseModel):
     """What stands in for the target when candidates are trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: str
     input_size: Annotated[int, Field(strict=True, ge=1, le=1024)]
@@ -68,7 +68,7 @@ class Proxy(BaseModel):
 class Final(BaseModel):
     """How finalists and known networks are trained for the last comparison."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     recipe: Recipe
 
@@ -87,7 +87,7 @@ class Candidate:
 class SearchSpace(BaseModel):
     """A search-space file (``search_spaces/*.toml``), validated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     family: str
     known: tuple[str, ...] = ()

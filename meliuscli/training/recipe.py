@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Recipe(BaseModel):
     """RAdam with a cosine from ``learning_rate`` to 0 over all steps. The defaults are MeliusNet's own recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     epochs: Positive = 120.0
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
