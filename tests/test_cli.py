@@ -360,9 +360,10 @@ def test_a_study_is_never_overwritten(finished: Path, cli: Cli) -> None:
     for name in ("trials.csv", "front.csv", "finals.json", "best.toml"):
         path = finished / "reports" / "tiny-100M" / name
         assert path.read_bytes() == before[path], name
-    other = cli("search", "--resume", "--study", "tiny-100M", "--budget", "2e8", cwd=finished)
-    assert other.returncode == 2
-    assert "--budget 100M" in other.stderr
+    for option, value in (("--budget", "2e8"), ("--seed", "1"), ("--trials", "3"), ("--sampler", "tpe")):
+        other = cli("search", "--resume", "--study", "tiny-100M", option, value, cwd=finished)
+        assert other.returncode == 2
+        assert f"was made with {option}" in other.stderr
 
 
 def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path) -> None:
@@ -371,6 +372,25 @@ def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path) ->
     done = cli("search", "--resume", "--study", "tiny-100M")
     assert done.returncode == 2
     assert "study.json" in done.stderr
+
+
+def test_a_finished_study_takes_more_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    done = cli("search", "--resume", "--study", "tiny-100M", "--trials", "5")
+    assert done.returncode == 0, done.stderr
+    rows = [(tmp_path if more else finished) / "reports" / "tiny-100M" / "trials.csv" for more in (False, True)]
+    before, after = (path.read_text().splitlines() for path in rows)
+    assert after[:-1] == before
+    assert len(after) == 6
+
+
+def test_half_a_line_in_the_journal_is_what_a_kill_leaves(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    journal = tmp_path / "reports" / "tiny-100M" / "journal.log"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 5, "worker_id": "x", "tri')
+    done = cli("search", "--resume", "--study", "tiny-100M")
+    assert done.returncode == 0, done.stderr
 
 
 def start_search(directory: Path, *more: str) -> subprocess.Popen[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import optuna.storages.journal
 import pytest
 from conftest import TINY_SPACE
 from hypothesis import given
@@ -284,6 +285,23 @@ def test_other_samplers_reject_by_counting(tmp_path: Path, tiny_space: Path, sam
     assert len(records) == 3
     assert all(record.candidate.ops <= budget for record in records)
     assert study.num_rejected > 0
+
+
+def test_a_trial_killed_before_it_was_rejected_does_not_stop_the_study(tmp_path: Path, tiny_space: Path) -> None:
+    space = load_space(str(tiny_space))[1]
+    study = Study(tmp_path, settings(budget=int(space.smallest.ops * 1.6), trials=1), space)
+    dearest = {name: axis.values[-1] for name, axis in space.axes.items()}
+    inner = optuna.load_study(study_name=tmp_path.name, storage=journal(tmp_path))
+    inner.enqueue_trial(dearest)
+    inner.ask(study._distributions)  # asked, never told
+    records = list(Study(tmp_path, study.settings, space).run(workers=1))
+    assert len(records) == 1
+    assert records[0].candidate.ops <= study.settings.budget
+
+
+def journal(directory: Path) -> optuna.storages.JournalStorage:
+    path = str(directory / "journal.log")
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
 
 
 def test_a_failing_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    context: typer.Context,
     budget: Annotated[
         str | None, typer.Option("--budget", help="OPs at the target input: 5e8, 500M, 0.5G.", show_default=False)
     ] = None,
@@ -49,7 +51,8 @@ def search(
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a study with the settings it was made with.")
+        bool,
+        typer.Option("--resume", help="Continue a study with the settings it was made with; --trials may be more."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete a study of that name first.")] = False,
     fmt: options.OutputFormat = "table",
@@ -66,44 +69,63 @@ def search(
         raise BadInputError("--budget is missing", "for example --budget 5e8")
     with status("loading"):
         from meliuscli.data.catalog import load_dataset
-        from meliuscli.results import origin, write_json, write_text
+        from meliuscli.results import origin, write_json
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings, lock
 
     num_workers = workers or os.cpu_count() or 1
     if resume:
         directory = _to_resume(reports, study, space, budget_ops)
-        settings, searched = _read_study(directory)
-        if budget_ops not in (None, settings.budget):
-            raise BadInputError(f"{directory} was made with --budget {format_count(settings.budget)}")
-        text = ""
+        settings, searched, where = _read_study(directory)
+        settings = _with_given(context, directory, settings, budget_ops)
+        digest = load_dataset(searched.proxy.dataset, _path(settings.data_dir)).digest
+        with lock(directory):
+            where = _check_origin(directory, where, {**origin(), "dataset": _dataset(searched, digest)})
+            write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
+            report = _run(directory, settings, searched, num_workers, limit, where)
     else:
         assert budget_ops is not None
         name, searched, text = load_space(space)
-        settings = Settings(
-            name,
-            budget_ops,
-            trials,
-            seed,
-            sampler,
-            finalists,
-            final_seeds,
-            max(MIN_LAG, 2 * num_workers),
-            str(data) if data else None,
-        )
-    _check_budget(searched, settings.budget)
-    digest = load_dataset(searched.proxy.dataset, Path(settings.data_dir) if settings.data_dir else None).digest
-    if not resume:
-        directory = _new_directory(reports, study, settings, force)
-    with lock(directory):
-        where = {**origin(), "dataset": {"name": searched.proxy.dataset, "digest": digest}}
-        if resume:
-            where = _check_origin(directory, where)
-        else:
-            write_text(directory / "space.toml", text)
-            write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
-        report = _run(directory, settings, searched, num_workers, limit, where)
+        lag, data_dir = max(MIN_LAG, 2 * num_workers), str(data.resolve()) if data else None
+        settings = Settings(name, budget_ops, trials, seed, sampler, finalists, final_seeds, lag, data_dir)
+        _check_budget(searched, budget_ops)
+        digest = load_dataset(searched.proxy.dataset, data).digest
+        where = {**origin(), "dataset": _dataset(searched, digest)}
+        files = {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
+        directory = _new_directory(reports, study, settings, force, files)
+        with lock(directory):
+            report = _run(directory, settings, searched, num_workers, limit, where)
     _print(report, fmt, output)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _dataset(space: SearchSpace, digest: str) -> dict[str, str]:
+    return {"name": space.proxy.dataset, "digest": digest}
+
+
+def _with_given(context: typer.Context, directory: Path, settings: Settings, budget: int | None) -> Settings:
+    """The settings of a study with more trials if asked; another value of anything else is refused."""
+    if budget not in (None, settings.budget):
+        raise BadInputError(f"{directory} was made with --budget {format_count(settings.budget)}")
+    for name in ("seed", "sampler", "finalists", "final_seeds", "trials"):
+        value, made = context.params[name], getattr(settings, name)
+        if not _given(context, name) or value == made:
+            continue
+        if name != "trials" or value < made:
+            raise BadInputError(f"{directory} was made with --{name.replace('_', '-')} {made}")
+        settings = replace(settings, trials=value)
+    if _given(context, "data"):
+        raise BadInputError("--data: a study goes on with the data it was made with", "leave it out")
+    return settings
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Was the option on the command line?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _run(
@@ -173,30 +195,47 @@ def _check_budget(space: SearchSpace, budget: int) -> None:
         )
 
 
-def _new_directory(reports: Path, study: str | None, settings: Settings, force: bool) -> Path:
-    """A fresh folder. A name that the user gave must be free; the default name takes the next free number."""
+def _new_directory(reports: Path, study: str | None, settings: Settings, force: bool, files: Mapping[str, str]) -> Path:
+    """A fresh folder with these files, there from one moment to the next. A name that the user gave must be free; the
+    default name takes the next free number."""
+    from meliuscli.results import cannot_write, write_text
+
     if study is not None and (Path(study).name != study or study in (".", "..")):
         raise BadInputError(f"--study {study!r}: must be a plain folder name")
-    from meliuscli.results import cannot_write
-
     base = study or f"{settings.space}-{format_count(settings.budget)}"
     directory, number = reports / base, 1
-    if force and directory.exists():
-        if not (directory / "study.json").is_file():
-            raise BadInputError(f"{directory} is not a study; --force does not delete it")
-        shutil.rmtree(directory)
+    if force:
+        _delete_study(directory)
     while directory.exists() and study is None:
         number += 1
         directory = reports / f"{base}-{number}"
+    hint = "continue it with --resume, replace it with --force, or choose another --study"
+    if directory.exists():
+        raise BadInputError(f"{directory} exists", hint)
+    made = directory.with_name(f".{directory.name}-{os.getpid()}")
     try:
-        directory.mkdir(parents=True)
-    except FileExistsError:
-        raise BadInputError(
-            f"{directory} exists", "continue it with --resume, replace it with --force, or choose another --study"
-        ) from None
+        made.mkdir(parents=True)
+        for name, content in files.items():
+            write_text(made / name, content)
+        made.rename(directory)
     except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if directory.exists():
+            raise BadInputError(f"{directory} exists", hint) from None
         raise cannot_write(directory, error) from None
     return directory
+
+
+def _delete_study(directory: Path) -> None:
+    """Delete a study that nobody is writing; refuse anything that is not a study."""
+    from meliuscli.search.study import lock
+
+    if not directory.exists():
+        return
+    if not (directory / "study.json").is_file():
+        raise BadInputError(f"{directory} is not a study; --force does not delete it")
+    with lock(directory):
+        shutil.rmtree(directory)
 
 
 def _to_resume(reports: Path, study: str | None, space: str, budget: int | None) -> Path:
@@ -215,31 +254,32 @@ def _to_resume(reports: Path, study: str | None, space: str, budget: int | None)
     return directory
 
 
-def _read_study(directory: Path) -> tuple[Settings, SearchSpace]:
+def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]:
     from meliuscli.search.space import load_space
     from meliuscli.search.study import Settings
 
     path = directory / "study.json"
     try:
-        settings = Settings(**json.loads(path.read_text(encoding="utf-8"))["settings"])
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        settings, made = Settings(**stored["settings"]), dict(stored["origin"])
+        _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
     except OSError as error:
         raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a study's settings: {error}") from None
     _, space, _ = load_space(str(directory / "space.toml"))
-    return replace(settings), space
+    return settings, space, made
 
 
-def _check_origin(directory: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The origin that the study was made with; other versions or data are refused or named."""
-    made: dict[str, Any] = json.loads((directory / "study.json").read_text(encoding="utf-8"))["origin"]
+def _check_origin(directory: Path, made: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The origin that the study was made with; other data are refused, other versions noted."""
     if made["dataset"] != now["dataset"]:
         raise BadInputError(
             f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}"
         )
     if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
         talk("note: versions or machine differ from when this study was made; results may differ too")
-        made["resumed_with"] = {"versions": now["versions"], "machine": now["machine"]}
+        made = {**made, "resumed_with": {"versions": now["versions"], "machine": now["machine"]}}
     return made
 
 

@@ -287,7 +287,7 @@ def markdown(report: StudyReport) -> str:
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
-        f"`meliuscli search --budget {settings.budget} --space {report.directory.name}/space.toml --seed {settings.seed}"
+        f"`meliuscli search --budget {settings.budget} --space {report.directory}/space.toml --seed {settings.seed}"
         f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
         f" --final-seeds {settings.final_seeds}` with the versions below (files: `space.toml`, `study.json`,"
         " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",

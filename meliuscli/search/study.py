@@ -96,9 +96,6 @@ class Study:
         finished = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         return [self._record(trial) for trial in sorted(finished, key=lambda trial: trial.number)]
 
-    def trials_left(self) -> int:
-        return max(0, self.settings.trials - len(self.records()))
-
     def run(self, workers: int, timeout: float | None = None) -> Iterator[TrialRecord]:
         """Train candidates until ``settings.trials`` are done; yields each as it is told.
 
@@ -178,10 +175,18 @@ class Study:
     def _interrupted(self) -> list[optuna.trial.Trial]:
         """Trials that a killed process left behind, to be trained again with the same seed."""
         left = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        # Optuna has no public way back to a running trial but its id.
-        trials = [optuna.trial.Trial(self._optuna, trial._trial_id) for trial in sorted(left, key=lambda t: t.number)]
-        for trial in trials:
+        asked, trials = [record.candidate for record in self.records()], []
+        for frozen in sorted(left, key=lambda trial: trial.number):
+            # Optuna has no public way back to a running trial but its id.
+            trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
             self._suggest_all(trial)
+            candidate = self._candidate(trial.params)
+            if not self._acceptable(candidate, asked):  # killed between asking and rejecting
+                self._optuna.tell(trial, state=TrialState.PRUNED)
+                continue
+            assert candidate is not None
+            asked.append(candidate)
+            trials.append(trial)
         return trials
 
     def _suggest_all(self, trial: optuna.trial.Trial) -> None:
