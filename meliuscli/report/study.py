@@ -240,10 +240,16 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         ys = [100 * (r.accuracy or 0) for r in front]
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
     named = sorted((r for r in trained if r.known_as is not None), key=lambda record: record.candidate.ops)
-    for index, record in enumerate(named):  # in turn below right and above left, as neighbours are close
-        place = (record.candidate.ops / 1e6, 100 * (record.accuracy or 0))
-        offset, side = ((5, -11), "left") if index % 2 else ((-5, 6), "right")
-        axes.annotate(record.known_as or "", place, xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+    for index, record in enumerate(named):  # one below the other with a line to the mark, as neighbours are close
+        axes.annotate(
+            record.known_as or "",
+            (record.candidate.ops / 1e6, 100 * (record.accuracy or 0)),
+            xytext=(14, -16 - 11 * index),
+            textcoords="offset points",
+            fontsize=8,
+            color="#c0392b",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#c0392b"},
+        )
     axes.axvline(report.settings.budget / 1e6, color="black", linestyle=":", linewidth=1, label="budget")
     axes.set_xlabel("OPs at the target input (millions; FLOPs + BOPs/64, convolutions)")
     axes.set_ylabel("proxy validation top-1 (%)")
