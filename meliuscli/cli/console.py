@@ -114,10 +114,32 @@ def _print_rich(table: Table) -> None:
 
     console = Terminal(highlight=False)
     grid = _rich(table)
-    if console.measure(grid, options=console.options.update(width=1000)).maximum > console.width:
+    if _natural_width(console, grid) > console.width:
         grid.padding = 0
-    console.print(grid)
+    if _natural_width(console, grid) <= console.width:
+        console.print(grid)
+    else:
+        _print_stacked(console, table)
     for line in (*table.lines, *table.notes):
+        console.print(line, markup=False)
+
+
+def _natural_width(console: Console, grid: rich.table.Table) -> int:
+    return console.measure(grid, options=console.options.update(width=1000)).maximum
+
+
+def _print_stacked(console: Console, table: Table) -> None:
+    """A row a paragraph, for terminals too narrow for the table: a number is never broken over two lines."""
+    console.print(table.title, style="bold", markup=False)
+    for row in table.all_rows:
+        console.print(text(row[0]), style="bold", markup=False)
+        pairs = zip(table.columns[1:], row[1:], strict=True)
+        line = ""
+        for pair in (f"  {column.heading} {text(cell)}" for column, cell in pairs if text(cell)):
+            if line and len(line) + len(pair) > console.width:
+                console.print(line, markup=False)
+                line = ""
+            line += pair
         console.print(line, markup=False)
 
 
