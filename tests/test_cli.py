@@ -366,12 +366,22 @@ def test_a_study_is_never_overwritten(finished: Path, cli: Cli) -> None:
         assert f"was made with {option}" in other.stderr
 
 
-def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["study.json", "finals.json", "journal.log", "space.toml"])
+def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path, name: str) -> None:
     shutil.copytree(finished / "reports", tmp_path / "reports")
-    (tmp_path / "reports" / "tiny-100M" / "study.json").write_text('{"settings": {"space": "x"')
+    path = tmp_path / "reports" / "tiny-100M" / name
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:1], "garbage", *lines[2:]]))
     done = cli("search", "--resume", "--study", "tiny-100M")
     assert done.returncode == 2
-    assert "study.json" in done.stderr
+    assert name in done.stderr
+
+
+def test_a_renamed_study_goes_on_where_it_was(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports" / "tiny-100M", tmp_path / "reports" / "renamed")
+    done = cli("search", "--resume", "--study", "renamed")
+    assert done.returncode == 0, done.stderr
+    assert "trial" not in done.stderr.replace("trials.csv", "")
 
 
 def test_a_finished_study_takes_more_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer, expected_gain
 from meliuscli.search.space import Candidate, SearchSpace, load_space
-from meliuscli.search.study import MIN_LAG, Settings, Study, TrialRecord
+from meliuscli.search.study import MIN_LAG, STUDY_NAME, Settings, Study, TrialRecord
 from meliuscli.search.surrogate import fit
 
 POINTS = st.lists(st.tuples(st.integers(0, 20).map(float), st.integers(0, 20).map(float)), max_size=12)
@@ -291,7 +291,7 @@ def test_a_trial_killed_before_it_was_rejected_does_not_stop_the_study(tmp_path:
     space = load_space(str(tiny_space))[1]
     study = Study(tmp_path, settings(budget=int(space.smallest.ops * 1.6), trials=1), space)
     dearest = {name: axis.values[-1] for name, axis in space.axes.items()}
-    inner = optuna.load_study(study_name=tmp_path.name, storage=journal(tmp_path))
+    inner = optuna.load_study(study_name=STUDY_NAME, storage=journal(tmp_path))
     inner.enqueue_trial(dearest)
     inner.ask(study._distributions)  # asked, never told
     records = list(Study(tmp_path, study.settings, space).run(workers=1))

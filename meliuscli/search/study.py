@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
 
 SamplerName = Literal["cost-aware", "tpe", "random"]
+STUDY_NAME = "search"
 MIN_LAG = 4
 MAX_REJECTIONS = 2000
 
@@ -77,12 +78,7 @@ class Study:
         self._candidates: dict[Params, Candidate] = {}
         self._distributions = {name: _distribution(axis.values) for name, axis in space.axes.items()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.JournalStorage(
-            optuna.storages.journal.JournalFileBackend(str(directory / "journal.log"))
-        )
-        self._optuna = optuna.create_study(
-            storage=storage, study_name=directory.name, directions=["maximize", "minimize"], load_if_exists=True
-        )
+        self._optuna = _open_journal(directory / "journal.log")
         for _, candidate in self.known.values():
             self._enqueue(candidate, skip_if_exists=True)
 
@@ -235,6 +231,18 @@ class Study:
             trial.user_attrs.get("reason"),
             result,
         )
+
+
+def _open_journal(path: Path) -> optuna.Study:
+    """The Optuna study in a journal file, made if need be. Raises ``BadInputError`` when the file is corrupt."""
+    try:
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        # Always of the same name: the folder may be renamed.
+        return optuna.create_study(
+            storage=storage, study_name=STUDY_NAME, directions=["maximize", "minimize"], load_if_exists=True
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
 
 
 @dataclass(slots=True)
