@@ -12,7 +12,7 @@ from meliuscli.cli.console import answer, answer_tables, status, talk
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import By, NetworkCount
-from meliuscli.errors import FailedError
+from meliuscli.errors import FailedError, MissingError
 from meliuscli.report.count import count_object, count_table
 from meliuscli.report.tables import to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
@@ -67,8 +67,13 @@ def _verify(named: NamedArch, counted: NetworkCount) -> list[str]:
     from meliuscli.counting.traced import differences, trace_module
     from meliuscli.nn.build import build
 
-    with status("tracing the torch module"):
-        traced = trace_module(build(named.spec), named.spec.input_shape)
+    try:
+        with status("tracing the torch module"):
+            traced = trace_module(build(named.spec), named.spec.input_shape)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise MissingError("too little memory to trace this network", "--no-verify counts it without") from None
     return [
         f"not verified: {d.name} has {d.analytic:,} {d.what} by arithmetic and {d.traced:,} by trace"
         for d in differences(counted, traced)
