@@ -20,7 +20,8 @@ _BYTE_SUFFIXES = {
     "gib": 2**30,
 }
 _SECOND_SUFFIXES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
-_NUMBER = re.compile(r"([0-9_,.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+# A comma only between thousands: 0,5G is refused, not read as 5G.
+_NUMBER = re.compile(r"((?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9_.]+)(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
 def _parse(text: str, suffixes: dict[str, int], what: str, examples: str) -> Decimal:

@@ -125,7 +125,7 @@ def test_limits_are_exit_code_1(cli: Cli) -> None:
     assert cli(*base, "--max-ops", "208M").returncode == 1
     over = cli(*base, "--max-size", "3.8MiB")
     assert over.returncode == 1
-    assert "3.877 MiB is more than --max-size 3.800 MiB" in over.stderr
+    assert "4,065,568 bytes (3.877 MiB) are more than --max-size 3,984,588 bytes" in over.stderr
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,12 @@ def test_limits_are_exit_code_1(cli: Cli) -> None:
         (["count", "--arch", "meliusnet22", "--format", "xml"], 2, "xml"),
         (["count"], 2, "--arch"),
         (["cuont"], 2, "count"),
-        (["compare", "meliusnet22", "--output", "/proc/nothing/x"], 3, "cannot be written"),
+        (["compare", "meliusnet22", "--output", "/proc/x"], 3, "cannot be written"),
         (["train", "--arch", "meliusnet22", "--dataset", "fashon"], 2, "fashion-mnist"),
         (["train", "--arch", "meliusnet22", "--dataset", "fashion-mnist", "--data", "nowhere"], 3, "nowhere"),
         (["train", "--arch", "meliusnet22", "--recipe", "papr"], 2, "paper"),
+        (["train", "--arch", "meliusnet22", "--data", "nowhere"], 2, "embedded"),
+        (["count", "--arch", "meliusnet22", "--no-verify", "--output", "no/where.txt"], 2, "no such directory"),
         (["train", "--arch", "meliusnet22", "--epochs", "-1"], 2, "epochs"),
         (["train", "--arch", "meliusnet22", "--input-size", "2"], 2, "input_size"),
         (["train", "--arch", "mobilenet-v1", "--width-divisor", "2"], 2, "narrowed"),
@@ -250,6 +252,17 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_a_stdout_that_cannot_be_written_to(tmp_path: Path, redirection: str) -> None:
+    command = f"{sys.executable} -m meliuscli count --arch meliusnet22 --no-verify {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 3
+    assert "stdout: cannot be written" in done.stderr
+    assert "bug" not in done.stderr
 
 
 def small_files_only() -> None:
@@ -371,7 +384,7 @@ def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path, na
     shutil.copytree(finished / "reports", tmp_path / "reports")
     path = tmp_path / "reports" / "tiny-100M" / name
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:1], "garbage", *lines[2:]]))
+    path.write_text("\n".join([*lines[:1], "garbage", *lines[2:]]) + "\n")
     done = cli("search", "--resume", "--study", "tiny-100M")
     assert done.returncode == 2
     assert name in done.stderr

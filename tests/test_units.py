@@ -18,7 +18,7 @@ def test_a_count_can_be_written_in_many_ways(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["abc", "", "-5e8", "0", "5e8x", "nan", "inf", "1e400", "0.5", "5 8", "1.2.3", "e8", "."]
+    "text", ["abc", "", "-5e8", "0", "5e8x", "nan", "inf", "1e400", "0.5", "5 8", "1.2.3", "e8", ".", "0,5G", "1,5e8"]
 )
 def test_a_wrong_count_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadInputError) as caught:

@@ -3,6 +3,7 @@ and pay nothing for it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
 
@@ -38,15 +40,26 @@ def answer(content: str, output: Path | None) -> None:
     if output is not None:
         from meliuscli.results import write_text
 
+        if not output.parent.is_dir():
+            raise BadInputError(f"--output {output}: no such directory {output.parent}")
         write_text(output, content)
         return
-    sys.stdout.write(content)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer cannot be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise MissingError(f"stdout: cannot be written: {error.strerror}") from None
+    except AttributeError:  # Python's stdout is None where the shell closed it
+        raise MissingError("stdout: cannot be written: it is closed") from None
 
 
 def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None) -> None:
     """Tables in any of the formats but JSON (for which the commands have more than the tables)."""
-    if fmt == "table" and output is None and sys.stdout.isatty():
+    if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
         for table in tables:
             _print_rich(table)
         return

@@ -55,9 +55,9 @@ def count(
             answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
     ops, size = rule.derive(counted.total).ops, counted.total.size_bytes
     if ops_limit is not None and ops > ops_limit:
-        problems.append(f"{format_count(ops)} OPs are more than --max-ops {format_count(ops_limit)}")
+        problems.append(f"{ops:,} OPs ({format_count(ops)}) are more than --max-ops {ops_limit:,}")
     if size_limit is not None and size > size_limit:
-        problems.append(f"{format_mib(size)} is more than --max-size {format_mib(size_limit)}")
+        problems.append(f"{size:,} bytes ({format_mib(size)}) are more than --max-size {size_limit:,} bytes")
     if problems:
         raise FailedError("\n".join(problems))
 

@@ -117,6 +117,8 @@ def _with_given(context: typer.Context, directory: Path, settings: Settings, bud
         if name != "trials" or value < made:
             raise BadInputError(f"{directory} was made with --{name.replace('_', '-')} {made}")
         settings = replace(settings, trials=value)
+    if _given(context, "space") and Path(context.params["space"]).stem != settings.space:
+        raise BadInputError(f"{directory} was made with --space {settings.space}")
     if _given(context, "data"):
         raise BadInputError("--data: a study goes on with the data it was made with", "leave it out")
     return settings
@@ -200,8 +202,8 @@ def _new_directory(reports: Path, study: str | None, settings: Settings, force: 
     default name takes the next free number."""
     from meliuscli.results import cannot_write, write_text
 
-    if study is not None and (Path(study).name != study or study in (".", "..")):
-        raise BadInputError(f"--study {study!r}: must be a plain folder name")
+    if study is not None:
+        _check_study_name(study)
     base = study or f"{settings.space}-{format_count(settings.budget)}"
     directory, number = reports / base, 1
     if force:
@@ -226,6 +228,11 @@ def _new_directory(reports: Path, study: str | None, settings: Settings, force: 
     return directory
 
 
+def _check_study_name(study: str) -> None:
+    if not study or Path(study).name != study or study in (".", ".."):
+        raise BadInputError(f"--study {study!r}: must be a plain folder name")
+
+
 def _delete_study(directory: Path) -> None:
     """Delete a study that nobody is writing; refuse anything that is not a study."""
     from meliuscli.search.study import lock
@@ -241,6 +248,7 @@ def _delete_study(directory: Path) -> None:
 def _to_resume(reports: Path, study: str | None, space: str, budget: int | None) -> Path:
     """The study to continue: the one named, or the youngest of this space and budget."""
     if study is not None:
+        _check_study_name(study)
         directory = reports / study
     else:
         assert budget is not None
@@ -255,13 +263,15 @@ def _to_resume(reports: Path, study: str | None, space: str, budget: int | None)
 
 
 def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]:
+    from pydantic import TypeAdapter
+
     from meliuscli.search.space import load_space
     from meliuscli.search.study import Settings
 
     path = directory / "study.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        settings, made = Settings(**stored["settings"]), dict(stored["origin"])
+        settings, made = TypeAdapter(Settings).validate_python(stored["settings"]), dict(stored["origin"])
         _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
     except OSError as error:
         raise MissingError(f"{path}: cannot be read: {error.strerror}") from None

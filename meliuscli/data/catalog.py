@@ -72,6 +72,10 @@ def load_dataset(name: str, directory: Path | None = None) -> Dataset:
     Without ``directory``: ``$MELIUSCLI_DATA/<name>``, then the platform's cache directory.
     Raises ``BadInputError`` (unknown name, corrupt file) or ``MissingError`` (files not there)."""
     check_dataset_name(name)
+    if name == DEFAULT_DATASET and directory is not None:
+        raise BadInputError(
+            f"--data: {name} is embedded and is read from no directory", "--dataset fashion-mnist reads one"
+        )
     return _load_embedded() if name == DEFAULT_DATASET else _load_full(_directory(name, directory))
 
 

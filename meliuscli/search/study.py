@@ -233,8 +233,17 @@ class Study:
         )
 
 
+def _drop_torn_line(path: Path) -> None:
+    """Cut off an unterminated last line, which a kill or a full disk can leave and the next line would be glued to."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
 def _open_journal(path: Path) -> optuna.Study:
     """The Optuna study in a journal file, made if need be. Raises ``BadInputError`` when the file is corrupt."""
+    _drop_torn_line(path)
     try:
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         # Always of the same name: the folder may be renamed.
