@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import SpecError
 
 Spec = TypeVar("Spec", bound=ArchSpec)
 
@@ -23,3 +24,14 @@ def at_input(spec: Spec, num_classes: int, input_channels: int, input_size: int)
     if isinstance(spec, DenseFamilySpec) and input_size < THUMBNAIL_BELOW:
         changes["stem"] = "thumbnail"
     return spec.replace(**changes)
+
+
+def narrowed(spec: ArchSpec, divisor: int, key: str) -> ArchSpec:
+    """``spec`` with all widths divided by ``divisor``; ``key`` names the divisor in the error.
+
+    Raises ``SpecError`` when its family cannot be narrowed."""
+    if divisor == 1:
+        return spec
+    if not isinstance(spec, DenseFamilySpec):
+        raise SpecError(key, f"the family {spec.family} cannot be narrowed")
+    return spec.narrowed(divisor)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meliuscli.arch.adapt import at_input
+from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec, validate
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
-from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
+from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.report.tables import Column, Table, to_json
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ def _train_all(
 
         loaded = load_dataset(dataset, data)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, input_size)
-        if divisor > 1:
-            if not hasattr(spec, "narrowed"):
-                raise BadInputError(f"--width-divisor: the family {spec.family} cannot be narrowed")
-            spec = spec.narrowed(divisor)
+        spec = narrowed(spec, divisor, "--width-divisor")
         prepared = prepare(loaded, input_size)
     runs: list[RunResult] = []
     epochs_each = -(-recipe.num_steps(len(loaded.train)) // recipe.steps_per_epoch(len(loaded.train)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meliuscli.arch.adapt import at_input
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.errors import SpecError
 from meliuscli.search.space import SearchSpace
 from meliuscli.training.pool import Task
 
@@ -19,11 +17,7 @@ def proxy_spec(spec: ArchSpec, space: SearchSpace) -> ArchSpec:
     """The network that is trained in place of ``spec``: same topology at the proxy's input, and all widths divided
     by the space's ``width_divisor``. Raises ``SpecError`` when it cannot exist."""
     proxied = at_input(spec, PROXY_CLASSES, PROXY_CHANNELS, space.proxy.input_size)
-    if space.proxy.width_divisor == 1:
-        return proxied
-    if not isinstance(proxied, DenseFamilySpec):
-        raise SpecError("proxy.width_divisor", f"the family {spec.family} cannot be narrowed")
-    return proxied.narrowed(space.proxy.width_divisor)
+    return narrowed(proxied, space.proxy.width_divisor, "proxy.width_divisor")
 
 
 def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
