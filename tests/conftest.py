@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meliuscli.arch.families import BinaryDenseNetSpec, MeliusNetSpec, MobileNetV1Spec
+from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
+from meliuscli.arch.families.mobilenet import MobileNetV1Spec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import SpecError
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meliuscli.arch.adapt import at_input
-from meliuscli.arch.families import BinaryDenseNetSpec, MeliusNetSpec
+from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import arch_names, load_arch, load_name, parse_override
 from meliuscli.errors import BadInputError, SpecError

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from meliuscli.arch.families import BinaryDenseNetSpec, MeliusNetSpec
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import BinaryDenseNetSpec, DenseFamilySpec, MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import arch_names, load_arch, load_name
 from meliuscli.nn.binary_conv import BinaryConv2d

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from meliuscli.arch.adapt import at_input
-from meliuscli.arch.families import MeliusNetSpec
+from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError

@@ -21,7 +21,7 @@ def at_input(spec: Spec, num_classes: int, input_channels: int, input_size: int)
         "input_channels": input_channels,
         "input_size": input_size,
     }
-    if isinstance(spec, DenseFamilySpec) and input_size < THUMBNAIL_BELOW:
+    if "stem" in type(spec).model_fields and input_size < THUMBNAIL_BELOW:
         changes["stem"] = "thumbnail"
     return spec.replace(**changes)
 

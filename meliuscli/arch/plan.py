@@ -7,13 +7,20 @@ from typing import Literal
 
 from meliuscli.errors import SpecError
 
-LayerKind = Literal["conv", "binary_conv", "linear", "batch_norm", "max_pool", "avg_pool"]
+LayerKind = Literal[
+    "conv", "linear", "batch_norm", "max_pool", "avg_pool", "parameters", "prelu", "relu", "add", "multiply"
+]
+FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer. ``name`` is the module's qualified name in the torch network; ``out_size`` is the height
-    and width of its (square) output, 1 for a linear layer."""
+    """One layer. ``name`` is the module's qualified name in the torch network (elementwise layers without parameters
+    have names of their own); ``out_size`` is the height and width of its (square) output, 1 for a linear layer.
+
+    ``weight_bits`` and ``activation_bits`` are those of a convolution's or linear layer's operands. ``params`` are the
+    learnable values of a ``parameters`` or ``prelu`` layer. ``stored`` is how many values a channel of batch norm keeps
+    on disk: mean, variance and, where it has them, scale and shift."""
 
     name: str
     kind: LayerKind
@@ -25,6 +32,10 @@ class Layer:
     dilation: int = 1
     groups: int = 1
     bias: bool = False
+    weight_bits: int = FLOAT_BITS
+    activation_bits: int = FLOAT_BITS
+    params: int = 0
+    stored: int = 4
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -32,6 +43,44 @@ class Layer:
         if self.kind == "linear":
             return (self.out_channels,)
         return (self.out_channels, self.out_size, self.out_size)
+
+
+def binary_conv(
+    name: str, in_channels: int, out_channels: int, size: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+) -> Layer:
+    """A convolution of one-bit weights and one-bit activations."""
+    return Layer(
+        name,
+        "conv",
+        in_channels,
+        out_channels,
+        size,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        weight_bits=1,
+        activation_bits=1,
+    )
+
+
+def batch_norm(name: str, channels: int, size: int, *, stored: int = 4) -> Layer:
+    """Batch norm; ``stored`` is 3 without scale and 2 without scale and shift."""
+    return Layer(name, "batch_norm", channels, channels, size, stored=stored)
+
+
+def elementwise(name: str, kind: LayerKind, channels: int, size: int) -> Layer:
+    """ReLU, an addition or a multiplication of whole maps: nothing but elementwise work."""
+    return Layer(name, kind, channels, channels, size)
+
+
+def parameters(name: str, channels: int, size: int, a_channel: int = 1) -> Layer:
+    """Learnable values without MACs, ``a_channel`` of them for each channel (shifts, scales)."""
+    return Layer(name, "parameters", channels, channels, size, params=a_channel * channels)
+
+
+def prelu(name: str, channels: int, size: int, a_channel: int = 1) -> Layer:
+    """PReLU and its kin: one slope a channel, or more values (RPReLU 3, DPReLU 4)."""
+    return Layer(name, "prelu", channels, channels, size, params=a_channel * channels)
 
 
 def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:

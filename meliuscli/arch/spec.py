@@ -58,9 +58,8 @@ class ArchSpec(BaseModel):
 
     def to_toml(self) -> str:
         """TOML text from which ``meliuscli.arch.zoo.load_arch`` makes an equal spec."""
-        import tomli_w
-
-        return tomli_w.dumps(self.model_dump(mode="json"))
+        # Fields are strings, numbers, booleans and lists of them, which JSON writes as TOML does, on one line.
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.model_dump(mode="json").items())
 
 
 def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Model:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from meliuscli.arch.families import FAMILIES
+from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.spec import ArchSpec, read_toml, validate
 from meliuscli.errors import BadInputError, SpecError, unknown_name
 
@@ -51,7 +51,7 @@ def spec_from_fields(fields: Mapping[str, Any], where: str = "") -> ArchSpec:
     family = fields["family"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise unknown_name("family", str(family), FAMILIES, f"{where}family")
-    return validate(FAMILIES[family], dict(fields), where)
+    return validate(family_class(family), dict(fields), where)
 
 
 def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from meliuscli.arch.zoo import load_arch
+from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables
-from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.conventions import find_convention
-from meliuscli.report.count import compare_table, count_object
+from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.networks import count_any, is_own, make_view
+from meliuscli.errors import BadInputError
+from meliuscli.report.count import compare_table, count_object, published_object
 from meliuscli.report.tables import to_json
 
 
 def compare(
     archs: Annotated[
-        list[str], typer.Argument(help="Names or TOML files; ratios are to the first.", show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(help="Names, TOML files or FILE.py:FACTORY; ratios are to the first.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All named networks, behind those given.")] = False,
     set_: options.Set = None,
     convention: options.ConventionName = "melius",
+    float_bits: options.FloatBits = None,
+    bn_params: options.BnParams = None,
+    input_: options.Input = None,
+    binary: options.Binary = None,
+    pareto: Annotated[
+        Path | None,
+        typer.Option(
+            "--pareto", help="Draw published top-1 against our OPs into this file (.png, .svg).", show_default=False
+        ),
+    ] = None,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Compare the costs of networks, with published accuracies beside our counts."""
-    rule = find_convention(convention)
-    counted = [(named, count_spec(named.spec)) for named in (load_arch(arch, set_ or []) for arch in archs)]
+    """Compare the costs of networks, with published figures and accuracies beside our counts."""
+    view = make_view(convention, float_bits, bn_params)
+    names = [*(archs or []), *(name for name in arch_names() if all_ and name not in (archs or []))]
+    if not names:
+        raise BadInputError("no network to compare", "name some (meliuscli list), or give --all")
+    if binary and not any(map(is_own, names)):
+        raise BadInputError("--binary is for modules of your own (FILE.py:FACTORY), and none is given")
+    counted = [count_any(name, set_ or [], binary or [], input_, view.storage) for name in names]
+    if pareto is not None:
+        from meliuscli.report.pareto import draw_published
+
+        missing = draw_published(counted, view, pareto)
+        talk(f"{pareto} written" + (f"; not in it, without a published top-1: {', '.join(missing)}" if missing else ""))
     if fmt == "json":
-        answer(to_json([count_object(named, count, "stage", rule, None) for named, count in counted]), output)
+        objects = [
+            {**count_object(network, "stage", view, None), "published": list(map(published_object, network.published))}
+            for network in counted
+        ]
+        answer(to_json(objects), output)
         return
-    answer_tables([compare_table(counted, rule)], fmt, output)
+    answer_tables([compare_table(counted, view)], fmt, output)

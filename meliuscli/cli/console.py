@@ -57,14 +57,15 @@ def answer(content: str, output: Path | None) -> None:
         raise MissingError("stdout: cannot be written: it is closed") from None
 
 
-def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None) -> None:
-    """Tables in any of the formats but JSON (for which the commands have more than the tables)."""
+def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, after: str = "") -> None:
+    """Tables in any of the formats but JSON (for which the commands have more than the tables), and text ``after``."""
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
-        for table in tables:
-            _print_rich(table)
+        for index, table in enumerate(tables):
+            _print_rich(table, gap=index > 0)
+        answer(after, None)
         return
     renderers = {"table": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
-    answer("\n".join(renderers[fmt](table) for table in tables), output)
+    answer("\n".join(renderers[fmt](table) for table in tables) + after, output)
 
 
 class Progress:
@@ -116,7 +117,7 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def _print_rich(table: Table) -> None:
+def _print_rich(table: Table, gap: bool = False) -> None:
     from rich.console import Console
 
     class Terminal(Console):
@@ -126,8 +127,13 @@ def _print_rich(table: Table) -> None:
             raise BrokenPipeError
 
     console = Terminal(highlight=False)
+    if gap:
+        console.print()
     grid = _rich(table)
     if _natural_width(console, grid) > console.width:
+        grid.padding = 0
+    if _natural_width(console, grid) > console.width and any(column.optional for column in table.columns):
+        grid = _rich(table.without_optional())
         grid.padding = 0
     if _natural_width(console, grid) <= console.width:
         console.print(grid)

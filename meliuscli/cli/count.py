@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk
-from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.conventions import find_convention
-from meliuscli.counting.counts import By, NetworkCount
-from meliuscli.errors import FailedError, MissingError
-from meliuscli.report.count import count_object, count_table
+from meliuscli.cli.networks import count_named, count_own_module, is_own, make_view
+from meliuscli.counting.counts import By
+from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.report.count import Counted, View, count_object, count_table
 from meliuscli.report.tables import to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
+
+if TYPE_CHECKING:
+    from meliuscli.counting.own import OwnCount
 
 
 def count(
@@ -23,6 +24,10 @@ def count(
     set_: options.Set = None,
     by: Annotated[By, typer.Option("--by", help="One row a stage, a block or a layer.")] = "stage",
     convention: options.ConventionName = "melius",
+    float_bits: options.FloatBits = None,
+    bn_params: options.BnParams = None,
+    input_: options.Input = None,
+    binary: options.Binary = None,
     verify: options.Verify = True,
     max_ops: Annotated[
         str | None, typer.Option("--max-ops", help="Exit 1 when OPs are above this (5e8, 500M).", show_default=False)
@@ -35,46 +40,86 @@ def count(
 ) -> None:
     """Count binary and float operations, weights and size of a network, exactly.
 
-    Two independent roads: arithmetic on the spec, printed at once, and an fvcore trace of the real torch module."""
-    rule = find_convention(convention)
-    ops_limit = None if max_ops is None else parse_count(max_ops)
-    size_limit = None if max_size is None else parse_bytes(max_size)
-    named = load_arch(arch, set_ or [])
-    counted = count_spec(named.spec)
+    Two independent roads: arithmetic on the spec, printed at once, and an fvcore trace of the real torch module.
+    A module of your own (FILE.py:FACTORY) has the second road only."""
+    view = make_view(convention, float_bits, bn_params)
+    limits = _Limits(view, max_ops, max_size)
+    own: OwnCount | None = None
+    if is_own(arch):
+        network, own = count_own_module(arch, set_ or [], binary or [], input_, view.storage)
+        verify = False
+    elif binary:
+        raise BadInputError(f"--binary is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
+    else:
+        network = count_named(arch, set_ or [], input_, view.storage)
     problems: list[str] = []
     if fmt == "json":
-        problems = _verify(named, counted) if verify else []
+        problems = _verify(network, view) if verify else []
         verified = not problems if verify else None
-        answer(to_json(count_object(named, counted, by, rule, verified)), output)
+        answer(to_json({**count_object(network, by, view, verified), **_own_object(own)}), output)
     else:
-        answer_tables([count_table(named, counted, by, rule)], fmt, output)
-    if verify and fmt != "json":
-        problems = _verify(named, counted)
-        if not problems:
-            line = "verified: the fvcore trace of the torch module agrees on every layer"
-            answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
-    ops, size = rule.derive(counted.total).ops, counted.total.size_bytes
-    if ops_limit is not None and ops > ops_limit:
-        problems.append(f"{ops:,} OPs ({format_count(ops)}) are more than --max-ops {ops_limit:,}")
-    if size_limit is not None and size > size_limit:
-        problems.append(f"{size:,} bytes ({format_mib(size)}) are more than --max-size {size_limit:,} bytes")
+        answer_tables([count_table(network, by, view), *_own_tables(own)], fmt, output)
+        if verify:
+            problems = _verify(network, view)
+            if not problems:
+                line = "verified: the fvcore trace of the torch module agrees on every layer"
+                answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
+    problems += limits.problems(network)
     if problems:
         raise FailedError("\n".join(problems))
 
 
-def _verify(named: NamedArch, counted: NetworkCount) -> list[str]:
+class _Limits:
+    """``--max-ops`` and ``--max-size``, read before any work."""
+
+    def __init__(self, view: View, max_ops: str | None, max_size: str | None) -> None:
+        self._view = view
+        self._ops = None if max_ops is None else parse_count(max_ops)
+        self._size = None if max_size is None else parse_bytes(max_size)
+        if self._ops is not None and not view.convention.unit:
+            raise BadInputError(f"--max-ops: the convention {view.convention.name} has no total")
+
+    def problems(self, network: Counted) -> list[str]:
+        found, total = [], network.count.total
+        ops, unit = self._view.convention.derive(total, self._view.float_bits).ops, self._view.convention.unit
+        if self._ops is not None and ops is not None and ops > self._ops:
+            found.append(f"{ops:,} {unit} ({format_count(ops)}) are more than --max-ops {self._ops:,}")
+        if self._size is not None and total.size_bytes > self._size:
+            size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
+            found.append(f"{size} are more than --max-size {self._size:,} bytes")
+        return found
+
+
+def _verify(network: Counted, view: View) -> list[str]:
     """What the trace of the real module says otherwise, a line each; empty when the two roads agree."""
     from meliuscli.counting.traced import differences, trace_module
     from meliuscli.nn.build import build
 
+    assert network.spec is not None
     try:
         with status("tracing the torch module"):
-            traced = trace_module(build(named.spec), named.spec.input_shape)
+            traced = trace_module(build(network.spec), network.spec.input_shape, view.storage)
     except RuntimeError as error:
         if "allocate memory" not in str(error):
             raise
         raise MissingError("too little memory to trace this network", "--no-verify counts it without") from None
     return [
         f"not verified: {d.name} has {d.analytic:,} {d.what} by arithmetic and {d.traced:,} by trace"
-        for d in differences(counted, traced)
+        for d in differences(network.count, traced)
     ]
+
+
+def _own_object(own: OwnCount | None) -> dict[str, Any]:
+    if own is None:
+        return {}
+    from meliuscli.report.own import own_object
+
+    return own_object(own)
+
+
+def _own_tables(own: OwnCount | None) -> list[Any]:
+    if own is None:
+        return []
+    from meliuscli.report.own import own_tables
+
+    return own_tables(own)

@@ -9,7 +9,15 @@ import typer
 
 from meliuscli.report.tables import Format
 
-Arch = Annotated[str, typer.Option("--arch", help="A network's name (meliusnet29) or a TOML file.", show_default=False)]
+Arch = Annotated[
+    str,
+    typer.Option(
+        "--arch", help="A name (meliuscli list), a TOML file, or FILE.py:FACTORY for a module.", show_default=False
+    ),
+]
+TrainArch = Annotated[
+    str, typer.Option("--arch", help="A network's name (meliuscli list) or a TOML file.", show_default=False)
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the network; repeatable (growth_rate=48)."),
@@ -22,7 +30,34 @@ Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Check the counts against a trace of the real torch network.")
 ]
 ConventionName = Annotated[
-    str, typer.Option("--convention", help="melius: convolutions only, as the paper; full: with the classifier.")
+    str,
+    typer.Option(
+        "--convention",
+        metavar="melius|reactnet|larq|real2binary|ace|bnext|full",
+        help="The paper whose rule makes the totals (meliuscli explain conventions).",
+    ),
+]
+FloatBits = Annotated[
+    int | None,
+    typer.Option("--float-bits", min=1, max=64, help="Bits of a float in sizes (32) and ACE (16).", show_default=False),
+]
+BnParams = Annotated[
+    int | None,
+    typer.Option(
+        "--bn-params", min=0, max=4, help="Values of a batch-norm channel in params and sizes.", show_default=False
+    ),
+]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="CxHxW", help="Input shape, or its size (64) for three channels.", show_default=False
+    ),
+]
+Binary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--binary", metavar="PATTERN", help="Names of the binary modules of FILE.py:FACTORY (layer*.conv?); repeatable."
+    ),
 ]
 Data = Annotated[
     Path | None,

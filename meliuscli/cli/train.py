@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    arch: options.Arch,
+    arch: options.TrainArch,
     set_: options.Set = None,
     dataset: Annotated[str, typer.Option("--dataset", help="fashion-mnist-mini (embedded) or fashion-mnist.")] = (
         "fashion-mnist-mini"

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 from meliuscli.arch.plan import Layer
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.counts import Count, NetworkCount, layer_size_bytes
+from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, layer_count, merged, size_bytes
+
+ELEMENTWISE = {"batch_norm": 2, "relu": 2, "add": 1, "multiply": 1}
+"""Operations an element, as Real-to-Binary's tool counts them; it does not know PReLU and sign."""
 
 
-def count_spec(spec: ArchSpec) -> NetworkCount:
+def count_spec(spec: ArchSpec, storage: Storage = Storage()) -> NetworkCount:  # noqa: B008
     """Count a network for one image of ``spec.input_shape``.
 
-    Padded positions are full MACs (larger networks' tools agree; the paper's counter does the same), batch norm has
-    two parameters a channel and no MACs."""
-    return NetworkCount(tuple(count_layer(layer) for layer in spec.layers()))
+    Padded positions are full MACs, as all tools of the field have it; batch norm has no MACs."""
+    return NetworkCount(tuple(count_layer(layer, storage) for layer in spec.layers()))
 
 
-def count_layer(layer: Layer) -> Count:
+def count_layer(layer: Layer, storage: Storage) -> Count:
     """Count one layer."""
-    if layer.kind == "batch_norm":
-        params = 2 * layer.out_channels
-        return Count(layer.name, layer.kind, layer.output, params=params, size_bytes=4 * params)
-    if layer.kind in ("max_pool", "avg_pool"):
-        return Count(layer.name, layer.kind, layer.output)
-    weights = layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
-    macs = weights * layer.out_size**2
-    params = weights + (layer.out_channels if layer.bias else 0)
-    binary = layer.kind == "binary_conv"
-    binary_params = weights if binary else 0
+    if layer.kind == "conv" or layer.kind == "linear":
+        weights = layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
+        op = Op(layer.kind, layer.weight_bits, layer.activation_bits)
+        bias, pixels = layer.out_channels if layer.bias else 0, layer.out_size**2
+        # The tool behind ``elementwise`` adds a convolution's bias and forgets a linear layer's.
+        additions = bias * pixels if layer.kind == "conv" else 0
+        return layer_count(
+            layer.name, layer.kind, layer.output, op, weights * pixels, weights, bias, storage, additions
+        )
+    channels, elements = layer.out_channels, layer.out_channels * layer.out_size**2
+    params = min(layer.stored, storage.bn_params) * channels if layer.kind == "batch_norm" else layer.params
+    by_bits = merged([(FLOAT_BITS, params)])
     return Count(
         layer.name,
         layer.kind,
         layer.output,
-        binary_macs=macs if binary else 0,
-        float_macs=0 if binary else macs,
-        params=params,
-        binary_params=binary_params,
-        size_bytes=layer_size_bytes(params, binary_params),
-        linear_macs=macs if layer.kind == "linear" else 0,
+        weights=by_bits,
+        size_bytes=size_bytes(by_bits, storage),
+        elementwise=_elementwise(layer, elements),
     )
+
+
+def _elementwise(layer: Layer, elements: int) -> int:
+    if layer.kind == "avg_pool":
+        return layer.kernel**2 * elements
+    if layer.kind == "max_pool":
+        return (layer.kernel**2 - 1) * elements
+    return ELEMENTWISE.get(layer.kind, 0) * elements

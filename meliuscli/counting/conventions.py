@@ -1,55 +1,180 @@
-"""How MACs become the BOPs, FLOPs and OPs that papers print."""
+"""How MACs become the BOPs, FLOPs, OPs and ACE that papers print: one small value a paper."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
-from meliuscli.counting.counts import Count
+from meliuscli.counting.counts import FLOAT_BITS, Count, Op
 from meliuscli.errors import unknown_name
+
+Price = Callable[[int, int], Fraction]
+"""The cost of one MAC of (weight bits, activation bits)."""
+
+
+def bit_products_of_64(weight_bits: int, activation_bits: int) -> Fraction:
+    """w*a/64 and at most 1: a MAC of w and a bits is w*a binary ones (DoReFa-Net, arXiv 1606.06160, equation 3), and 64
+    binary ones are one operation. An 8x8-bit MAC costs what a float one does."""
+    return Fraction(min(weight_bits * activation_bits, 64), 64)
+
+
+def bit_products(weight_bits: int, activation_bits: int) -> Fraction:
+    """w*a: PokeBNN's arithmetic computation effort (arXiv 2112.00133, section 3)."""
+    return Fraction(weight_bits * activation_bits)
+
+
+def lanes_of_64(weight_bits: int, activation_bits: int) -> Fraction:
+    """max(w, a)/64: as many lanes as fit into a 64-bit word."""
+    return Fraction(max(weight_bits, activation_bits), 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A count under a convention."""
+    """A count under a convention. ``quantized`` are the MACs that are neither binary nor float; ``ops`` is None where
+    the convention has no one number."""
 
     bops: int
     flops: int
-    ops: int | float
+    quantized: int
+    ops: int | float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """``ops = flops + bops / divisor``; ``linear`` says whether linear layers are counted; 1 per MAC."""
+    """A paper's rule. ``linear`` and ``elementwise`` say whether linear layers (the classifier, squeeze-and-excite) and
+    elementwise work are counted; ``mac_factor`` is what one MAC counts. ``price`` is a MAC's share of the total, None
+    where the paper has no total, and ``float_bits`` are the bits at which it prices float MACs (32: one whole
+    operation). ``bn_params`` are the values of a batch-norm channel in its sizes."""
 
     name: str
+    paper: str
     linear: bool
-    divisor: int
+    elementwise: bool
+    mac_factor: int
+    price: Price | None
+    float_bits: int
+    bn_params: int
+    unit: str
     legend: str
 
-    def derive(self, count: Count) -> Derived:
-        flops = count.float_macs - (0 if self.linear else count.linear_macs)
-        bops = count.binary_macs
-        ops = flops + bops // self.divisor if bops % self.divisor == 0 else flops + bops / self.divisor
-        return Derived(bops=bops, flops=flops, ops=ops)
+    def derive(self, count: Count, float_bits: int | None = None) -> Derived:
+        """``count`` as this convention prints it. ``float_bits`` prices float MACs at other bits, in the conventions
+        that price by bits."""
+        factor = self.mac_factor
+        macs = [(op, n * factor) for op, n in count.macs if self.linear or op.layer == "conv"]
+        flops = sum(n for op, n in macs if op.is_float) + (count.elementwise if self.elementwise else 0)
+        bops = sum(n for op, n in macs if op.is_binary)
+        quantized = sum(n for op, n in macs if not op.is_float and not op.is_binary)
+        return Derived(bops, flops, quantized, self._total(macs, flops, float_bits or self.float_bits))
+
+    def same_total(self, other: Convention) -> bool:
+        """Do both give every network the same total?"""
+        return (self.linear, self.elementwise, self.mac_factor, self.price, self.float_bits) == (
+            *(other.linear, other.elementwise, other.mac_factor, other.price, other.float_bits),
+        )
+
+    def _total(self, macs: list[tuple[Op, int]], flops: int, float_bits: int) -> int | float | None:
+        if self.price is None:
+            return None
+        priced = sum(
+            (n * self.price(op.weight_bits, op.activation_bits) for op, n in macs if not op.is_float), Fraction(0)
+        )
+        by_bits = self.float_bits != FLOAT_BITS
+        priced += flops * (self.price(float_bits, float_bits) if by_bits else 1)
+        return int(priced) if priced.denominator == 1 else float(priced)
 
 
-CONVENTIONS = {
-    "melius": Convention(
+_CONVENTIONS = (
+    Convention(
         "melius",
+        "MeliusNet, arXiv 2001.05936 (BMXNet v2's print_summary)",
         linear=False,
-        divisor=64,
-        legend="OPs = FLOPs + BOPs/64, convolutions only (no classifier, no batch norm), 1 per MAC: MeliusNet's rule",
+        elementwise=False,
+        mac_factor=1,
+        price=bit_products_of_64,
+        float_bits=FLOAT_BITS,
+        bn_params=2,
+        unit="OPs",
+        legend="OPs = FLOPs + BOPs/64, convolutions only (no classifier, no batch norm), 1 per MAC",
     ),
-    "full": Convention(
-        "full",
+    Convention(
+        "reactnet",
+        "ReActNet, arXiv 2003.03488, and Bi-Real Net, arXiv 1808.00278",
         linear=True,
-        divisor=64,
-        legend="OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC: MobileNet's rule",
+        elementwise=False,
+        mac_factor=1,
+        price=bit_products_of_64,
+        float_bits=FLOAT_BITS,
+        bn_params=2,
+        unit="OPs",
+        legend="OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
     ),
-}
+    Convention(
+        "larq",
+        "larq's models.summary (larq 0.14)",
+        linear=True,
+        elementwise=False,
+        mac_factor=1,
+        price=None,
+        float_bits=FLOAT_BITS,
+        bn_params=2,
+        unit="",
+        legend="MACs by the bits of their wider operand, convolutions and linear layers, no one total",
+    ),
+    Convention(
+        "real2binary",
+        "Real-to-Binary, arXiv 2003.11535 (its tool: pytorch-estimate-flops)",
+        linear=True,
+        elementwise=True,
+        mac_factor=1,
+        price=bit_products_of_64,
+        float_bits=FLOAT_BITS,
+        bn_params=2,
+        unit="OPs",
+        legend="OPs = FLOPs + BOPs/64; FLOPs with 2 an element for batch norm and ReLU, 1 for additions and"
+        " multiplications, k*k (average) or k*k-1 (maximum) an output of pooling",
+    ),
+    Convention(
+        "ace",
+        "PokeBNN, arXiv 2112.00133",
+        linear=True,
+        elementwise=False,
+        mac_factor=1,
+        price=bit_products,
+        float_bits=16,
+        bn_params=2,
+        unit="ACE",
+        legend="ACE = MACs * weight bits * activation bits, float MACs as 16x16 bits, classifier included",
+    ),
+    Convention(
+        "bnext",
+        "BNext, arXiv 2211.12933 (the quantized variants of its README)",
+        linear=True,
+        elementwise=False,
+        mac_factor=1,
+        price=lanes_of_64,
+        float_bits=8,
+        bn_params=2,
+        unit="OPs",
+        legend="OPs = MACs * bits/64 with float parts quantized to 8 bits (1/8 each), classifier included",
+    ),
+    Convention(
+        "full",
+        "MobileNet, arXiv 1704.04861 (mult-adds)",
+        linear=True,
+        elementwise=False,
+        mac_factor=1,
+        price=bit_products_of_64,
+        float_bits=FLOAT_BITS,
+        bn_params=2,
+        unit="OPs",
+        legend="OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
+    ),
+)
+CONVENTIONS = {convention.name: convention for convention in _CONVENTIONS}
 MELIUS = CONVENTIONS["melius"]
 FULL = CONVENTIONS["full"]
-SIZE_LEGEND = "size: 1 bit a binary weight, 32 bits any other, 2 values a batch-norm channel; MiB = 2^20 bytes"
 
 
 def find_convention(name: str) -> Convention:

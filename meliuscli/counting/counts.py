@@ -5,39 +5,132 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
+
+FLOAT_BITS = 32
 
 By = Literal["stage", "block", "layer"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Op:
+    """What a MAC is: in which kind of layer, and the bits of its two operands (32 for float)."""
+
+    layer: Literal["conv", "linear"]
+    weight_bits: int
+    activation_bits: int
+
+    @property
+    def is_binary(self) -> bool:
+        return self.weight_bits == 1 and self.activation_bits == 1
+
+    @property
+    def is_float(self) -> bool:
+        """One float operand makes the MAC a float one (larq's rule)."""
+        return FLOAT_BITS in (self.weight_bits, self.activation_bits)
+
+    @property
+    def bits(self) -> str:
+        return f"{self.weight_bits}x{self.activation_bits}"
+
+    @property
+    def prefix(self) -> str:
+        """Of the kind of layer: ``binary_conv``, ``quantized_conv``, ``conv``."""
+        return "binary_" if self.is_binary else "" if self.is_float else "quantized_"
+
+
+Key = TypeVar("Key", int, Op)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How parameters are stored: the bits of a float, and the values a batch-norm channel keeps (two at inference,
+    where scale and shift absorb mean and variance; up to four in a checkpoint)."""
+
+    float_bits: int = FLOAT_BITS
+    bn_params: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
     """The cost of a layer, a part or a whole network, for one image.
 
-    ``binary_macs`` and ``float_macs`` are multiply-accumulates of convolutions and linear layers, one each.
-    ``params`` are all weights, scales and biases, ``binary_params`` those of one bit among them.
-    ``size_bytes`` has one bit a binary weight (each layer padded to whole bytes) and four bytes any other parameter.
-    ``output`` is the shape without the batch. ``linear_macs`` is the part of ``float_macs`` in linear layers.
-    """
+    ``macs`` holds the multiply-accumulates of convolutions and linear layers by kind, and ``weights`` the parameters by
+    bits (weights, scales, shifts and biases; 32 for float). ``size_bytes`` has each layer padded to whole bytes.
+    ``output`` is the shape without the batch. ``elementwise`` are the operations of batch norm, activations, pooling
+    and additions as the ``real2binary`` convention counts them."""
 
     name: str
     kind: str
     output: tuple[int, ...]
-    binary_macs: int = 0
-    float_macs: int = 0
-    params: int = 0
-    binary_params: int = 0
+    macs: tuple[tuple[Op, int], ...] = ()
+    weights: tuple[tuple[int, int], ...] = ()
     size_bytes: int = 0
-    linear_macs: int = 0
+    elementwise: int = 0
+
+    @property
+    def binary_macs(self) -> int:
+        """MACs of one-bit weights with one-bit activations."""
+        return sum(n for op, n in self.macs if op.is_binary)
+
+    @property
+    def float_macs(self) -> int:
+        """MACs with at least one float operand."""
+        return sum(n for op, n in self.macs if op.is_float)
+
+    @property
+    def quantized_macs(self) -> int:
+        """The MACs between: of 1 to 16 bits, and not both one bit."""
+        return sum(n for op, n in self.macs if not op.is_float and not op.is_binary)
+
+    @property
+    def linear_macs(self) -> int:
+        """The part of all MACs that is in linear layers."""
+        return sum(n for op, n in self.macs if op.layer == "linear")
+
+    @property
+    def params(self) -> int:
+        return sum(n for _, n in self.weights)
+
+    @property
+    def binary_params(self) -> int:
+        """Weights of one bit."""
+        return sum(n for bits, n in self.weights if bits == 1)
 
     @property
     def float_params(self) -> int:
-        return self.params - self.binary_params
+        return sum(n for bits, n in self.weights if bits == FLOAT_BITS)
 
 
-def layer_size_bytes(params: int, binary_params: int, float_bits: int = 32) -> int:
-    """Bytes of one layer: one bit a binary weight, ``float_bits`` any other, rounded up to whole bytes."""
-    return -(-(binary_params + (params - binary_params) * float_bits) // 8)
+def layer_count(
+    name: str,
+    kind: Literal["conv", "linear"],
+    output: tuple[int, ...],
+    op: Op,
+    macs: int,
+    weights: int,
+    others: int,
+    storage: Storage,
+    elementwise: int = 0,
+) -> Count:
+    """The row of a convolution or linear layer: ``weights`` at the operation's weight bits, ``others`` float."""
+    by_bits = merged([(op.weight_bits, weights), (FLOAT_BITS, others)])
+    return Count(
+        name, f"{op.prefix}{kind}", output, merged([(op, macs)]), by_bits, size_bytes(by_bits, storage), elementwise
+    )
+
+
+def size_bytes(weights: Iterable[tuple[int, int]], storage: Storage) -> int:
+    """Bytes of one layer's parameters, rounded up to whole bytes."""
+    return -(-sum(n * (storage.float_bits if bits == FLOAT_BITS else bits) for bits, n in weights) // 8)
+
+
+def merged(parts: Iterable[tuple[Key, int]]) -> tuple[tuple[Key, int], ...]:
+    """Numbers added up by key, in order of the keys, without zeros."""
+    sums: dict[Key, int] = {}
+    for key, n in parts:
+        sums[key] = sums.get(key, 0) + n
+    return tuple(sorted((key, n) for key, n in sums.items() if n))
 
 
 def add(rows: Iterable[Count], name: str, kind: str) -> Count:
@@ -47,12 +140,10 @@ def add(rows: Iterable[Count], name: str, kind: str) -> Count:
         name,
         kind,
         rows[-1].output,
-        binary_macs=sum(row.binary_macs for row in rows),
-        float_macs=sum(row.float_macs for row in rows),
-        params=sum(row.params for row in rows),
-        binary_params=sum(row.binary_params for row in rows),
+        macs=merged(part for row in rows for part in row.macs),
+        weights=merged(part for row in rows for part in row.weights),
         size_bytes=sum(row.size_bytes for row in rows),
-        linear_macs=sum(row.linear_macs for row in rows),
+        elementwise=sum(row.elementwise for row in rows),
     )
 
 

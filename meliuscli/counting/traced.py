@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from meliuscli.counting.counts import Count, NetworkCount, layer_size_bytes
-from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 
-_KINDS: dict[type[nn.Module], str] = {
-    BinaryConv2d: "binary_conv",
-    nn.Conv2d: "conv",
-    nn.Linear: "linear",
-    nn.BatchNorm2d: "batch_norm",
+MAC_OPERATORS: dict[str, Literal["conv", "linear"]] = {
+    "conv": "conv",
+    "linear": "linear",
+    "addmm": "linear",
+    "matmul": "linear",
+    "bmm": "linear",
+    "einsum": "linear",
 }
+"""fvcore's names of what is made of MACs; it counts batch norm and pooling too, in other units."""
+
+Bits = Callable[[str, nn.Module], tuple[int, int]]
+"""A module's name and itself to the bits of its weights and activations, (32, 32) for float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What fvcore saw: MACs by module (its own, without its children's) and by kind of layer, operations that it cannot
+    count by module, and modules that were never called."""
+
+    macs: Mapping[str, Mapping[Literal["conv", "linear"], int]]
+    unsupported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    uncalled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +48,125 @@ class Difference:
     traced: int
 
 
-def trace_module(module: nn.Module, input_shape: tuple[int, int, int]) -> NetworkCount:
+def trace_module(
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    storage: Storage = Storage(),  # noqa: B008
+) -> NetworkCount:
     """Run one zero image of (channels, height, width) through ``module`` and count what fvcore sees.
 
-    Convolution and linear MACs come from fvcore, module by module (its ``total()`` would add batch norm and pooling);
-    binary or float is the module's own type; parameters are the module's own. The module is put back into the mode
-    it was in. Only layers of the four kinds with weights appear, in order of registration."""
-    was_training = module.training
-    module.eval()
+    MACs come from fvcore, module by module; bits are the module's own attributes; parameters are the module's own. Only
+    layers with MACs or parameters appear, in order of registration. The module is left as it was."""
+    return count_trace(module, run_trace(module, input_shape), own_bits, storage)
+
+
+def run_trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
+    """The trace of one zero image. Whatever ``module`` raises comes through."""
+    with torch.no_grad(), _left_as_it_was(module):
+        module.eval()
+        analysis = FlopCountAnalysis(module, (torch.zeros(1, *input_shape),))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        macs = _without_children(analysis.by_module_and_operator())
+        unsupported = _without_children({name: analysis.unsupported_ops(name) for name in macs})
+        uncalled = frozenset(analysis.uncalled_modules())
+    return Trace({name: _by_kind(ops) for name, ops in macs.items()}, unsupported, uncalled)
+
+
+def _without_children(inclusive: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:
+    """From counts that contain those of the modules below to counts of a module's own operations."""
+    own = {name: {op: int(n) for op, n in ops.items()} for name, ops in inclusive.items()}
+    for name, ops in inclusive.items():
+        parent = name.rpartition(".")[0]
+        if name and parent in own:
+            for op, n in ops.items():
+                own[parent][op] -= int(n)
+    return {name: {op: n for op, n in ops.items() if n} for name, ops in own.items()}
+
+
+def _by_kind(ops: Mapping[str, int]) -> dict[Literal["conv", "linear"], int]:
+    kinds: dict[Literal["conv", "linear"], int] = {}
+    for op, n in ops.items():
+        if op in MAC_OPERATORS:
+            kinds[MAC_OPERATORS[op]] = kinds.get(MAC_OPERATORS[op], 0) + n
+    return kinds
+
+
+@contextmanager
+def _left_as_it_was(module: nn.Module) -> Iterator[None]:
+    """Modes, buffers and torch's generator are put back."""
+    modes = [(part, part.training) for part in module.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     try:
-        with torch.no_grad():
-            analysis = FlopCountAnalysis(module, (torch.zeros(1, *input_shape),))
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            per_module = analysis.by_module_and_operator()
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        module.train(was_training)
-    return NetworkCount(tuple(_rows(module, per_module)))
+        for part, training in modes:
+            part.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
-def _rows(module: nn.Module, per_module: dict[str, object]) -> list[Count]:
-    rows = []
-    for name, layer in module.named_modules():
-        if type(layer) not in _KINDS:
-            continue
-        kind, seen = _KINDS[type(layer)], dict(per_module[name])  # type: ignore[call-overload]
-        macs = int(seen.get("conv", 0) + seen.get("linear", 0))
-        params = sum(p.numel() for p in layer.parameters(recurse=False))
-        binary_params = layer.weight.numel() if isinstance(layer, BinaryConv2d) else 0
-        rows.append(
-            Count(
-                name,
-                kind,
-                (),
-                binary_macs=macs if kind == "binary_conv" else 0,
-                float_macs=0 if kind == "binary_conv" else macs,
-                params=params,
-                binary_params=binary_params,
-                size_bytes=layer_size_bytes(params, binary_params),
-                linear_macs=macs if kind == "linear" else 0,
-            )
-        )
-    return rows
+def own_bits(_name: str, module: nn.Module) -> tuple[int, int]:
+    """The bits that our own layers state."""
+    weight_bits, activation_bits = getattr(module, "weight_bits", None), getattr(module, "activation_bits", None)
+    if isinstance(weight_bits, int) and isinstance(activation_bits, int):
+        return weight_bits, activation_bits
+    return FLOAT_BITS, FLOAT_BITS
+
+
+def count_trace(module: nn.Module, trace: Trace, bits: Bits, storage: Storage) -> NetworkCount:
+    """A row for each module with MACs or parameters of its own; a shared module's count once."""
+    rows: list[Count] = []
+    counted: set[int] = set()
+    for name, part in module.named_modules():
+        own = [p for p in part.parameters(recurse=False) if id(p) not in counted]
+        counted.update(map(id, own))
+        macs = trace.macs.get(name, {})
+        if own or any(macs.values()):
+            rows.append(_row(name, part, macs, own, bits(name, part), storage))
+    return NetworkCount(tuple(rows))
+
+
+def _row(
+    name: str,
+    part: nn.Module,
+    macs: Mapping[Literal["conv", "linear"], int],
+    own: list[nn.Parameter],
+    bits: tuple[int, int],
+    storage: Storage,
+) -> Count:
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        weights = [(FLOAT_BITS, min(_stored(part), storage.bn_params) * part.num_features)]
+        kind = "batch_norm"
+    else:
+        # Weights are matrices and kernels; vectors beside them are biases and scales, kept in float.
+        weights = [(bits[0] if p.dim() > 1 and macs else FLOAT_BITS, p.numel()) for p in own]
+        op = Op("linear" if "linear" in macs else "conv", *bits)
+        kind = f"{op.prefix}{op.layer}" if macs else "parameters"
+    by_bits = merged(weights)
+    by_op = merged((Op(layer, *bits), n) for layer, n in macs.items())
+    return Count(name, kind, (), by_op, by_bits, size_bytes(by_bits, storage))
+
+
+def _stored(norm: nn.modules.batchnorm._BatchNorm) -> int:
+    """Values a channel on disk: mean and variance, and what is learned of scale and shift."""
+    learned = sum(p is not None and p.requires_grad for p in (norm.weight, norm.bias))
+    return 2 * (norm.running_mean is not None) + learned
 
 
 def differences(analytic: NetworkCount, traced: NetworkCount) -> list[Difference]:
     """Every layer and quantity in which two counts of one network differ; empty when they agree to the last unit."""
-    ours = {row.name: row for row in analytic.layers if row.params or row.kind.endswith(("conv", "linear"))}
+    ours = {row.name: row for row in analytic.layers if row.weights or row.macs}
     theirs = {row.name: row for row in traced.layers}
     nothing = Count("", "", ())
     found = []
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         one, other = ours.get(name, nothing), theirs.get(name, nothing)
-        for what in ("binary_macs", "float_macs", "linear_macs", "params", "binary_params", "size_bytes"):
+        for what in (
+            *("binary_macs", "float_macs", "quantized_macs", "linear_macs"),
+            *("params", "binary_params", "float_params", "size_bytes"),
+        ):
             if getattr(one, what) != getattr(other, what):
                 found.append(Difference(name, what, getattr(one, what), getattr(other, what)))
     return found

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from meliuscli.data.idx import Bytes, read_idx_pair
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
+from meliuscli.errors import BadInputError, MissingError
 
-DEFAULT_DATASET = "fashion-mnist-mini"
 FULL_VALIDATION_PER_CLASS = 500
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_mini.npz"
 
@@ -54,16 +54,6 @@ class Dataset:
             sha.update(split.images.numpy().tobytes())
             sha.update(split.labels.numpy().tobytes())
         return sha.hexdigest()[:12]
-
-
-def dataset_names() -> tuple[str, ...]:
-    return (DEFAULT_DATASET, "fashion-mnist")
-
-
-def check_dataset_name(name: str) -> None:
-    """Raise ``BadInputError`` with the nearest names unless the data set is known."""
-    if name not in dataset_names():
-        raise unknown_name("data set", name, dataset_names(), "--dataset")
 
 
 def load_dataset(name: str, directory: Path | None = None) -> Dataset:

@@ -21,61 +21,72 @@ mostly set-up there (``tests/benchmarks/bench_training.py``)."""
 
 
 class BinaryConv2d(nn.Module):
-    """Binary 3x3 convolution, stride 1: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """Binary 3x3 convolution with padding: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
     ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` and
     the weights' sign unchanged."""
 
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, clip: float = CLIP_THRESHOLD) -> None:
+    weight_bits = activation_bits = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        dilation: int = 1,
+        clip: float = CLIP_THRESHOLD,
+        stride: int = 1,
+    ) -> None:
         super().__init__()
-        self.dilation, self.clip = dilation, clip
+        self.dilation, self.clip, self.stride = dilation, clip, stride
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return _BinaryConv.apply(x, self.weight, self.dilation, self.clip)  # type: ignore[no-untyped-call, no-any-return]
-        return _binary_conv(x, self.weight, self.dilation)
+            return _BinaryConv.apply(x, self.weight, self.stride, self.dilation, self.clip)  # type: ignore[no-untyped-call, no-any-return]
+        return _binary_conv(x, self.weight, self.stride, self.dilation)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
-        return f"{in_channels}, {out_channels}, kernel_size=3, dilation={self.dilation}, clip={self.clip}"
+        shape = f"{in_channels}, {out_channels}, kernel_size=3, stride={self.stride}"
+        return f"{shape}, dilation={self.dilation}, clip={self.clip}"
 
 
-def _binary_conv(x: Tensor, latent: Tensor, dilation: int) -> Tensor:
+def _binary_conv(x: Tensor, latent: Tensor, stride: int, dilation: int) -> Tensor:
     weight = sign(latent)
     offset = (weight[0].numel() - weight.sum((1, 2, 3))) / 2
-    return F.conv2d(bits(x), weight, offset, padding=dilation, dilation=dilation)
+    return F.conv2d(bits(x), weight, offset, stride, padding=dilation, dilation=dilation)
 
 
 class _BinaryConv(torch.autograd.Function):
     """Keeps the input alone; its bits and the weights' signs are computed again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, latent: Tensor, dilation: int, clip: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float) -> Tensor:
         ctx.save_for_backward(x, latent)
-        ctx.dilation, ctx.clip = dilation, clip
-        return _binary_conv(x, latent, dilation)
+        ctx.stride, ctx.dilation, ctx.clip = stride, dilation, clip
+        return _binary_conv(x, latent, stride, dilation)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, latent = ctx.saved_tensors
-        gradients = _small_map_gradients if max(x.shape[2:]) <= SMALL_MAP else _conv_gradients
+        small = ctx.stride == 1 and max(x.shape[2:]) <= SMALL_MAP
+        gradients = _small_map_gradients if small else _conv_gradients
         # The weights are halved so that the first gradient is the one with respect to signs, not bits.
-        grad_signs, grad_weight = gradients(grad, bits(x), sign(latent).mul_(0.5), ctx.dilation)
+        grad_signs, grad_weight = gradients(grad, bits(x), sign(latent).mul_(0.5), ctx.stride, ctx.dilation)
         grad_weight -= 0.5 * grad.sum((0, 2, 3))[:, None, None, None]
-        return clipped_gradient(grad_signs, x, ctx.clip), grad_weight, None, None
+        return clipped_gradient(grad_signs, x, ctx.clip), grad_weight, None, None, None
 
 
-def _conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, d: int) -> tuple[Tensor, Tensor]:
+def _conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, stride: int, d: int) -> tuple[Tensor, Tensor]:
     """Gradients of a zero-padded convolution with respect to its input and its weight."""
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, [0], [1, 1], [d, d], [d, d], False, [0, 0], 1, [True, True, False]
+        grad, x, weight, [0], [stride, stride], [d, d], [d, d], False, [0, 0], 1, [True, True, False]
     )
     return grad_input, grad_weight
 
 
-def _small_map_gradients(grad: Tensor, x: Tensor, weight: Tensor, d: int) -> tuple[Tensor, Tensor]:
+def _small_map_gradients(grad: Tensor, x: Tensor, weight: Tensor, _stride: int, d: int) -> tuple[Tensor, Tensor]:
     """The same as two matrix products. ``fed`` holds, for each input pixel, the gradients of the nine outputs that it
     feeds (last tap first)."""
     (batch, channels, height, width), out_channels = x.shape, weight.shape[0]

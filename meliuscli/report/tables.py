@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Cell = str | int | float | None
@@ -19,16 +19,19 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading; numbers are right-aligned."""
+    """A column's heading; numbers are right-aligned. An ``optional`` one is left out of a text that would be wider than
+    ``WIDTH`` with it."""
 
     heading: str
     numeric: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``lines``, what follows from
-    it, in terminal and markdown, and ``notes``, how to read it, in LaTeX too."""
+    it, in terminal and markdown, and ``notes``, how to read it, in LaTeX too. ``records`` are what CSV holds instead of
+    the rows where their cells are rounded for people."""
 
     title: str
     columns: tuple[Column, ...]
@@ -36,10 +39,25 @@ class Table:
     total: tuple[Cell, ...] | None = None
     notes: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    records: tuple[Mapping[str, Cell], ...] = ()
 
     @property
     def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
         return self.rows if self.total is None else (*self.rows, self.total)
+
+    def without_optional(self) -> Table:
+        """The table with the columns that it needs."""
+        kept = [index for index, column in enumerate(self.columns) if not column.optional]
+
+        def pick(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+            return tuple(cells[index] for index in kept)
+
+        return replace(
+            self,
+            columns=tuple(self.columns[index] for index in kept),
+            rows=tuple(pick(row) for row in self.rows),
+            total=None if self.total is None else pick(self.total),
+        )
 
 
 def text(cell: Cell) -> str:
@@ -53,10 +71,9 @@ def text(cell: Cell) -> str:
 
 def to_text(table: Table) -> str:
     """Aligned columns, two spaces apart, or one where that would be wider than ``WIDTH``."""
-    head = [column.heading for column in table.columns]
-    body = [[text(cell) for cell in row] for row in table.rows]
-    foot = [] if table.total is None else [[text(cell) for cell in table.total]]
-    widths = [max(map(len, cells)) for cells in zip(head, *body, *foot, strict=True)]
+    widths = _widths(table)
+    if sum(widths) + len(widths) - 1 > WIDTH and any(column.optional for column in table.columns):
+        return to_text(table.without_optional())
     gap = "  " if sum(widths) + 2 * len(widths) - 2 <= WIDTH else " "
 
     def line(cells: Sequence[str]) -> str:
@@ -67,9 +84,16 @@ def to_text(table: Table) -> str:
         return gap.join(placed).rstrip()
 
     rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
-    rows = [*map(line, body), *([rule] if foot else []), *map(line, foot)]
+    head = line([column.heading for column in table.columns])
+    rows = [line([text(cell) for cell in row]) for row in table.rows]
+    foot = [] if table.total is None else [rule, line([text(cell) for cell in table.total])]
     below = (part for words in (*table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
-    return _lines([table.title, line(head), rule, *rows, *below])
+    return _lines([table.title, head, rule, *rows, *foot, *below])
+
+
+def _widths(table: Table) -> list[int]:
+    heads = [column.heading for column in table.columns]
+    return [max(len(text(cell)) for cell in cells) for cells in zip(heads, *table.all_rows, strict=True)]
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -95,27 +119,35 @@ def to_csv(table: Table) -> str:
     """Raw values; the total is the last row."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([column.heading for column in table.columns])
-    writer.writerows(table.all_rows)
+    if table.records:
+        writer.writerow(table.records[0])
+        writer.writerows(record.values() for record in table.records)
+    else:
+        writer.writerow([column.heading for column in table.columns])
+        writer.writerows(table.all_rows)
     return out.getvalue()
 
 
+LONG, BROAD = 35, 8
+"""A LaTeX table of more rows breaks over pages, one of more columns is set small."""
+
+
 def to_latex(table: Table) -> str:
-    """A ``tabular`` in a ``table`` with booktabs rules (``\\usepackage{booktabs}``)."""
+    """A ``tabular`` in a ``table``, or a ``longtable``, with booktabs rules (``\\usepackage{booktabs,longtable}``)."""
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{_escape(table.title)}. {_escape(' '.join(note.rstrip('.') + '.' for note in table.notes))}}}",
-        f"\\begin{{tabular}}{{{spec}}}",
-        "\\toprule",
-        _latex_row([column.heading for column in table.columns]),
-        "\\midrule",
-        *(_latex_row([text(cell) for cell in row]) for row in table.rows),
-    ]
+    caption = (
+        f"\\caption{{{_escape(table.title)}. {_escape(' '.join(note.rstrip('.') + '.' for note in table.notes))}}}"
+    )
+    head = ["\\toprule", _latex_row([column.heading for column in table.columns]), "\\midrule"]
+    body = [_latex_row([text(cell) for cell in row]) for row in table.rows]
     if table.total is not None:
-        lines += ["\\midrule", _latex_row([text(cell) for cell in table.total])]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
+        body += ["\\midrule", _latex_row([text(cell) for cell in table.total])]
+    size = ["\\scriptsize", "\\setlength{\\tabcolsep}{3pt}"] if len(table.columns) > BROAD else []
+    if len(table.rows) > LONG:
+        begin = ["{", *size, f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\", *head, "\\endhead"]
+        return _lines([*begin, *body, "\\bottomrule", "\\end{longtable}", "}"])
+    begin = ["\\begin{table}", "\\centering", caption, *size, f"\\begin{{tabular}}{{{spec}}}", *head]
+    return _lines([*begin, *body, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
 
 
 def to_json(value: object) -> str:

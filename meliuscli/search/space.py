@@ -12,13 +12,14 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from meliuscli.arch.families import FAMILIES
+from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.spec import ArchSpec, read_toml, validate
 from meliuscli.arch.zoo import load_name, spec_from_fields, zoo_table
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.errors import SpecError, unknown_name
+from meliuscli.search.files import space_names, spaces_directory
 from meliuscli.training.recipe import Recipe
 
 Params = tuple[int, ...]
@@ -100,7 +101,7 @@ class SearchSpace(BaseModel):
     def _fits_family(self) -> Self:
         if self.family not in FAMILIES:
             raise unknown_name("family", self.family, FAMILIES, "family")
-        fields = FAMILIES[self.family].model_fields
+        fields = family_class(self.family).model_fields
         for where, keys in (("target", self.target), ("parameters", self.parameters)):
             for key in keys:
                 if key not in fields:
@@ -141,7 +142,9 @@ class SearchSpace(BaseModel):
                 fields[key] = value
         spec = spec_from_fields(fields)
         count = count_spec(spec).total
-        return Candidate(params, spec, spec.archid, count, MELIUS.derive(count).ops)
+        ops = MELIUS.derive(count).ops
+        assert ops is not None
+        return Candidate(params, spec, spec.archid, count, ops)
 
     def params_of(self, spec: ArchSpec) -> Params | None:
         """The parameters that give ``spec``, or None when it is not in this space."""
@@ -213,10 +216,6 @@ class SearchSpace(BaseModel):
             return None
 
 
-def space_names() -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in _directory().glob("*.toml")))
-
-
 def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
     """A space by name (``meliusnet``) or file: its name, the space, and its TOML text.
 
@@ -225,15 +224,9 @@ def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
     if path.suffix.lower() != ".toml" and not path.is_file():
         if name_or_path not in space_names():
             raise unknown_name("search space", name_or_path, space_names(), "--space")
-        path = _directory() / f"{name_or_path}.toml"
+        path = spaces_directory() / f"{name_or_path}.toml"
     space = validate(SearchSpace, dict(read_toml(path)), f"{path.name}: ")
     return path.stem, space, path.read_text(encoding="utf-8")
-
-
-def _directory() -> Path:
-    """``search_spaces/``: inside the package in a wheel, beside it in a checkout or an editable install."""
-    inside = Path(__file__).parent.parent / "search_spaces"
-    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "search_spaces"
 
 
 def params_from_mapping(space: SearchSpace, values: Mapping[str, Any]) -> Params:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meliuscli.arch.adapt import at_input
-from meliuscli.arch.families import MeliusNetSpec
+from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.zoo import load_name
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build

@@ -1,11 +1,34 @@
-"""The families: one class a family, found by the ``family`` key of a spec."""
+"""The families: one spec class each, found by the ``family`` key of a spec and imported when it is asked for."""
 
-from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
-from meliuscli.arch.families.mobilenet import MobileNetV1Spec
+from __future__ import annotations
+
+from importlib import import_module
+
 from meliuscli.arch.spec import ArchSpec
 
-FAMILIES: dict[str, type[ArchSpec]] = {
-    "meliusnet": MeliusNetSpec,
-    "binarydensenet": BinaryDenseNetSpec,
-    "mobilenet-v1": MobileNetV1Spec,
+FAMILIES = {
+    "meliusnet": "dense:MeliusNetSpec",
+    "binarydensenet": "dense:BinaryDenseNetSpec",
+    "resnete": "resnet:ResNetESpec",
+    "birealnet": "resnet:BiRealNetSpec",
+    "xnor-resnet": "resnet:XnorResNetSpec",
+    "real2binary": "resnet:RealToBinarySpec",
+    "resnet": "resnet:ResNetSpec",
+    "binary-alexnet": "alexnet:BinaryAlexNetSpec",
+    "xnor-alexnet": "alexnet:XnorAlexNetSpec",
+    "dorefa-alexnet": "alexnet:DoReFaAlexNetSpec",
+    "reactnet": "reactnet:ReActNetSpec",
+    "quicknet": "quicknet:QuickNetSpec",
+    "bnext": "bnext:BNextSpec",
+    "pokebnn": "pokebnn:PokeBNNSpec",
+    "mobilenet-v1": "mobilenet:MobileNetV1Spec",
+    "mobilenet-v2": "mobilenet:MobileNetV2Spec",
 }
+"""Name -> file and class."""
+
+
+def family_class(name: str) -> type[ArchSpec]:
+    """The spec class of a family in ``FAMILIES``."""
+    file, _, attribute = FAMILIES[name].partition(":")
+    found: type[ArchSpec] = getattr(import_module(f"meliuscli.arch.families.{file}"), attribute)
+    return found

@@ -13,13 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from meliuscli.arch.plan import Layer, conv_size, require_divides, require_size
+from meliuscli.arch.families.parts import Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.plan import Layer, batch_norm, binary_conv, conv_size, elementwise, require_divides, require_size
 from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
-
-Stem = Literal["grouped", "imagenet", "thumbnail"]
-GROUPED_STEM_GROUPS = (1, 4, 8)
-"""Groups of the three 3x3 convolutions of the grouped stem (paper, section 4)."""
 
 
 class DenseFamilySpec(ArchSpec):
@@ -78,8 +75,7 @@ class DenseFamilySpec(ArchSpec):
             ("dilation", stages, "stage"),
             ("transition_channels", stages - 1, "transition"),
         ):
-            if len(getattr(self, key)) != wanted:
-                raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(getattr(self, key))}")
+            check_length(key, getattr(self, key), wanted, what)
 
     @property
     def pools(self) -> tuple[bool, ...]:
@@ -110,7 +106,7 @@ class DenseFamilySpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         size, channels = self.input_size, self.stem_channels
-        for layer in _stem(self):
+        for layer in stem_layers(self, self.stem, self.stem_channels):
             yield layer
             size = layer.out_size
         last = len(self.num_blocks)
@@ -119,17 +115,18 @@ class DenseFamilySpec(ArchSpec):
         ):
             for block in range(1, num + 1):
                 name = f"stage{stage}.block{block}"
-                yield from _binary_conv(f"{name}.dense", channels, growth, size, dilation)
+                yield from _norm_conv(f"{name}.dense", channels, growth, size, dilation)
                 channels += growth
                 if self.improvement:
-                    yield from _binary_conv(f"{name}.improvement", channels, growth, size, dilation)
+                    yield from _norm_conv(f"{name}.improvement", channels, growth, size, dilation)
+                    yield elementwise(f"{name}.improvement.add", "add", growth, size)
             if stage < last:
                 target, pool = self.transition_channels[stage - 1], self.pools[stage - 1]
                 for layer in _transition(f"transition{stage}", channels, target, self.groups, size, pool):
                     yield layer
                     size = layer.out_size
                 channels = target
-        yield from classifier_head(channels, size, self.num_classes, norm=True)
+        yield from classifier_head(channels, size, self.num_classes, norm=True, relu=True)
 
 
 class MeliusNetSpec(DenseFamilySpec):
@@ -148,48 +145,17 @@ class BinaryDenseNetSpec(DenseFamilySpec):
     stem: Stem = "imagenet"
 
 
-def classifier_head(channels: int, size: int, num_classes: int, *, norm: bool) -> Iterator[Layer]:
-    """[BN, ReLU,] global average pooling, linear with bias."""
-    if norm:
-        yield Layer("head.bn", "batch_norm", channels, channels, size)
-    yield Layer("head.pool", "avg_pool", channels, channels, 1, kernel=size)
-    yield Layer("head.fc", "linear", channels, num_classes, 1, bias=True)
-
-
-def _stem(spec: DenseFamilySpec) -> Iterator[Layer]:
-    size, width = spec.input_size, spec.stem_channels
-    if spec.stem == "thumbnail":
-        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=3)
-        return
-    if spec.stem == "imagenet":
-        size = conv_size(size, 7, 2, 3)
-        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=7, stride=2)
-        yield Layer("stem.bn", "batch_norm", width, width, size)
-    else:
-        if width % 2:
-            raise SpecError("stem_channels", f"the grouped stem needs an even width, not {width}")
-        half = width // 2
-        sizes = (spec.input_channels, half, half, width)
-        size = conv_size(size, 3, 2, 1)
-        for index, groups in enumerate(GROUPED_STEM_GROUPS, start=1):
-            before, after = sizes[index - 1], sizes[index]
-            require_divides("stem_channels", groups, stem_input_channels=before, stem_output_channels=after)
-            stride = 2 if index == 1 else 1
-            yield Layer(f"stem.conv{index}", "conv", before, after, size, kernel=3, stride=stride, groups=groups)
-            yield Layer(f"stem.bn{index}", "batch_norm", after, after, size)
-    yield Layer("stem.pool", "max_pool", width, width, conv_size(size, 3, 2, 1), kernel=3, stride=2)
-
-
-def _binary_conv(name: str, channels: int, growth: int, size: int, dilation: int) -> Iterator[Layer]:
-    yield Layer(f"{name}.bn", "batch_norm", channels, channels, size)
-    yield Layer(f"{name}.conv", "binary_conv", channels, growth, size, kernel=3, dilation=dilation)
+def _norm_conv(name: str, channels: int, growth: int, size: int, dilation: int) -> Iterator[Layer]:
+    yield batch_norm(f"{name}.bn", channels, size)
+    yield binary_conv(f"{name}.conv", channels, growth, size, dilation=dilation)
 
 
 def _transition(name: str, channels: int, target: int, groups: int, size: int, pool: bool) -> Iterator[Layer]:
     require_divides("groups", groups, **{f"input_channels_of_{name}": channels, f"output_channels_of_{name}": target})
-    yield Layer(f"{name}.bn", "batch_norm", channels, channels, size)
+    yield batch_norm(f"{name}.bn", channels, size)
     if pool:
         require_size(size, 2, f"the pooling of {name}")
         size = conv_size(size, 2, 2, 0)
         yield Layer(f"{name}.pool", "max_pool", channels, channels, size, kernel=2, stride=2)
+    yield elementwise(f"{name}.relu", "relu", channels, size)
     yield Layer(f"{name}.conv", "conv", channels, target, size, groups=groups)

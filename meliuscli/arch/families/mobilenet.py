@@ -1,4 +1,4 @@
-"""MobileNet-v1 (arXiv 1704.04861, table 1): depthwise separable float convolutions, the float peer of the tables."""
+"""MobileNet-v1 (arXiv 1704.04861, table 1) and -v2 (arXiv 1801.04381, table 2): the float peers of the tables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from meliuscli.arch.families.dense import classifier_head
-from meliuscli.arch.plan import Layer, conv_size
-from meliuscli.arch.spec import ArchSpec, Width
+from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.plan import Layer, batch_norm, conv_size, elementwise
+from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
 
 STEM_CHANNELS = 32
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+V2_CHANNELS = (16, 24, 32, 64, 96, 160, 320)
+V2_HEAD_CHANNELS = 1280
+
+Stride = Annotated[int, Field(strict=True, ge=1, le=2)]
 
 
 class MobileNetV1Spec(ArchSpec):
@@ -25,7 +30,7 @@ class MobileNetV1Spec(ArchSpec):
     family: Literal["mobilenet-v1"] = "mobilenet-v1"
     stem_channels: Width
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=1024)]
-    strides: tuple[Annotated[int, Field(strict=True, ge=1, le=2)], ...]
+    strides: tuple[Stride, ...]
 
     @model_validator(mode="before")
     @classmethod
@@ -33,29 +38,107 @@ class MobileNetV1Spec(ArchSpec):
         if not isinstance(fields, dict):
             return fields
         fields = dict(fields)
-        alpha = fields.pop("width_multiplier", 1.0)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 64:
-            raise SpecError("width_multiplier", f"must be a number above 0 and at most 64, not {alpha!r}")
+        alpha = pop_width_multiplier(fields)
         fields.setdefault("stem_channels", int(STEM_CHANNELS * alpha))
         fields.setdefault("channels", tuple(int(width * alpha) for width in CHANNELS))
         fields.setdefault("strides", STRIDES)
         return fields
 
     def layers(self) -> tuple[Layer, ...]:
-        if len(self.strides) != len(self.channels):
-            raise SpecError("strides", f"needs {len(self.channels)} entries, one for each entry of channels")
+        check_length("strides", self.strides, len(self.channels), "entry of channels")
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:
         size, channels = conv_size(self.input_size, 3, 2, 1), self.stem_channels
-        yield Layer("stem.conv", "conv", self.input_channels, channels, size, kernel=3, stride=2)
-        yield Layer("stem.bn", "batch_norm", channels, channels, size)
+        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2)
         for block, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True), start=1):
             size = conv_size(size, 3, stride, 1)
-            depthwise, pointwise = f"block{block}.depthwise", f"block{block}.pointwise"
-            yield Layer(f"{depthwise}.conv", "conv", channels, channels, size, kernel=3, stride=stride, groups=channels)
-            yield Layer(f"{depthwise}.bn", "batch_norm", channels, channels, size)
-            yield Layer(f"{pointwise}.conv", "conv", channels, width, size)
-            yield Layer(f"{pointwise}.bn", "batch_norm", width, width, size)
+            name = f"block{block}"
+            yield from _conv_bn(f"{name}.depthwise", channels, channels, size, kernel=3, stride=stride, groups=channels)
+            yield from _conv_bn(f"{name}.pointwise", channels, width, size)
             channels = width
-        yield from classifier_head(channels, size, self.num_classes, norm=False)
+        yield from classifier_head(channels, size, self.num_classes)
+
+
+class MobileNetV2Spec(ArchSpec):
+    """Stem convolution, stages of inverted residuals (1x1 up, 3x3 depthwise, linear 1x1 down), a last 1x1 convolution.
+
+    As input only, ``width_multiplier`` scales the table's widths, rounded to multiples of eight and never by more than
+    a tenth downwards; the last convolution is not narrowed below 1280."""
+
+    family: Literal["mobilenet-v2"] = "mobilenet-v2"
+    num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (1, 2, 3, 4, 3, 3, 1)
+    expansion: tuple[Width, ...] = (1, 6, 6, 6, 6, 6, 6)
+    strides: tuple[Stride, ...] = (1, 2, 2, 2, 1, 2, 1)
+    stem_channels: Width
+    channels: tuple[Width, ...]
+    head_channels: Width
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        fields = dict(fields)
+        alpha = pop_width_multiplier(fields)
+        fields.setdefault("stem_channels", round_to_eight(STEM_CHANNELS * alpha))
+        fields.setdefault("channels", tuple(round_to_eight(width * alpha) for width in V2_CHANNELS))
+        fields.setdefault("head_channels", round_to_eight(V2_HEAD_CHANNELS * max(alpha, 1.0)))
+        return fields
+
+    def layers(self) -> tuple[Layer, ...]:
+        for key in ("expansion", "strides", "channels"):
+            check_length(key, getattr(self, key), len(self.num_blocks), "stage")
+        return tuple(self._unroll())
+
+    def _unroll(self) -> Iterator[Layer]:
+        size, channels = conv_size(self.input_size, 3, 2, 1), self.stem_channels
+        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2)
+        rows = zip(self.num_blocks, self.expansion, self.channels, self.strides, strict=True)
+        for stage, (num, expansion, width, first_stride) in enumerate(rows, start=1):
+            for block in range(1, num + 1):
+                stride = first_stride if block == 1 else 1
+                yield from self._block(f"stage{stage}.block{block}", channels, width, expansion, stride, size)
+                size, channels = conv_size(size, 3, stride, 1), width
+        yield from _conv_bn("last", channels, self.head_channels, size)
+        yield from classifier_head(self.head_channels, size, self.num_classes)
+
+    def _block(self, name: str, channels: int, width: int, expansion: int, stride: int, size: int) -> Iterator[Layer]:
+        inner = channels * expansion
+        if expansion > 1:
+            yield from _conv_bn(f"{name}.expand", channels, inner, size)
+        size = conv_size(size, 3, stride, 1)
+        yield from _conv_bn(f"{name}.depthwise", inner, inner, size, kernel=3, stride=stride, groups=inner)
+        yield from _conv_bn(f"{name}.project", inner, width, size, relu=False)
+        if stride == 1 and channels == width:
+            yield elementwise(f"{name}.add", "add", width, size)
+
+
+def pop_width_multiplier(fields: dict[str, Any]) -> float:
+    """Take ``width_multiplier`` out of the fields, 1 where it is not among them."""
+    alpha = fields.pop("width_multiplier", 1.0)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 64:
+        raise SpecError("width_multiplier", f"must be a number above 0 and at most 64, not {alpha!r}")
+    return float(alpha)
+
+
+def round_to_eight(width: float) -> int:
+    """To the nearest multiple of eight, at least eight, and up when that loses more than a tenth."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+def _conv_bn(
+    name: str,
+    channels: int,
+    width: int,
+    size: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    relu: bool = True,
+) -> Iterator[Layer]:
+    yield Layer(f"{name}.conv", "conv", channels, width, size, kernel=kernel, stride=stride, groups=groups)
+    yield batch_norm(f"{name}.bn", width, size)
+    if relu:
+        yield elementwise(f"{name}.relu", "relu", width, size)

@@ -7,9 +7,10 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from meliuscli.arch.families.dense import GROUPED_STEM_GROUPS, DenseFamilySpec
+from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.nn.binary_conv import BinaryConv2d
-from meliuscli.nn.layers import ChannelShuffle, float_conv, linear
+from meliuscli.nn.families.parts import build_head, build_stem
+from meliuscli.nn.layers import ChannelShuffle, float_conv
 
 SHUFFLE_GROUPS = 16
 """Groups of the channel shuffle in front of a grouped transition (BMXNet); a divisor of it where 16 does not divide."""
@@ -43,7 +44,8 @@ class ImprovementBlock(nn.Module):
 
 def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
     """Stem, stages, transitions, head; module names are those of ``spec.layers()``."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=_stem(spec))
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["stem"] = nn.Sequential(build_stem(spec.stem, spec.input_channels, spec.stem_channels))
     channels = spec.stem_channels
     for index, num_blocks in enumerate(spec.num_blocks):
         growth, dilation = spec.growth_rate[index], spec.dilation[index]
@@ -59,28 +61,8 @@ def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
             target = spec.transition_channels[index]
             parts[f"transition{index + 1}"] = _transition(channels, target, spec.groups, spec.pools[index])
             channels = target
-    parts["head"] = _head(channels, spec.num_classes)
+    parts["head"] = build_head(channels, spec.num_classes, norm=True, relu=True)
     return nn.Sequential(parts)
-
-
-def _stem(spec: DenseFamilySpec) -> nn.Module:
-    width = spec.stem_channels
-    if spec.stem == "thumbnail":
-        return nn.Sequential(OrderedDict(conv=float_conv(spec.input_channels, width, 3)))
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if spec.stem == "imagenet":
-        layers["conv"] = float_conv(spec.input_channels, width, 7, stride=2)
-        layers["bn"], layers["relu"] = nn.BatchNorm2d(width), nn.ReLU()
-    else:
-        first, second, third = GROUPED_STEM_GROUPS
-        half = width // 2
-        for index, (before, after, stride, groups) in enumerate(
-            [(spec.input_channels, half, 2, first), (half, half, 1, second), (half, width, 1, third)], start=1
-        ):
-            layers[f"conv{index}"] = float_conv(before, after, 3, stride, groups)
-            layers[f"bn{index}"], layers[f"relu{index}"] = nn.BatchNorm2d(after), nn.ReLU()
-    layers["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(layers)
 
 
 def _transition(channels: int, target: int, groups: int, pool: bool) -> nn.Sequential:
@@ -91,15 +73,4 @@ def _transition(channels: int, target: int, groups: int, pool: bool) -> nn.Seque
     if groups > 1:
         layers["shuffle"] = ChannelShuffle(SHUFFLE_GROUPS, channels)
     layers["conv"] = float_conv(channels, target, 1, groups=groups)
-    return nn.Sequential(layers)
-
-
-def _head(channels: int, num_classes: int) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        bn=nn.BatchNorm2d(channels),
-        relu=nn.ReLU(),
-        pool=nn.AdaptiveAvgPool2d(1),
-        flatten=nn.Flatten(),
-        fc=linear(channels, num_classes),
-    )
     return nn.Sequential(layers)

@@ -1,0 +1,64 @@
+"""What several families share: stems and the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from meliuscli.arch.plan import Layer, batch_norm, conv_size, elementwise, prelu, require_divides
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import SpecError
+
+Stem = Literal["grouped", "imagenet", "thumbnail"]
+GROUPED_STEM_GROUPS = (1, 4, 8)
+"""Groups of the three 3x3 convolutions of the grouped stem (MeliusNet, section 4)."""
+Activation = Literal["relu", "prelu", "none"]
+
+
+def stem_layers(spec: ArchSpec, stem: Stem, width: int, activation: Activation = "relu") -> Iterator[Layer]:
+    """``imagenet``: 7x7 stride 2, BN, activation, 3x3 max pooling stride 2. ``grouped``: three 3x3 in its place.
+    ``thumbnail``: one 3x3 for small images. ``activation`` is that behind the 7x7 convolution."""
+    size = spec.input_size
+    if stem == "thumbnail":
+        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=3)
+        return
+    if stem == "imagenet":
+        size = conv_size(size, 7, 2, 3)
+        yield Layer("stem.conv", "conv", spec.input_channels, width, size, kernel=7, stride=2)
+        yield batch_norm("stem.bn", width, size)
+        if activation == "relu":
+            yield elementwise("stem.relu", "relu", width, size)
+        elif activation == "prelu":
+            yield prelu("stem.prelu", width, size)
+    else:
+        if width % 2:
+            raise SpecError("stem_channels", f"the grouped stem needs an even width, not {width}")
+        half = width // 2
+        sizes = (spec.input_channels, half, half, width)
+        size = conv_size(size, 3, 2, 1)
+        for index, groups in enumerate(GROUPED_STEM_GROUPS, start=1):
+            before, after = sizes[index - 1], sizes[index]
+            require_divides("stem_channels", groups, stem_input_channels=before, stem_output_channels=after)
+            stride = 2 if index == 1 else 1
+            yield Layer(f"stem.conv{index}", "conv", before, after, size, kernel=3, stride=stride, groups=groups)
+            yield batch_norm(f"stem.bn{index}", after, size)
+            yield elementwise(f"stem.relu{index}", "relu", after, size)
+    yield Layer("stem.pool", "max_pool", width, width, conv_size(size, 3, 2, 1), kernel=3, stride=2)
+
+
+def classifier_head(
+    channels: int, size: int, num_classes: int, *, norm: bool = False, relu: bool = False, bits: int = 32
+) -> Iterator[Layer]:
+    """[BN,] [ReLU,] global average pooling, linear with bias. ``bits`` are those of the linear layer."""
+    if norm:
+        yield batch_norm("head.bn", channels, size)
+    if relu:
+        yield elementwise("head.relu", "relu", channels, size)
+    yield Layer("head.pool", "avg_pool", channels, channels, 1, kernel=size)
+    yield Layer("head.fc", "linear", channels, num_classes, 1, bias=True, weight_bits=bits, activation_bits=bits)
+
+
+def check_length(key: str, values: tuple[object, ...], wanted: int, what: str) -> None:
+    """Refuse a list with another number of entries than there are stages (or whatever ``what`` says)."""
+    if len(values) != wanted:
+        raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(values)}")

@@ -1,0 +1,68 @@
+"""QuickNet (larq-zoo v1, arXiv 2011.09398, section 4): residual binary 3x3 convolutions, blurred float transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.plan import (
+    Layer,
+    batch_norm,
+    binary_conv,
+    conv_size,
+    elementwise,
+    require_divides,
+    require_size,
+)
+from meliuscli.arch.spec import ArchSpec, Count, Width
+
+
+class QuickNetSpec(ArchSpec):
+    """``num_blocks`` and ``channels`` are those of the sections. The blur's fixed kernels count as float weights."""
+
+    family: Literal["quicknet"] = "quicknet"
+    num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (4, 4, 4, 4)
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+
+    def layers(self) -> tuple[Layer, ...]:
+        check_length("channels", self.channels, len(self.num_blocks), "section")
+        require_divides("channels", 4, channels_of_the_first_section=self.channels[0])
+        return tuple(self._unroll())
+
+    def _unroll(self) -> Iterator[Layer]:
+        width = self.channels[0]
+        narrow, size = width // 4, conv_size(self.input_size, 3, 2, 1)
+        yield Layer("stem.conv1", "conv", self.input_channels, narrow, size, kernel=3, stride=2)
+        yield batch_norm("stem.bn1", narrow, size)
+        yield elementwise("stem.relu", "relu", narrow, size)
+        size = conv_size(size, 3, 2, 1)
+        yield Layer("stem.depthwise", "conv", narrow, narrow, size, kernel=3, stride=2, groups=narrow)
+        yield batch_norm("stem.bn2", narrow, size, stored=2)
+        yield Layer("stem.conv2", "conv", narrow, width, size)
+        yield batch_norm("stem.bn3", width, size)
+        for stage, (num, channels) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
+            if channels != width:
+                for layer in self._transition(f"transition{stage - 1}", width, channels, size):
+                    yield layer
+                    size = layer.out_size
+                width = channels
+            for block in range(1, num + 1):
+                name = f"stage{stage}.block{block}"
+                yield binary_conv(f"{name}.conv", width, width, size)
+                yield elementwise(f"{name}.relu", "relu", width, size)
+                yield batch_norm(f"{name}.bn", width, size)
+                yield elementwise(f"{name}.add", "add", width, size)
+        yield from classifier_head(width, size, self.num_classes, relu=True)
+
+    @staticmethod
+    def _transition(name: str, channels: int, width: int, size: int) -> Iterator[Layer]:
+        require_size(size, 2, f"the pooling of {name}")
+        yield elementwise(f"{name}.relu", "relu", channels, size)
+        yield Layer(f"{name}.pool", "max_pool", channels, channels, size - 1, kernel=2)
+        size = conv_size(size - 1, 3, 2, 1)
+        yield Layer(f"{name}.blur", "conv", channels, channels, size, kernel=3, stride=2, groups=channels)
+        yield Layer(f"{name}.conv", "conv", channels, width, size)
+        yield batch_norm(f"{name}.bn", width, size)

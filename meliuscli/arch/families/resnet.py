@@ -1,0 +1,236 @@
+"""Residual networks: float ResNet (arXiv 1512.03385) and its binary kin: BNN and XNOR-Net (1602.02830, 1603.05279),
+Bi-Real Net (1808.00278), ResNetE (1906.08637), Real-to-Binary (2003.11535), ReActNet on Bi-Real-18 (2003.03488)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from meliuscli.arch.families.parts import Activation, Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.plan import (
+    Layer,
+    batch_norm,
+    binary_conv,
+    conv_size,
+    elementwise,
+    parameters,
+    prelu,
+    require_divides,
+)
+from meliuscli.arch.spec import ArchSpec, Count, Width
+
+EXPANSION = 4
+"""Output channels of a bottleneck for each inner one."""
+SCALING_REDUCTION = 8
+"""Real-to-Binary's gating function narrows the channels by this (section 4.3)."""
+
+
+class ResidualSpec(ArchSpec):
+    """Stem, stages of blocks, classifier. Every stage but the first halves the map in its first block; the pooling of a
+    shortcut rounds odd maps up, as the strided convolution does. ``channels`` are the widths that leave the stages."""
+
+    stem_activation: ClassVar[Activation] = "relu"
+
+    num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+    stem: Stem = "imagenet"
+    stem_channels: Width = 64
+
+    def layers(self) -> tuple[Layer, ...]:
+        check_length("channels", self.channels, len(self.num_blocks), "stage")
+        return tuple(self._unroll())
+
+    def _unroll(self) -> Iterator[Layer]:
+        size, channels = self.input_size, self.stem_channels
+        for layer in self._stem():
+            yield layer
+            size = layer.out_size
+        for stage, (num, width) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
+            for block in range(1, num + 1):
+                stride = 2 if stage > 1 and block == 1 else 1
+                yield from self._block(f"stage{stage}.block{block}", channels, width, stride, size)
+                size, channels = conv_size(size, 3, stride, 1), width
+        yield from self._head(channels, size)
+
+    def _stem(self) -> Iterator[Layer]:
+        return stem_layers(self, self.stem, self.stem_channels, self.stem_activation)
+
+    def _head(self, channels: int, size: int) -> Iterator[Layer]:
+        return classifier_head(channels, size, self.num_classes)
+
+    @abstractmethod
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        """One block on a map of ``size``."""
+
+
+class ResNetSpec(ResidualSpec):
+    """Float ResNet; bottlenecks have their stride in the 3x3 convolution (torchvision's)."""
+
+    family: Literal["resnet"] = "resnet"
+    block: Literal["basic", "bottleneck"] = "basic"
+
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        after = conv_size(size, 3, stride, 1)
+        if self.block == "basic":
+            convs = [(channels, width, 3, stride, after), (width, width, 3, 1, after)]
+        else:
+            require_divides("channels", EXPANSION, output_channels_of_a_bottleneck=width)
+            inner = width // EXPANSION
+            convs = [(channels, inner, 1, 1, size), (inner, inner, 3, stride, after), (inner, width, 1, 1, after)]
+        for index, (before, behind, kernel, step, out) in enumerate(convs, start=1):
+            yield Layer(f"{name}.conv{index}", "conv", before, behind, out, kernel=kernel, stride=step)
+            yield batch_norm(f"{name}.bn{index}", behind, out)
+            if index < len(convs):
+                yield elementwise(f"{name}.relu{index}", "relu", behind, out)
+        if stride > 1 or channels != width:
+            yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after, stride=stride)
+            yield batch_norm(f"{name}.shortcut.bn", width, after)
+        yield elementwise(f"{name}.add", "add", width, after)
+        yield elementwise(f"{name}.relu{len(convs)}", "relu", width, after)
+
+
+class XnorResNetSpec(ResidualSpec):
+    """ResNet's basic blocks with BN, sign, binary convolution in this order. ``scaling`` multiplies by the mean |weight|
+    of a filter and the mean |input| around a position (XNOR-Net, equation 11); without it the network is a BNN."""
+
+    family: Literal["xnor-resnet"] = "xnor-resnet"
+    scaling: bool = True
+    shortcut: Literal["float", "binary"] = "float"
+
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        after = conv_size(size, 3, stride, 1)
+        yield from self._conv(f"{name}.unit1", channels, width, 3, stride, size, after)
+        yield from self._conv(f"{name}.unit2", width, width, 3, 1, after, after)
+        if stride > 1 or channels != width:
+            if self.shortcut == "binary":
+                yield from self._conv(f"{name}.shortcut", channels, width, 1, stride, size, after)
+            else:
+                yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after, stride=stride)
+                yield batch_norm(f"{name}.shortcut.bn", width, after)
+        yield elementwise(f"{name}.add", "add", width, after)
+
+    def _conv(
+        self, name: str, channels: int, width: int, kernel: int, stride: int, size: int, after: int
+    ) -> Iterator[Layer]:
+        yield batch_norm(f"{name}.bn", channels, size)
+        yield binary_conv(f"{name}.conv", channels, width, after, kernel=kernel, stride=stride)
+        if self.scaling:
+            yield elementwise(f"{name}.scale_weight", "multiply", width, after)
+            yield elementwise(f"{name}.scale_input", "multiply", width, after)
+
+    def _head(self, channels: int, size: int) -> Iterator[Layer]:
+        return classifier_head(channels, size, self.num_classes, norm=True, relu=True)
+
+
+class ResNetESpec(ResidualSpec):
+    """ResNetE: a shortcut around every binary convolution, pooled and float where it changes the width (figure 4)."""
+
+    family: Literal["resnete"] = "resnete"
+    input_norm: bool = True
+
+    def _stem(self) -> Iterator[Layer]:
+        if self.input_norm:
+            yield batch_norm("input_norm", self.input_channels, self.input_size, stored=3)
+        size = self.input_size
+        for layer in super()._stem():
+            yield layer
+            size = layer.out_size
+        yield batch_norm("stem.norm", self.stem_channels, size)
+
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        after = conv_size(size, 3, stride, 1)
+        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
+        yield batch_norm(f"{name}.bn", width, after)
+        yield from pooled_shortcut(name, channels, width, stride, after)
+        yield elementwise(f"{name}.add", "add", width, after)
+
+    def _head(self, channels: int, size: int) -> Iterator[Layer]:
+        return classifier_head(channels, size, self.num_classes, relu=True)
+
+
+class BiRealNetSpec(ResidualSpec):
+    """Bi-Real Net: a shortcut around every binary convolution. ``reactivation`` adds ReActNet's learnable shifts in
+    front of the signs and RPReLU behind the additions. Bottlenecks have two streams (Bi-Real Net, section 3.4 of the
+    journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one."""
+
+    stem_activation: ClassVar[Activation] = "none"
+
+    family: Literal["birealnet"] = "birealnet"
+    block: Literal["basic", "bottleneck"] = "basic"
+    reactivation: bool = False
+
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        if self.block == "basic":
+            return self._basic(name, channels, width, stride, size)
+        return self._bottleneck(name, channels, width, stride, size)
+
+    def _basic(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        after = conv_size(size, 3, stride, 1)
+        if self.reactivation:
+            yield parameters(f"{name}.sign", channels, size)
+        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
+        yield elementwise(f"{name}.scale", "multiply", width, after)
+        yield batch_norm(f"{name}.bn", width, after)
+        yield from pooled_shortcut(name, channels, width, stride, after)
+        yield elementwise(f"{name}.add", "add", width, after)
+        if self.reactivation:
+            yield prelu(f"{name}.act", width, after, a_channel=3)
+
+    def _bottleneck(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        require_divides("channels", EXPANSION, output_channels_of_a_bottleneck=width)
+        inner, after = width // EXPANSION, conv_size(size, 3, stride, 1)
+        first = name == "stage1.block1"
+        if first:
+            yield Layer(f"{name}.conv1", "conv", channels, inner, size)
+        else:
+            yield binary_conv(f"{name}.conv1", channels, inner, size, kernel=1)
+        yield batch_norm(f"{name}.bn1", inner, size)
+        if not first:
+            if channels != width:
+                yield Layer(f"{name}.narrow", "conv", channels // EXPANSION, inner, size)
+            yield elementwise(f"{name}.add1", "add", inner, size)
+        yield binary_conv(f"{name}.conv2", inner, inner, after, stride=stride)
+        yield batch_norm(f"{name}.bn2", inner, after)
+        if stride > 1:
+            yield Layer(f"{name}.pool", "avg_pool", inner, inner, after, kernel=2, stride=2)
+        yield elementwise(f"{name}.add2", "add", inner, after)
+        yield binary_conv(f"{name}.conv3", inner, width, after, kernel=1)
+        yield batch_norm(f"{name}.bn3", width, after)
+        yield from pooled_shortcut(name, channels, width, stride, after)
+        yield elementwise(f"{name}.add3", "add", width, after)
+
+
+class RealToBinarySpec(ResidualSpec):
+    """Real-to-Binary Net: BN, sign, binary convolution, a scale a channel that is computed from the convolution's
+    input, PReLU, shortcut (sections 4.1 and 4.3)."""
+
+    stem_activation: ClassVar[Activation] = "prelu"
+
+    family: Literal["real2binary"] = "real2binary"
+
+    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        require_divides("channels", SCALING_REDUCTION, input_channels_of_a_block=channels)
+        after, narrow = conv_size(size, 3, stride, 1), channels // SCALING_REDUCTION
+        yield batch_norm(f"{name}.bn", channels, size)
+        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
+        yield Layer(f"{name}.scaling.pool", "avg_pool", channels, channels, 1, kernel=size)
+        yield Layer(f"{name}.scaling.reduce", "linear", channels, narrow, 1)
+        yield elementwise(f"{name}.scaling.relu", "relu", narrow, 1)
+        yield Layer(f"{name}.scaling.expand", "linear", narrow, width, 1)
+        yield elementwise(f"{name}.scaling.multiply", "multiply", width, after)
+        yield prelu(f"{name}.prelu", width, after)
+        yield from pooled_shortcut(name, channels, width, stride, after)
+        yield elementwise(f"{name}.add", "add", width, after)
+
+
+def pooled_shortcut(name: str, channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
+    """Average pooling 2x2, float 1x1 convolution, BN where the shape changes; nothing where it does not."""
+    if stride == 1 and channels == width:
+        return
+    if stride > 1:
+        yield Layer(f"{name}.shortcut.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
+    yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after)
+    yield batch_norm(f"{name}.shortcut.bn", width, after)

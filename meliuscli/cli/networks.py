@@ -1,0 +1,74 @@
+"""What a user names as a network, counted: names, TOML files, and modules of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from meliuscli.arch.zoo import load_arch
+from meliuscli.cli.console import status
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import find_convention
+from meliuscli.counting.counts import FLOAT_BITS, Storage
+from meliuscli.errors import BadInputError
+from meliuscli.report.count import Counted, View
+
+if TYPE_CHECKING:
+    from meliuscli.counting.own import OwnCount
+
+DEFAULT_INPUT = (3, 224, 224)
+
+
+def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
+    """The options that say how to count. Raises ``BadInputError`` for an unknown convention."""
+    rule = find_convention(convention)
+    values = rule.bn_params if bn_params is None else bn_params
+    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
+
+
+def is_own(arch: str) -> bool:
+    """Does ``arch`` name a Python file (with a factory behind a colon)?"""
+    return arch.rpartition(":")[0].lower().endswith(".py") or arch.lower().endswith(".py")
+
+
+def count_named(arch: str, set_: Sequence[str], input_: str | None, storage: Storage) -> Counted:
+    """A network of a spec, counted by arithmetic."""
+    named = load_arch(arch, set_)
+    spec, name = named.spec, named.name
+    if input_ is not None:
+        channels, height, width = parse_input(input_)
+        if height != width:
+            raise BadInputError(f"--input {input_}: {arch} takes square images only")
+        spec = spec.replace(input_channels=channels, input_size=height)
+    return Counted(name, spec, spec.input_shape, count_spec(spec, storage))
+
+
+def count_own_module(
+    arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage
+) -> tuple[Counted, OwnCount]:
+    """A module of the user's own, counted by fvcore."""
+    from meliuscli.counting.own import count_own, load_module
+
+    if set_:
+        raise BadInputError("--set changes the field of a spec; a module of your own has none")
+    shape = DEFAULT_INPUT if input_ is None else parse_input(input_)
+    with status(f"tracing {arch}"):
+        own = count_own(load_module(arch), shape, tuple(binary), storage)
+    return Counted(arch, None, shape, own.count), own
+
+
+def count_any(arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage) -> Counted:
+    """Whatever ``arch`` names."""
+    if is_own(arch):
+        return count_own_module(arch, set_, binary, input_, storage)[0]
+    return count_named(arch, set_, input_, storage)
+
+
+def parse_input(text: str) -> tuple[int, int, int]:
+    """``3x224x224`` or ``224`` (three channels) to (channels, height, width)."""
+    match = re.fullmatch(r"(?:(\d{1,6})x(\d{1,6})x)?(\d{1,6})", text.strip())
+    if match is None or any(part is not None and int(part) == 0 for part in match.groups()):
+        raise BadInputError(f"--input {text!r}: not an input shape", "write it as 3x224x224, or 224 for three channels")
+    channels, height, width = match.groups()
+    return (3, int(width), int(width)) if channels is None else (int(channels), int(height), int(width))

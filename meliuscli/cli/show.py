@@ -1,0 +1,43 @@
+"""``meliuscli show``: one network, drawn, with what is published of it and its TOML."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meliuscli.cli import options
+from meliuscli.cli.console import answer, answer_tables
+from meliuscli.cli.networks import count_named, make_view
+from meliuscli.errors import BadInputError
+from meliuscli.report.count import count_object, published_object, published_table
+from meliuscli.report.drawing import drawing_table
+from meliuscli.report.tables import to_json
+
+
+def show(
+    arch: Annotated[str, typer.Argument(help="A name (meliuscli list) or a TOML file.", show_default=False)],
+    set_: options.Set = None,
+    input_: options.Input = None,
+    toml: Annotated[bool, typer.Option("--toml", help="Only the TOML, for a file of your own.")] = False,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Show a network: its stages drawn, published figures held against our count, and its TOML."""
+    view = make_view("melius", None, None)
+    network = count_named(arch, set_ or [], input_, view.storage)
+    assert network.spec is not None
+    text = network.spec.to_toml()
+    if toml:
+        if fmt != "table":
+            raise BadInputError("--toml has a format of its own: leave --format out")
+        answer(text, output)
+    elif fmt == "json":
+        published = list(map(published_object, network.published))
+        value = {**count_object(network, "stage", view, None), "published": published}
+        answer(to_json({**value, "spec": network.spec.model_dump(mode="json")}), output)
+    else:
+        tables = [drawing_table(network)]
+        if network.published:
+            tables.append(published_table(network))
+        answer_tables(tables, fmt, output, after=f"\n{text}" if fmt == "table" else "")

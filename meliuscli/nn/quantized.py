@@ -1,0 +1,131 @@
+"""Convolution and linear layer of any bits: weights through a quantizer, activations through one or as they come."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from meliuscli.nn.quantizers import MagnitudeScaling, SteSign, SymmetricQuantizer
+
+
+class QuantConv2d(nn.Module):
+    """(N, in_channels, H, W) -> (N, out_channels, H', W'), "same" padding unless ``padding`` says otherwise.
+
+    ``weight`` holds the latent float weights. ``weight_bits`` and ``activation_bits`` are what counting reads; the
+    quantizers must do as they say. Activations arrive quantized, or go through ``activation``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        quantizer: nn.Module | None = None,
+        activation: nn.Module | None = None,
+        weight_bits: int = 1,
+        activation_bits: int = 1,
+        padding: int | None = None,
+        pad_value: float = 0.0,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.groups, self.pad_value = stride, groups, pad_value
+        self.padding = kernel // 2 if padding is None else padding
+        self.weight_bits, self.activation_bits = weight_bits, activation_bits
+        self.quantizer = MagnitudeScaling() if quantizer is None else quantizer
+        self.activation = nn.Identity() if activation is None else activation
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel, kernel))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, padding = self.activation(x), self.padding
+        if padding and self.pad_value:
+            x, padding = F.pad(x, (padding,) * 4, value=self.pad_value), 0
+        return F.conv2d(x, self.quantizer(self.weight), self.bias, self.stride, padding, groups=self.groups)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, kernel, _ = self.weight.shape
+        return (
+            f"{in_channels * self.groups}, {out_channels}, kernel_size={kernel}, stride={self.stride}, "
+            f"bits={self.weight_bits}x{self.activation_bits}"
+        )
+
+
+class QuantLinear(nn.Module):
+    """(N, in_features) -> (N, out_features), without bias unless asked for."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        quantizer: nn.Module,
+        activation: nn.Module,
+        weight_bits: int,
+        activation_bits: int,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight_bits, self.activation_bits = weight_bits, activation_bits
+        self.quantizer, self.activation = quantizer, activation
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.activation(x), self.quantizer(self.weight), self.bias)
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.weight.shape
+        return f"{in_features}, {out_features}, bits={self.weight_bits}x{self.activation_bits}"
+
+
+def integer_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    num_bits: int,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: bool = False,
+) -> QuantConv2d:
+    """A convolution of signed integers of ``num_bits``, weights and activations."""
+    return QuantConv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        quantizer=SymmetricQuantizer(num_bits),
+        activation=SymmetricQuantizer(num_bits),
+        weight_bits=num_bits,
+        activation_bits=num_bits,
+        padding=padding,
+        groups=groups,
+        bias=bias,
+    )
+
+
+def sign_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    clip: float = 1.0,
+    pad_value: float = 0.0,
+    activation: nn.Module | None = None,
+) -> QuantConv2d:
+    """A binary convolution without scales: signs of weights, gradient where |weight| <= ``clip``."""
+    return QuantConv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        quantizer=SteSign(clip),
+        pad_value=pad_value,
+        activation=activation,
+    )
