@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Tests run two at a time on two cores: torch's own threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +16,16 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from meliuscli.arch.families.alexnet import BinaryAlexNetSpec, DoReFaAlexNetSpec, XnorAlexNetSpec
+from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
-from meliuscli.arch.families.mobilenet import MobileNetV1Spec
+from meliuscli.arch.families.mobilenet import MobileNetV1Spec, MobileNetV2Spec
+from meliuscli.arch.families.pokebnn import PokeBNNSpec
+from meliuscli.arch.families.quicknet import QuickNetSpec
+from meliuscli.arch.families.reactnet import ReActNetSpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, RealToBinarySpec, ResNetESpec, ResNetSpec, XnorResNetSpec
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import load_arch
 from meliuscli.errors import SpecError
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
@@ -79,6 +90,74 @@ def mobilenet_specs(draw: st.DrawFn) -> ArchSpec:
         input_size=draw(st.integers(1, 40)),
         input_channels=draw(st.sampled_from([1, 3])),
     )
+
+
+@st.composite
+def residual_specs(draw: st.DrawFn) -> ArchSpec:
+    """Small ResNets, float and binary, of one to three stages."""
+    family = draw(st.sampled_from([ResNetSpec, XnorResNetSpec, ResNetESpec, BiRealNetSpec, RealToBinarySpec]))
+    stages = draw(st.integers(1, 3))
+    options = {
+        ResNetSpec: {"block": ["basic", "bottleneck"]},
+        BiRealNetSpec: {"block": ["basic", "bottleneck"], "reactivation": [False, True]},
+        XnorResNetSpec: {"scaling": [False, True], "shortcut": ["float", "binary"]},
+        ResNetESpec: {"input_norm": [False, True]},
+    }.get(family, {})
+    return family(
+        num_blocks=draw(st.lists(st.integers(1, 3), min_size=stages, max_size=stages)),
+        channels=draw(st.lists(st.sampled_from([8, 16, 24]), min_size=stages, max_size=stages)),
+        stem=draw(st.sampled_from(["grouped", "imagenet", "thumbnail"])),
+        stem_channels=16,
+        num_classes=draw(st.integers(1, 12)),
+        input_size=draw(st.integers(8, 48)),
+        input_channels=draw(st.sampled_from([1, 3])),
+        **{key: draw(st.sampled_from(values)) for key, values in options.items()},
+    )
+
+
+@st.composite
+def other_specs(draw: st.DrawFn) -> ArchSpec:
+    """Small ReActNets, QuickNets, BNexts, PokeBNNs, MobileNets of the second version and AlexNets."""
+    common = {"num_classes": draw(st.integers(1, 12)), "input_channels": draw(st.sampled_from([1, 3]))}
+    size = draw(st.integers(33, 60))
+    kind = draw(st.sampled_from(["reactnet", "quicknet", "bnext", "pokebnn", "mobilenet", "alexnet"]))
+    widths = [8]
+    for _ in range(draw(st.integers(0, 3))):
+        widths.append(widths[-1] * draw(st.sampled_from([1, 2])))
+    blocks = draw(st.lists(st.integers(1, 2), min_size=len(widths), max_size=len(widths)))
+    if kind == "reactnet":
+        widening = draw(st.sampled_from([("binary", 1), ("float", 1), ("float", 4)]))
+        strides = draw(st.lists(st.integers(1, 2), min_size=len(widths), max_size=len(widths)))
+        more = {"widening": widening[0], "widening_groups": widening[1], "strides": strides}
+        return ReActNetSpec(stem_channels=8, channels=widths, input_size=size, **more, **common)
+    if kind == "quicknet":
+        return QuickNetSpec(num_blocks=blocks[:3], channels=widths[:3], input_size=size + 20, **common)
+    if kind == "bnext":
+        return BNextSpec(stem_channels=8, channels=widths, input_size=size, **common)
+    if kind == "pokebnn":
+        return PokeBNNSpec(
+            num_blocks=blocks, channels=widths, stem_groups=4, stem_channels=8, input_size=size, **common
+        )
+    if kind == "mobilenet":
+        strides = draw(st.lists(st.integers(1, 2), min_size=len(widths), max_size=len(widths)))
+        inner = {"expansion": draw(st.sampled_from([[1] * len(widths), [6] * len(widths)])), "strides": strides}
+        more = {"num_blocks": blocks, "channels": widths, "stem_channels": 8, "head_channels": 16}
+        return MobileNetV2Spec(input_size=size, **inner, **more, **common)
+    family = draw(st.sampled_from([BinaryAlexNetSpec, XnorAlexNetSpec, DoReFaAlexNetSpec]))
+    bits = {"activation_bits": draw(st.integers(1, 4))} if family is DoReFaAlexNetSpec else {}
+    size, stem = (size, "thumbnail") if draw(st.booleans()) else (size + 60, "alexnet")
+    return family(channels=[4, 6, 8, 8, 6], hidden=12, stem=stem, input_size=size, **bits, **common)
+
+
+def specs() -> st.SearchStrategy[ArchSpec]:
+    """Small networks of every family."""
+    return st.one_of(dense_specs(), mobilenet_specs(), residual_specs(), other_specs())
+
+
+def at_size(name: str, size: int, *overrides: str) -> ArchSpec:
+    """A named network for images of this size; AlexNets take the thumbnail stem where they need it."""
+    small = ["stem=thumbnail"] if size < 50 and "alexnet" in name else []
+    return load_arch(name, [f"input_size={size}", *small, *overrides]).spec
 
 
 TINY_SPACE = """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import dense_specs, mobilenet_specs
+from conftest import specs
 from hypothesis import given
-from hypothesis import strategies as st
 
 from meliuscli.arch.adapt import at_input
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
@@ -22,7 +21,15 @@ def test_the_canonical_names_are_all_there() -> None:
         *(f"meliusnet-{letter}" for letter in "abc"),
         *(f"binarydensenet{n}" for n in ("28", "37", "45", "37-dilated")),
         *("mobilenet-v1", "mobilenet-v1-0.75", "mobilenet-v1-0.5", "mobilenet-v1-0.25"),
+        *("mobilenet-v2", *(f"mobilenet-v2-{width}" for width in ("1.4", "1.3", "0.75", "0.5", "0.35"))),
+        *("resnet18", "resnet34", "resnet50", "resnete18", "resnete34"),
+        *("birealnet18", "birealnet34", "birealnet50", "bnn-resnet18", "xnornet-resnet18"),
+        *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "real2binary"),
+        *("reactnet-a", "reactnet-b", "reactnet-c", "reactnet18"),
+        *("quicknet-small", "quicknet", "quicknet-large", "bnext-t", "bnext-s", "bnext-m", "bnext-l"),
+        *(f"pokebnn-{width}" for width in ("0.5", "0.75", "1.0", "1.25", "1.4", "1.5", "1.75", "2.0")),
     }
+    assert len(arch_names()) == 55
 
 
 @pytest.mark.parametrize(
@@ -33,6 +40,9 @@ def test_the_canonical_names_are_all_there() -> None:
         ("mobilenetv1-0.5", "mobilenet-v1-0.5"),
         ("MobileNet-V1", "mobilenet-v1"),
         ("BinaryDenseNet37Dilated", "binarydensenet37-dilated"),
+        ("ReActNetA", "reactnet-a"),
+        ("PokeBNN_1.0", "pokebnn-1.0"),
+        ("XNORNet-AlexNet", "xnornet-alexnet"),
     ],
 )
 def test_names_match_without_case_and_hyphens(typed: str, meant: str) -> None:
@@ -54,7 +64,7 @@ def test_the_number_in_a_meliusnets_name_is_its_blocks_plus_five(name: str) -> N
         assert sum(spec.num_blocks) + 5 == int(suffix)
 
 
-@given(st.one_of(dense_specs(), mobilenet_specs()))
+@given(specs())
 def test_toml_round_trips(tmp_path_factory: pytest.TempPathFactory, spec: ArchSpec) -> None:
     path = tmp_path_factory.mktemp("toml") / "net.toml"
     path.write_text(spec.to_toml())
@@ -145,7 +155,7 @@ def test_overrides_are_toml_values_or_words() -> None:
         ("num_blocks = [1", "not valid TOML"),
         ('family = "meliusnet"\nnum_blocks = [1, 1]\n', "transition_channels"),
         ("num_blocks = [1]\n", "family: missing"),
-        ('family = "resnet"\n', "unknown family"),
+        ('family = "resnext"\n', "unknown family"),
         ('family = "meliusnet"\nnum_blocks = [1]\nblocks = 3\n', "blocks: unknown key"),
         ('family = "meliusnet"\n', "num_blocks"),
         ("\x00\xff", "not valid TOML"),

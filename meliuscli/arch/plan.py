@@ -8,7 +8,7 @@ from typing import Literal
 from meliuscli.errors import SpecError
 
 LayerKind = Literal[
-    "conv", "linear", "batch_norm", "max_pool", "avg_pool", "parameters", "prelu", "relu", "add", "multiply"
+    "conv", "linear", "batch_norm", "max_pool", "avg_pool", "parameters", "prelu", "relu", "add", "multiply", "concat"
 ]
 FLOAT_BITS = 32
 
@@ -71,6 +71,11 @@ def batch_norm(name: str, channels: int, size: int, *, stored: int = 4) -> Layer
 def elementwise(name: str, kind: LayerKind, channels: int, size: int) -> Layer:
     """ReLU, an addition or a multiplication of whole maps: nothing but elementwise work."""
     return Layer(name, kind, channels, channels, size)
+
+
+def concat(name: str, channels: int, size: int) -> Layer:
+    """Maps side by side, ``channels`` in all: no work, but what comes out."""
+    return Layer(name, "concat", channels, channels, size)
 
 
 def parameters(name: str, channels: int, size: int, a_channel: int = 1) -> Layer:

@@ -38,7 +38,12 @@ class ArchSpec(BaseModel):
 
     @model_validator(mode="after")
     def _must_unroll(self) -> Self:
-        self.layers()
+        try:
+            self.layers()
+        except SpecError as error:
+            if error.key == "input_size" and getattr(self, "stem", "thumbnail") != "thumbnail":
+                raise SpecError(error.key, error.problem, "small images take another stem: stem=thumbnail") from None
+            raise
         return self
 
     @property

@@ -20,7 +20,7 @@ from meliuscli import __version__
 from meliuscli.cli.console import talk
 from meliuscli.errors import InterruptedByUser, MeliusError
 
-COMMANDS = ("count", "compare", "list", "show", "explain", "cite", "search", "train")
+COMMANDS = ("count", "compare", "list", "show", "explain", "cite", "paper-tables", "search", "train")
 
 
 def make_app(words: Sequence[str]) -> typer.Typer:
@@ -38,8 +38,9 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     app.callback()(_options)
     named = next((word for word in words if not word.startswith("-")), None)
     for name in (named,) if named in COMMANDS else COMMANDS:
-        module = importlib.import_module(f"meliuscli.cli.{name}")
-        app.command(name)(_guarded(getattr(module, "list_" if name == "list" else name)))
+        attribute = name.replace("-", "_")
+        module = importlib.import_module(f"meliuscli.cli.{attribute}")
+        app.command(name)(_guarded(getattr(module, "list_" if name == "list" else attribute)))
     return app
 
 

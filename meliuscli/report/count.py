@@ -60,7 +60,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
         "archid": None if network.spec is None else network.spec.archid,
         "input": list(network.input_shape),
         "convention": view.convention.name,
-        "rows": [_row_object(row) for row in network.count.rows(by)],
+        "rows": [_row_object(row) for row in _shown(network.count, by)],
         "total": _row_object(network.count.total),
         "derived": {
             "bops": derived.bops,

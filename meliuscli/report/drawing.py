@@ -12,31 +12,25 @@ from meliuscli.report.count import Counted, shape_text
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
 
-BAR = 20
+BAR = 12
 """Characters of a bar of all MACs."""
 
 
 def drawing_table(network: Counted) -> Table:
-    """One row a stage: the map that leaves it, its blocks and convolutions, its MACs and their share of all."""
+    """One row a stage: the map that leaves it, its blocks and convolutions, its MACs, and a bar of
+    their share of all."""
     assert network.spec is not None
     rows = network.count.rows("stage")
     everything = sum(_macs(row) for row in rows)
     stages = {name: list(layers) for name, layers in groupby(network.spec.layers(), _stage)}
-    cells: list[tuple[Cell, ...]] = [("input", shape_text(network.input_shape), "", "", "", "", "")]
+    total = network.count.total
+    n_bit = total.quantized_macs > 0
+    cells: list[tuple[Cell, ...]] = [("input", shape_text(network.input_shape), *[""] * (5 if n_bit else 4))]
     for row in rows:
         share = _macs(row) / everything if everything else 0.0
-        cells.append(
-            (
-                row.name,
-                shape_text(row.output),
-                contents(stages[row.name]),
-                _short(row.binary_macs),
-                _short(row.quantized_macs),
-                _short(row.float_macs),
-                "#" * round(share * BAR),
-            )
-        )
-    total = network.count.total
+        macs = (row.binary_macs, *([row.quantized_macs] if n_bit else []), row.float_macs)
+        bar = "#" * round(share * BAR)
+        cells.append((row.name, shape_text(row.output), contents(stages[row.name]), *map(_short, macs), bar))
     ops = MELIUS.derive(total).ops
     assert ops is not None
     return Table(
@@ -46,9 +40,9 @@ def drawing_table(network: Counted) -> Table:
             Column("output", numeric=False),
             Column("layers", numeric=False),
             Column("binary"),
-            Column("n-bit", optional=not total.quantized_macs),
+            *([Column("n-bit")] if n_bit else []),
             Column("float"),
-            Column("share of MACs", numeric=False),
+            Column("share", numeric=False),
         ),
         tuple(cells),
         lines=(
@@ -61,18 +55,20 @@ def drawing_table(network: Counted) -> Table:
 def contents(layers: Iterable[Layer]) -> str:
     """``4 blocks: 8 binary 3x3`` for a stage's convolutions and linear layers, in the order of their first."""
     layers = list(layers)
+    stem = layers[0].name.startswith("stem")
     blocks = len({layer.name.split(".")[1] for layer in layers if ".block" in layer.name})
     kinds: dict[str, int] = {}
     for layer in layers:
         if layer.kind in ("conv", "linear"):
-            kinds[_describe(layer)] = kinds.get(_describe(layer), 0) + 1
+            what = _describe(layer, with_stride=stem)
+            kinds[what] = kinds.get(what, 0) + 1
     listed = ", ".join(f"{n} {what}" if n > 1 else what for what, n in kinds.items())
     return f"{blocks} block{'s' * (blocks > 1)}: {listed}" if blocks else listed
 
 
-def _describe(layer: Layer) -> str:
+def _describe(layer: Layer, with_stride: bool) -> str:
     shape = "linear" if layer.kind == "linear" else f"{layer.kernel}x{layer.kernel}"
-    stride = f"/{layer.stride}" if layer.stride > 1 else ""
+    stride = f"/{layer.stride}" if layer.stride > 1 and with_stride else ""
     if layer.groups > 1:
         shape = f"depthwise {shape}" if layer.groups == layer.in_channels else f"{shape} in {layer.groups} groups"
     bits = {(1, 1): "binary ", (32, 32): ""}.get(

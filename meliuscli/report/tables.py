@@ -128,12 +128,17 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
-LONG, BROAD = 35, 8
-"""A LaTeX table of more rows breaks over pages, one of more columns is set small."""
+LONG = 35
+"""A LaTeX table of more rows breaks over pages."""
+LATEX_SIZES = ((46, "\\normalsize"), (58, "\\footnotesize"), (66, "\\scriptsize"))
+"""Up to how many characters a row fits LaTeX's ``article`` in which size; broader ones are ``\\tiny``."""
 
 
 def to_latex(table: Table) -> str:
-    """A ``tabular`` in a ``table``, or a ``longtable``, with booktabs rules (``\\usepackage{booktabs,longtable}``)."""
+    """A ``tabular`` in a ``table``, scaled down where it is too broad, or a ``longtable`` (``\\usepackage{booktabs,
+    graphicx,longtable}``)."""
+    if sum(_widths(table)) > WIDTH - 10 and any(column.optional for column in table.columns):
+        return to_latex(table.without_optional())
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     caption = (
         f"\\caption{{{_escape(table.title)}. {_escape(' '.join(note.rstrip('.') + '.' for note in table.notes))}}}"
@@ -142,12 +147,14 @@ def to_latex(table: Table) -> str:
     body = [_latex_row([text(cell) for cell in row]) for row in table.rows]
     if table.total is not None:
         body += ["\\midrule", _latex_row([text(cell) for cell in table.total])]
-    size = ["\\scriptsize", "\\setlength{\\tabcolsep}{3pt}"] if len(table.columns) > BROAD else []
+    broad = sum(_widths(table)) + len(table.columns)
     if len(table.rows) > LONG:
-        begin = ["{", *size, f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\", *head, "\\endhead"]
-        return _lines([*begin, *body, "\\bottomrule", "\\end{longtable}", "}"])
-    begin = ["\\begin{table}", "\\centering", caption, *size, f"\\begin{{tabular}}{{{spec}}}", *head]
-    return _lines([*begin, *body, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
+        size = next((size for limit, size in LATEX_SIZES if broad <= limit), "\\tiny")
+        begin = [f"{{{size}\\setlength{{\\tabcolsep}}{{3pt}}", f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\"]
+        return _lines([*begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
+    opening, closing = ("\\resizebox{\\linewidth}{!}{%", "}") if broad > 60 else ("", "")
+    tabular = [f"\\begin{{tabular}}{{{spec}}}", *head, *body, "\\bottomrule", f"\\end{{tabular}}{closing}"]
+    return _lines(["\\begin{table}", "\\centering", caption, *([opening] if opening else []), *tabular, "\\end{table}"])
 
 
 def to_json(value: object) -> str:

@@ -12,6 +12,7 @@ from meliuscli.arch.plan import (
     Layer,
     batch_norm,
     binary_conv,
+    concat,
     conv_size,
     elementwise,
     parameters,
@@ -27,7 +28,8 @@ REDUCTION = 8
 
 class BNextSpec(ArchSpec):
     """``channels`` are the widths that leave the blocks: the same as before or twice as many. A block has stride 2 where
-    its width changes, except the first. Blocks of even index (from 0) have an attention unit, odd ones a plain one."""
+    its width changes, except the first. Every second block, from the second on, has an attention unit in place of a
+    plain one."""
 
     family: Literal["bnext"] = "bnext"
     stem_channels: Width
@@ -55,9 +57,11 @@ class BNextSpec(ArchSpec):
             require_divides("channels", REDUCTION, input_channels_of_a_block=channels)
             name = f"block{index + 1}"
             after = conv_size(size, 3, stride, 1)
-            yield from _unit(f"{name}.unit3x3", channels, size, after, 3, attention=index % 2 == 0)
+            yield from _unit(f"{name}.unit3x3", channels, size, after, 3, attention=index % 2 == 1)
             for copy in ("a", "b") if width != channels else ("",):
                 yield from _unit(f"{name}.unit1x1{copy}", channels, after, after, 1, attention=False)
+            if width != channels:
+                yield concat(f"{name}.concat", width, after)
             channels, size = width, after
         yield prelu("head.prelu", channels, size)
         yield from classifier_head(channels, size, self.num_classes)

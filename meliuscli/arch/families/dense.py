@@ -14,7 +14,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from meliuscli.arch.families.parts import Stem, check_length, classifier_head, stem_layers
-from meliuscli.arch.plan import Layer, batch_norm, binary_conv, conv_size, elementwise, require_divides, require_size
+from meliuscli.arch.plan import (
+    Layer,
+    batch_norm,
+    binary_conv,
+    concat,
+    conv_size,
+    elementwise,
+    require_divides,
+    require_size,
+)
 from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
 
@@ -117,9 +126,11 @@ class DenseFamilySpec(ArchSpec):
                 name = f"stage{stage}.block{block}"
                 yield from _norm_conv(f"{name}.dense", channels, growth, size, dilation)
                 channels += growth
+                yield concat(f"{name}.dense.concat", channels, size)
                 if self.improvement:
                     yield from _norm_conv(f"{name}.improvement", channels, growth, size, dilation)
                     yield elementwise(f"{name}.improvement.add", "add", growth, size)
+                    yield concat(f"{name}.improvement.concat", channels, size)
             if stage < last:
                 target, pool = self.transition_channels[stage - 1], self.pools[stage - 1]
                 for layer in _transition(f"transition{stage}", channels, target, self.groups, size, pool):

@@ -78,7 +78,7 @@ def build_bnext(spec: BNextSpec) -> nn.Sequential:
     stem = OrderedDict(conv=float_conv(spec.input_channels, channels, 3, 2), bn=nn.BatchNorm2d(channels))
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     for index, (width, stride) in enumerate(zip(spec.channels, spec.strides, strict=True)):
-        parts[f"block{index + 1}"] = BNextBlock(channels, width, stride, attention=index % 2 == 0)
+        parts[f"block{index + 1}"] = BNextBlock(channels, width, stride, attention=index % 2 == 1)
         channels = width
     head = build_head(channels, spec.num_classes)
     parts["head"] = nn.Sequential(OrderedDict(prelu=nn.PReLU(channels), **dict(head.named_children())))

@@ -1,0 +1,204 @@
+"""Training and searching from the command line, for real: results, resuming, interruptions, corrupt studies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+
+def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *("train", "--arch", "meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]"),
+        *("--input-size", "8", "--width-divisor", "4", "--epochs", "0.2", "--seeds", "2", "--format", "json"),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (path,) = (tmp_path / "reports").glob("*.json")
+    assert json.loads(path.read_text()) == result
+    assert result["n"] == 2
+    tests = [run["test_top1"] for run in result["runs"]]
+    assert result["test_top1"]["mean"] == pytest.approx(sum(tests) / 2)
+    assert result["test_top1"]["spread"] == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5)
+    assert result["recipe"]["epochs"] == 0.2
+    assert result["origin"]["command"].startswith("meliuscli train")
+    assert {"torch", "meliuscli"} <= set(result["origin"]["versions"])
+    assert "epoch 1/2" in done.stderr
+
+
+SEARCH = (
+    "search",
+    "--budget",
+    "1e8",
+    "--space",
+    "tiny.toml",
+    "--trials",
+    "4",
+    "--finalists",
+    "1",
+    "--final-seeds",
+    "2",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a finished study in it."""
+    from conftest import TINY_SPACE
+
+    directory = tmp_path_factory.mktemp("study")
+    (directory / "tiny.toml").write_text(TINY_SPACE)
+    command = [sys.executable, "-m", "meliuscli", *SEARCH]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Pareto front" in done.stdout
+    assert "Finals" in done.stdout
+    return directory
+
+
+def test_a_search_writes_all_that_it_promises(finished: Path, cli: Cli) -> None:
+    study = finished / "reports" / "tiny-100M"
+    files = {path.name for path in study.iterdir()}
+    assert {"report.md", "trials.csv", "front.csv", "pareto.png", "pareto.svg", "best.toml", "space.toml"} <= files
+    assert {"study.json", "journal.log", "finals.json"} <= files
+    assert len(list(csv.DictReader(io.StringIO((study / "trials.csv").read_text())))) == 4
+    assert (study / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    counted = cli("count", "--arch", str(study / "best.toml"), "--format", "json")
+    assert counted.returncode == 0
+    assert json.loads(counted.stdout)["verified"] is True
+    assert json.loads(counted.stdout)["derived"]["ops"] <= 1e8
+
+
+def test_the_same_search_gives_the_same_trials(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    done = cli(*SEARCH, "--workers", "1", "--study", "again", cwd=tiny_space.parent)
+    assert done.returncode == 0, done.stderr
+
+    def without_seconds(path: Path) -> list[dict[str, str]]:
+        return [{**row, "seconds": ""} for row in csv.DictReader(io.StringIO((path / "trials.csv").read_text()))]
+
+    assert without_seconds(tiny_space.parent / "reports" / "again") == without_seconds(
+        finished / "reports" / "tiny-100M"
+    )
+
+
+def test_a_study_is_never_overwritten(finished: Path, cli: Cli) -> None:
+    before = {path: path.read_bytes() for path in (finished / "reports" / "tiny-100M").iterdir()}
+    refused = cli(*SEARCH, "--study", "tiny-100M", cwd=finished)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    resumed = cli("search", "--resume", "--study", "tiny-100M", cwd=finished)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("trials.csv", "front.csv", "finals.json", "best.toml"):
+        path = finished / "reports" / "tiny-100M" / name
+        assert path.read_bytes() == before[path], name
+    for option, value in (("--budget", "2e8"), ("--seed", "1"), ("--trials", "3"), ("--sampler", "tpe")):
+        other = cli("search", "--resume", "--study", "tiny-100M", option, value, cwd=finished)
+        assert other.returncode == 2
+        assert f"was made with {option}" in other.stderr
+
+
+@pytest.mark.parametrize("name", ["study.json", "finals.json", "journal.log", "space.toml"])
+def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path, name: str) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    path = tmp_path / "reports" / "tiny-100M" / name
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:1], "garbage", *lines[2:]]) + "\n")
+    done = cli("search", "--resume", "--study", "tiny-100M")
+    assert done.returncode == 2
+    assert name in done.stderr
+
+
+def test_a_renamed_study_goes_on_where_it_was(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports" / "tiny-100M", tmp_path / "reports" / "renamed")
+    done = cli("search", "--resume", "--study", "renamed")
+    assert done.returncode == 0, done.stderr
+    assert "trial" not in done.stderr.replace("trials.csv", "")
+
+
+def test_a_finished_study_takes_more_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    done = cli("search", "--resume", "--study", "tiny-100M", "--trials", "5")
+    assert done.returncode == 0, done.stderr
+    rows = [(tmp_path if more else finished) / "reports" / "tiny-100M" / "trials.csv" for more in (False, True)]
+    before, after = (path.read_text().splitlines() for path in rows)
+    assert after[:-1] == before
+    assert len(after) == 6
+
+
+def test_half_a_line_in_the_journal_is_what_a_kill_leaves(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    journal = tmp_path / "reports" / "tiny-100M" / "journal.log"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 5, "worker_id": "x", "tri')
+    done = cli("search", "--resume", "--study", "tiny-100M")
+    assert done.returncode == 0, done.stderr
+
+
+def start_search(directory: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "meliuscli", *SEARCH, *more]
+    return subprocess.Popen(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_trial(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 1/"):
+            return
+    raise AssertionError("no trial came")
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    process = start_search(tiny_space.parent)
+    wait_for_trial(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "continue with: meliuscli search --resume --study tiny-100M" in rest
+    assert "Traceback" not in rest
+    assert_resumes_to_the_same(finished, cli, tiny_space)
+
+
+def test_kill_9_loses_nothing_that_was_told_and_leaves_no_orphans(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    process = start_search(tiny_space.parent)
+    wait_for_trial(process)
+    second = cli("search", "--resume", "--study", "tiny-100M", cwd=tiny_space.parent)
+    assert second.returncode == 2
+    assert "another process is writing this study" in second.stderr
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and group_members(process.pid):
+        time.sleep(0.2)
+    assert group_members(process.pid) == []
+    assert_resumes_to_the_same(finished, cli, tiny_space)
+
+
+def group_members(group: int) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [row[2] for row in rows if int(row[0]) == group and not row[1].startswith("Z")]
+
+
+def assert_resumes_to_the_same(finished: Path, cli: Cli, tiny_space: Path) -> None:
+    resumed = cli("search", "--resume", "--study", "tiny-100M", cwd=tiny_space.parent)
+    assert resumed.returncode == 0, resumed.stderr
+    tables = [
+        [
+            (row["archid"], row["proxy_top1"])
+            for row in csv.DictReader(io.StringIO((root / "reports" / "tiny-100M" / "trials.csv").read_text()))
+        ]
+        for root in (finished, tiny_space.parent)
+    ]
+    assert tables[0] == tables[1]
