@@ -61,10 +61,11 @@ def trace_module(
 
 
 def run_trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
-    """The trace of one zero image. Whatever ``module`` raises comes through."""
+    """The trace of one zero image, of the parameters' type and device. Whatever ``module`` raises comes through."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.no_grad(), _left_as_it_was(module):
         module.eval()
-        analysis = FlopCountAnalysis(module, (torch.zeros(1, *input_shape),))
+        analysis = FlopCountAnalysis(module, (like.new_zeros((1, *input_shape)),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         macs = _without_children(analysis.by_module_and_operator())
         unsupported = _without_children({name: analysis.unsupported_ops(name) for name in macs})
