@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from meliuscli.cli.networks import count_named, count_own_module, is_own, make_v
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.report.count import Counted, View, count_object, count_table
-from meliuscli.report.tables import to_json
+from meliuscli.report.tables import Format, Table, to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def count(
         verified = not problems if verify else None
         answer(to_json({**count_object(network, by, view, verified), **_own_object(own)}), output)
     else:
-        answer_tables([count_table(network, by, view), *_own_tables(own)], fmt, output)
+        table = count_table(network, by, view)
+        answer_tables([table if own is None else _with_findings(table, own, fmt)], fmt, output)
         if verify:
             problems = _verify(network, view)
             if not problems:
@@ -117,9 +119,11 @@ def _own_object(own: OwnCount | None) -> dict[str, Any]:
     return own_object(own)
 
 
-def _own_tables(own: OwnCount | None) -> list[Any]:
-    if own is None:
-        return []
-    from meliuscli.report.own import own_tables
+def _with_findings(table: Table, own: OwnCount, fmt: Format) -> Table:
+    """What was recognised and found under the table; formats without room for it leave the doubts to stderr."""
+    from meliuscli.report.own import doubts, own_lines
 
-    return own_tables(own)
+    if fmt in ("csv", "latex"):
+        for doubt in doubts(own):
+            talk(doubt)
+    return replace(table, lines=(*table.lines, *own_lines(own)))

@@ -49,14 +49,14 @@ class Convention:
 
     name: str
     paper: str
-    linear: bool
-    elementwise: bool
-    mac_factor: int
-    price: Price | None
-    float_bits: int
-    bn_params: int
-    unit: str
     legend: str
+    linear: bool = True
+    elementwise: bool = False
+    mac_factor: int = 1
+    price: Price | None = bit_products_of_64
+    float_bits: int = FLOAT_BITS
+    bn_params: int = 2
+    unit: str = "OPs"
 
     def derive(self, count: Count, float_bits: int | None = None) -> Derived:
         """``count`` as this convention prints it. ``float_bits`` prices float MACs at other bits, in the conventions
@@ -89,87 +89,47 @@ _CONVENTIONS = (
     Convention(
         "melius",
         "MeliusNet, arXiv 2001.05936 (BMXNet v2's print_summary)",
+        "OPs = FLOPs + BOPs/64, convolutions only (no classifier, no batch norm), 1 per MAC",
         linear=False,
-        elementwise=False,
-        mac_factor=1,
-        price=bit_products_of_64,
-        float_bits=FLOAT_BITS,
-        bn_params=2,
-        unit="OPs",
-        legend="OPs = FLOPs + BOPs/64, convolutions only (no classifier, no batch norm), 1 per MAC",
     ),
     Convention(
         "reactnet",
         "ReActNet, arXiv 2003.03488, and Bi-Real Net, arXiv 1808.00278",
-        linear=True,
-        elementwise=False,
-        mac_factor=1,
-        price=bit_products_of_64,
-        float_bits=FLOAT_BITS,
-        bn_params=2,
-        unit="OPs",
-        legend="OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
+        "OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
     ),
     Convention(
         "larq",
         "larq's models.summary (larq 0.14)",
-        linear=True,
-        elementwise=False,
-        mac_factor=1,
+        "MACs by the bits of their wider operand, convolutions and linear layers, no one total",
         price=None,
-        float_bits=FLOAT_BITS,
-        bn_params=2,
         unit="",
-        legend="MACs by the bits of their wider operand, convolutions and linear layers, no one total",
     ),
     Convention(
         "real2binary",
         "Real-to-Binary, arXiv 2003.11535 (its tool: pytorch-estimate-flops)",
-        linear=True,
+        "OPs = FLOPs + BOPs/64; FLOPs with 2 an element for batch norm and ReLU, 1 for additions and multiplications,"
+        " k*k (average) or k*k-1 (maximum) an output of pooling",
         elementwise=True,
-        mac_factor=1,
-        price=bit_products_of_64,
-        float_bits=FLOAT_BITS,
-        bn_params=2,
-        unit="OPs",
-        legend="OPs = FLOPs + BOPs/64; FLOPs with 2 an element for batch norm and ReLU, 1 for additions and"
-        " multiplications, k*k (average) or k*k-1 (maximum) an output of pooling",
     ),
     Convention(
         "ace",
         "PokeBNN, arXiv 2112.00133",
-        linear=True,
-        elementwise=False,
-        mac_factor=1,
+        "ACE = MACs * weight bits * activation bits, float MACs as 16x16 bits, classifier included",
         price=bit_products,
         float_bits=16,
-        bn_params=2,
         unit="ACE",
-        legend="ACE = MACs * weight bits * activation bits, float MACs as 16x16 bits, classifier included",
     ),
     Convention(
         "bnext",
         "BNext, arXiv 2211.12933 (the quantized variants of its README)",
-        linear=True,
-        elementwise=False,
-        mac_factor=1,
+        "OPs = MACs * bits/64 with float parts quantized to 8 bits (1/8 each), classifier included",
         price=lanes_of_64,
         float_bits=8,
-        bn_params=2,
-        unit="OPs",
-        legend="OPs = MACs * bits/64 with float parts quantized to 8 bits (1/8 each), classifier included",
     ),
     Convention(
         "full",
         "MobileNet, arXiv 1704.04861 (mult-adds)",
-        linear=True,
-        elementwise=False,
-        mac_factor=1,
-        price=bit_products_of_64,
-        float_bits=FLOAT_BITS,
-        bn_params=2,
-        unit="OPs",
-        legend="OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
+        "OPs = FLOPs + BOPs/64, convolutions and classifier (no batch norm), 1 per MAC",
     ),
 )
 CONVENTIONS = {convention.name: convention for convention in _CONVENTIONS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Literal, TypeVar
 
 FLOAT_BITS = 32
@@ -149,9 +149,11 @@ def add(rows: Iterable[Count], name: str, kind: str) -> Count:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCount:
-    """All layers of a network, in order."""
+    """All layers of a network, in order. ``nested`` names have no stages and blocks of ours: their parts stand for
+    them, behind what all have in common."""
 
     layers: tuple[Count, ...]
+    nested: bool = False
 
     @property
     def total(self) -> Count:
@@ -162,7 +164,11 @@ class NetworkCount:
         if by == "layer":
             return self.layers
         depth = 1 if by == "stage" else 2
-        groups = groupby(self.layers, lambda row: _part(row.name, depth))
+        if self.nested:
+            depth += _common_parts([row.name for row in self.layers])
+            groups = groupby(self.layers, lambda row: ".".join(row.name.split(".")[:depth]))
+        else:
+            groups = groupby(self.layers, lambda row: _part(row.name, depth))
         return tuple(add(rows, name, by) for name, rows in groups)
 
 
@@ -170,3 +176,9 @@ def _part(name: str, depth: int) -> str:
     """``stage1.block2.dense.conv`` -> ``stage1`` or ``stage1.block2``; parts without blocks stay whole."""
     parts = name.split(".")
     return ".".join(parts[:depth]) if len(parts) > 1 and parts[1].startswith("block") else parts[0]
+
+
+def _common_parts(names: list[str]) -> int:
+    """How many parts in front all names share."""
+    levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))

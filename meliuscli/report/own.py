@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meliuscli.report.tables import Column, Table
-
 if TYPE_CHECKING:
-    from meliuscli.counting.own import OwnCount
+    from collections.abc import Sequence
+
+    from meliuscli.counting.own import OwnCount, Verdict
+
+HARMLESS = "no MACs"
+"""The verdict of operations that need no line of their own."""
 
 
 def own_object(own: OwnCount) -> dict[str, Any]:
@@ -27,37 +30,33 @@ def own_object(own: OwnCount) -> dict[str, Any]:
     }
 
 
-def own_tables(own: OwnCount) -> list[Table]:
-    """Why layers count at their bits, a row a reason; and what was found, doubts first."""
-    tables: list[Table] = []
-    if own.recognised:
-        layers: dict[str, list[str]] = {}
-        for name, reason in own.recognised.items():
-            layers.setdefault(reason, []).append(name)
-        reasons = tuple((reason, len(names), _first(names)) for reason, names in layers.items())
-        columns = (*_texts("recognised"), Column("layers"), *_texts("which"))
-        tables.append(Table("Layers that are not float", columns, reasons))
-    if own.verdicts:
-        found = tuple(
-            (f"{'! ' if verdict.doubt else ''}{verdict.what}", verdict.times, verdict.where, verdict.verdict)
-            for verdict in own.verdicts
-        )
-        columns = (*_texts("what"), Column("times"), *_texts("where", "verdict"))
-        notes = ("! the count may be wrong because of it",) if any(v.doubt for v in own.verdicts) else ()
-        tables.append(
-            Table(
-                "What fvcore's trace does not see, or sees otherwise than torch executes it",
-                columns,
-                found,
-                notes=notes,
-            )
-        )
-    return tables
+def own_lines(own: OwnCount) -> tuple[str, ...]:
+    """Why layers count at their bits, a line a reason; then verdicts, doubts first, operations without MACs in one."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in own.recognised.items():
+        layers.setdefault(reason, []).append(name)
+    recognised = [f"{_layers(len(names))} {reason}: {_first(names)}" for reason, names in layers.items()]
+    if not recognised:
+        recognised = ["all layers count as float: none is recognised as binary (--binary PATTERN names those that are)"]
+    harmless = [verdict.what.removeprefix("aten::") for verdict in own.verdicts if verdict.verdict == HARMLESS]
+    listed = [f"not seen by fvcore, without MACs: {', '.join(sorted(set(harmless)))}"] if harmless else []
+    return (*recognised, *(_line(verdict) for verdict in own.verdicts if verdict.verdict != HARMLESS), *listed)
 
 
-def _texts(*headings: str) -> tuple[Column, ...]:
-    return tuple(Column(heading, numeric=False) for heading in headings)
+def doubts(own: OwnCount) -> list[str]:
+    """The verdicts because of which the count may be wrong."""
+    return [_line(verdict) for verdict in own.verdicts if verdict.doubt]
 
 
-def _first(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _line(verdict: Verdict) -> str:
+    where = f" in {_first(verdict.modules)}" if any(verdict.modules) else ""
+    return f"{'doubt: ' if verdict.doubt else ''}{verdict.what}{where}: {verdict.verdict}"
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0] or 'the network itself'}{more}"
