@@ -144,7 +144,7 @@ def test_limits_are_exit_code_1(cli: Cli) -> None:
         (["count", "--arch", "melusnet22"], 2, "meliusnet22"),
         (["count", "--arch", "nothere.toml"], 2, "no such file"),
         (["count", "--arch", "bad.toml"], 2, "not valid TOML"),
-        (["count", "--arch", "meliusnet22", "--set", "groups=3"], 2, "groups: 3 groups do not divide"),
+        (["count", "--arch", "meliusnet22", "--set", "groups=3"], 2, "are not divisible by 3"),
         (["count", "--arch", "meliusnet22", "--set", "num_blocks=[4,-5,4,4]"], 2, "num_blocks"),
         (["count", "--arch", "meliusnet22", "--set", "blocks=3"], 2, "unknown key"),
         (["count", "--arch", "meliusnet22", "--max-ops", "abc"], 2, "'abc' is not a count"),

@@ -102,7 +102,7 @@ def require_size(size: int, at_least: int, where: str) -> None:
 
 
 def require_divides(key: str, groups: int, **channels: int) -> None:
-    """Refuse groups that do not divide a channel count; ``key`` is the field at fault."""
+    """Refuse groups (or a reduction) that do not divide a channel count; ``key`` is the field at fault."""
     for what, count in channels.items():
         if count % groups:
-            raise SpecError(key, f"{groups} groups do not divide the {count} {what.replace('_', ' ')}")
+            raise SpecError(key, f"the {count} {what.replace('_', ' ')} are not divisible by {groups}")

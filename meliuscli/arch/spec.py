@@ -77,7 +77,12 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part != "function-after")
         problem = (
-            first["msg"].removeprefix("Value error, ").replace("Input should be", "Must be").replace("tuple", "list")
+            first["msg"]
+            .removeprefix("Value error, ")
+            .replace("Input should be", "Must be")
+            .replace("Tuple should have", "Must have")
+            .replace(" after validation", "")
+            .replace("tuple", "list")
         )
         if first["type"] == "extra_forbidden":
             known = ", ".join(name for name in model.model_fields)

@@ -277,13 +277,12 @@ def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> 
     notes = [f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}", view.size_legend]
     if has_other:
         notes.append("n-bit: MACs of 2 to 8 bits; w*a/64 of an operation each where the convention has OPs")
-    ops = [best["ops"] for best in shown if best["ops"] is not None]
-    others = [CONVENTIONS[row.convention] for row in ops if not CONVENTIONS[row.convention].same_total(convention)]
-    if others:
+    cells = {_published_cell(best[key], key, convention)[-1:] for best in shown for key in ("ops", "size_mib")}
+    if "*" in cells:
         notes.append("* counted by another convention, under which our count agrees (meliuscli show NETWORK)")
-    if any(rule.unit == "ACE" != convention.unit for rule in others):
+    if "E" in cells:
         notes.append("ACE: PokeBNN's unit, weight bits times activation bits a MAC (--convention ace)")
-    if any(best[key] is not None and key in best[key].disputed for best in shown for key in ("ops", "size_mib")):  # type: ignore[union-attr]
+    if "!" in cells:
         notes.append("! differs from our count under the source's own convention: meliuscli explain contradictions")
     if rows:
         sources = list(dict.fromkeys(row.source for row in rows))
