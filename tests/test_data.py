@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from meliuscli.data import catalog
 from meliuscli.data.batches import augment, balanced_order, batches, prepare
 from meliuscli.data.catalog import Dataset, Split, load_dataset
+from meliuscli.data.cifar import _read_python
 from meliuscli.errors import BadInputError, MeliusError, MissingError
 
 
@@ -63,7 +65,7 @@ def idx_dir(tmp_path: Path) -> Path:
 
 def test_a_directory_of_idx_files_plain_or_gzipped(idx_dir: Path) -> None:
     dataset = load_dataset("fashion-mnist", idx_dir)
-    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1000, 5000, 100]
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [5400, 600, 100]
 
 
 def damage(name: str, how: str, directory: Path) -> None:
@@ -176,3 +178,131 @@ def test_augmentation_flips_and_shifts_whole_images() -> None:
     assert {column for _, column in places} == {0, 1, 2, 3, 4, 5, 6, 7, 8}
     untouched = augment(image, flip=False, shift=0, generator=torch.Generator())
     assert torch.equal(untouched, image)
+
+
+# CIFAR
+
+
+def cifar_part(count: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, 3072), dtype=np.uint8), np.arange(count) % num_classes
+
+
+def write_cifar(directory: Path, num_classes: int, version: str, protocol: int = 2) -> dict[str, np.ndarray]:
+    """Small files in the form of the originals; the images by file name."""
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"] if num_classes == 10 else ["train", "test"]
+    written = {}
+    for seed, name in enumerate(names):
+        images, labels = cifar_part(10 * num_classes if num_classes == 10 else 1000, num_classes, seed)
+        written[name] = images
+        if version == "binary":
+            marks = [labels] if num_classes == 10 else [labels // 5, labels]
+            records = np.concatenate([np.stack(marks, 1).astype(np.uint8), images], 1)
+            (directory / f"{name}.bin").write_bytes(records.tobytes())
+        else:
+            key = b"labels" if num_classes == 10 else b"fine_labels"
+            batch = {b"data": images, key: labels.tolist(), b"filenames": [b"x.png"], b"batch_label": b"of five"}
+            (directory / name).write_bytes(pickle.dumps(batch, protocol=protocol))
+    return written
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_cifar_in_both_versions(tmp_path: Path, num_classes: int, version: str) -> None:
+    folder = tmp_path / {10: "cifar-10-batches", 100: "cifar-100"}[num_classes]
+    suffix = {10: {"binary": "-bin", "python": "-py"}, 100: {"binary": "-binary", "python": "-python"}}
+    folder = folder.with_name(folder.name + suffix[num_classes][version])
+    folder.mkdir()
+    written = write_cifar(folder, num_classes, version)
+    for place in (folder, tmp_path):  # the folder itself, and what the archive was unpacked into
+        dataset = load_dataset(f"cifar{num_classes}", place)
+        sizes = [len(split) for split in (dataset.train, dataset.validation, dataset.test)]
+        assert sizes == ([450, 50, 100] if num_classes == 10 else [900, 100, 1000])
+        assert dataset.channels == 3
+        test = written["test_batch" if num_classes == 10 else "test"]
+        assert (dataset.test.images.numpy().reshape(-1, 3072) == test).all()
+        assert (dataset.test.labels.numpy() == np.arange(len(test)) % num_classes).all()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+def test_pickles_of_all_protocols_that_such_files_have(tmp_path: Path, protocol: int) -> None:
+    write_cifar(tmp_path, 10, "python", protocol)
+    assert len(load_dataset("cifar10", tmp_path).train) == 450
+
+
+class Evil:
+    """A pickle that would touch a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Path) -> None:
+    write_cifar(tmp_path, 10, "python")
+    touched = tmp_path / "touched"
+    for content in ({b"data": Evil(touched), b"labels": []}, Evil(touched), [Evil(touched)]):
+        (tmp_path / "data_batch_3").write_bytes(pickle.dumps(content, protocol=2))
+        with pytest.raises(BadInputError, match=r"data_batch_3: corrupt, .* which no CIFAR file does"):
+            load_dataset("cifar10", tmp_path)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": np.zeros((2, 3072), np.int64), b"labels": [0, 1]},
+        {b"data": np.zeros((2, 3000), np.uint8), b"labels": [0, 1]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 300]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [b"x", b"y"]},
+        {b"labels": [0, 1]},
+        [1, 2],
+    ],
+)
+def test_a_pickle_of_other_things_is_refused(tmp_path: Path, batch: object) -> None:
+    write_cifar(tmp_path, 10, "python")
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(BadInputError, match="test_batch: corrupt"):
+        load_dataset("cifar10", tmp_path)
+
+
+@given(content=st.binary(max_size=200))
+def test_no_bytes_do_anything_but_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("any") / "batch"
+    with pytest.raises(BadInputError):
+        _read_python(path, content, 10)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "gone", "longer"])
+def test_damaged_binary_files_are_named(tmp_path: Path, how: str) -> None:
+    write_cifar(tmp_path, 10, "binary")
+    damage("data_batch_2.bin", how, tmp_path)
+    if how == "truncated":
+        (tmp_path / "data_batch_2.bin").write_bytes((tmp_path / "data_batch_1.bin").read_bytes()[:5000])
+    with pytest.raises(MeliusError, match=r"data_batch_2\.bin") as caught:
+        load_dataset("cifar10", tmp_path)
+    assert isinstance(caught.value, MissingError) == (how == "gone")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "idx", "fashion-mnist"])
+def test_missing_files_say_where_to_get_and_where_to_put_them(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MissingError) as caught:
+        load_dataset(name, tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "--data" in (caught.value.hint or "")
+
+
+def test_idx_files_of_ones_own_have_as_many_classes_as_their_labels_say(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 60), ("t10k", 9)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", rng.integers(0, 256, (count, 20, 20)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 3)
+    dataset = load_dataset("idx", tmp_path)
+    assert dataset.num_classes == 3
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 9]
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(60))
+    with pytest.raises(BadInputError, match="too few images"):
+        load_dataset("idx", tmp_path)

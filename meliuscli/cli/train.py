@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def train(
     arch: options.TrainArch,
     set_: options.Set = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="fashion-mnist-mini (embedded) or fashion-mnist.")] = (
+    dataset: Annotated[str, typer.Option("--dataset", help="A data set's name (meliuscli list datasets).")] = (
         "fashion-mnist-mini"
     ),
     data: options.Data = None,

@@ -13,11 +13,13 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from meliuscli.data.cifar import Part, read_cifar
 from meliuscli.data.idx import Bytes, read_idx_pair
-from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
+from meliuscli.data.names import DEFAULT_DATASET, SOURCES, check_dataset_name
 from meliuscli.errors import BadInputError, MissingError
 
-FULL_VALIDATION_PER_CLASS = 500
+VALIDATION_PER_CLASS, VALIDATION_SHARE = 500, 10
+"""Validation is a tenth of each class of the training images, at most 500 of it."""
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_mini.npz"
 
 
@@ -62,11 +64,26 @@ def load_dataset(name: str, directory: Path | None = None) -> Dataset:
     Without ``directory``: ``$MELIUSCLI_DATA/<name>``, then the platform's cache directory.
     Raises ``BadInputError`` (unknown name, corrupt file) or ``MissingError`` (files not there)."""
     check_dataset_name(name)
-    if name == DEFAULT_DATASET and directory is not None:
-        raise BadInputError(
-            f"--data: {name} is embedded and is read from no directory", "--dataset fashion-mnist reads one"
-        )
-    return _load_embedded() if name == DEFAULT_DATASET else _load_full(_directory(name, directory))
+    if name == DEFAULT_DATASET:
+        if directory is not None:
+            raise BadInputError(f"--data: {name} is embedded and is read from no directory", "--dataset idx reads one")
+        return _load_embedded()
+    place = _directory(name, directory)
+    try:
+        train, test, num_classes = _read(name, place)
+    except MissingError as error:
+        raise MissingError(error.message, SOURCES[name]) from None
+    return _with_validation(name, num_classes, train, test, place)
+
+
+def _read(name: str, directory: Path) -> tuple[Part, Part, int]:
+    """Train and test as the source has them, and the number of classes."""
+    if name in ("cifar10", "cifar100"):
+        num_classes = 10 if name == "cifar10" else 100
+        return *read_cifar(directory, num_classes), num_classes
+    train, test = read_idx_pair(directory, "train"), read_idx_pair(directory, "t10k")
+    num_classes = 10 if name == "fashion-mnist" else 1 + int(train[1].max(initial=0))
+    return train, test, num_classes
 
 
 def _directory(name: str, directory: Path | None) -> Path:
@@ -74,11 +91,7 @@ def _directory(name: str, directory: Path | None) -> Path:
         root = os.environ.get("MELIUSCLI_DATA") or platformdirs.user_cache_dir("meliuscli")
         directory = Path(root) / name
     if not directory.is_dir():
-        raise MissingError(
-            f"data set {name!r}: no directory {directory}",
-            "Debian's package dataset-fashion-mnist holds it under /usr/share/datasets/fashion-mnist; name that"
-            " directory with --data, or put its four idx files there",
-        )
+        raise MissingError(f"data set {name!r}: no directory {directory}", SOURCES[name])
     return directory
 
 
@@ -96,29 +109,36 @@ def _load_embedded() -> Dataset:
     return Dataset(DEFAULT_DATASET, 10, train, validation, test)
 
 
-def _load_full(directory: Path) -> Dataset:
-    images, labels = read_idx_pair(directory, "train")
-    test_images, test_labels = read_idx_pair(directory, "t10k")
+def _with_validation(name: str, num_classes: int, train: Part, test: Part, source: Path) -> Dataset:
+    """Validation is cut from train, class by class, by a fixed seed; test stays as it is."""
+    images, labels = train
     rng = np.random.default_rng(0)
     held_out = np.zeros(len(labels), bool)
-    for label in range(10):
-        held_out[rng.permutation(np.flatnonzero(labels == label))[:FULL_VALIDATION_PER_CLASS]] = True
+    for label in range(num_classes):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        held_out[own[: min(VALIDATION_PER_CLASS, len(own) // VALIDATION_SHARE)]] = True
+    if not held_out.any():
+        raise BadInputError(
+            f"{source}: too few images: no class has {VALIDATION_SHARE}, of which one is for validation"
+        )
     return Dataset(
-        "fashion-mnist",
-        10,
-        _split(images[~held_out], labels[~held_out], 10, directory),
-        _split(images[held_out], labels[held_out], 10, directory),
-        _split(test_images, test_labels, 10, directory),
+        name,
+        num_classes,
+        _split(images[~held_out], labels[~held_out], num_classes, source),
+        _split(images[held_out], labels[held_out], num_classes, source),
+        _split(*test, num_classes, source),
     )
 
 
 def _split(images: Bytes, labels: Bytes, num_classes: int, source: Path) -> Split:
-    """Checked arrays (N, H, W) and (N,) as tensors."""
-    if images.ndim != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+    """Checked arrays (N, H, W) or (N, C, H, W) and (N,) as tensors."""
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise BadInputError(f"{source}: images and labels do not fit together")
     counts = np.bincount(labels, minlength=num_classes)
     if len(counts) > num_classes:
         raise BadInputError(f"{source}: label {labels.max()} is out of range, there are {num_classes} classes")
     if not counts.all():
         raise BadInputError(f"{source}: class {counts.argmin()} has no image")
-    return Split(torch.from_numpy(images.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
+    return Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))

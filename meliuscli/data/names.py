@@ -7,9 +7,23 @@ from meliuscli.errors import unknown_name
 DEFAULT_DATASET = "fashion-mnist-mini"
 DATASETS = {
     DEFAULT_DATASET: "embedded: 15,000 training and 5,000 test images of Fashion-MNIST",
-    "fashion-mnist": "all of it, from a directory of four idx files (--data DIR)",
+    "fashion-mnist": "all of it, from a directory of four idx files",
+    "cifar10": "from a directory of its binary or python version",
+    "cifar100": "from a directory of its binary or python version",
+    "idx": "images of your own in four files of MNIST's format (--data DIR)",
 }
 """Name -> what it is."""
+SOURCES = {
+    "fashion-mnist": "Debian's package dataset-fashion-mnist holds it under /usr/share/datasets/fashion-mnist; name that"
+    " directory with --data, or put its four idx files there",
+    "cifar10": "its authors' page (search for: CIFAR-10 Krizhevsky) has cifar-10-binary.tar.gz and cifar-10-python.tar.gz;"
+    " unpack one there, or name the directory with --data",
+    "cifar100": "its authors' page (search for: CIFAR-100 Krizhevsky) has cifar-100-binary.tar.gz and"
+    " cifar-100-python.tar.gz; unpack one there, or name the directory with --data",
+    "idx": "name the directory with --data: train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k, plain"
+    " or .gz",
+}
+"""Where to get the files of a data set and where to put them."""
 
 
 def check_dataset_name(name: str) -> None:
