@@ -8,7 +8,18 @@ from typing import Literal
 from meliuscli.errors import SpecError
 
 LayerKind = Literal[
-    "conv", "linear", "batch_norm", "max_pool", "avg_pool", "parameters", "prelu", "relu", "add", "multiply", "concat"
+    "conv",
+    "linear",
+    "batch_norm",
+    "max_pool",
+    "avg_pool",
+    "parameters",
+    "prelu",
+    "relu",
+    "relu6",
+    "add",
+    "multiply",
+    "concat",
 ]
 FLOAT_BITS = 32
 
@@ -19,8 +30,9 @@ class Layer:
     have names of their own); ``out_size`` is the height and width of its (square) output, 1 for a linear layer.
 
     ``weight_bits`` and ``activation_bits`` are those of a convolution's or linear layer's operands. ``params`` are the
-    learnable values of a ``parameters`` or ``prelu`` layer. ``stored`` is how many values a channel of batch norm keeps
-    on disk: mean, variance and, where it has them, scale and shift."""
+    learnable values of a ``parameters`` or ``prelu`` layer, and ``work`` its additions and multiplications an element.
+    ``stored`` is how many values a channel of batch norm keeps on disk: mean, variance and, where it has them, scale and
+    shift."""
 
     name: str
     kind: LayerKind
@@ -35,6 +47,7 @@ class Layer:
     weight_bits: int = FLOAT_BITS
     activation_bits: int = FLOAT_BITS
     params: int = 0
+    work: int = 0
     stored: int = 4
 
     @property
@@ -78,14 +91,19 @@ def concat(name: str, channels: int, size: int) -> Layer:
     return Layer(name, "concat", channels, channels, size)
 
 
-def parameters(name: str, channels: int, size: int, a_channel: int = 1) -> Layer:
-    """Learnable values without MACs, ``a_channel`` of them for each channel (shifts, scales)."""
-    return Layer(name, "parameters", channels, channels, size, params=a_channel * channels)
+def shift(name: str, channels: int, size: int) -> Layer:
+    """A learnable addition a channel, in front of a sign."""
+    return Layer(name, "parameters", channels, channels, size, params=channels, work=1)
 
 
-def prelu(name: str, channels: int, size: int, a_channel: int = 1) -> Layer:
-    """PReLU and its kin: one slope a channel, or more values (RPReLU 3, DPReLU 4)."""
-    return Layer(name, "prelu", channels, channels, size, params=a_channel * channels)
+def prelu(name: str, channels: int, size: int) -> Layer:
+    """PReLU: one slope a channel."""
+    return Layer(name, "prelu", channels, channels, size, params=channels)
+
+
+def rprelu(name: str, channels: int, size: int) -> Layer:
+    """RPReLU: PReLU between two shifts."""
+    return Layer(name, "prelu", channels, channels, size, params=3 * channels, work=2)
 
 
 def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:

@@ -7,7 +7,8 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, layer_count, merged, size_bytes
 
 ELEMENTWISE = {"batch_norm": 2, "relu": 2, "add": 1, "multiply": 1}
-"""Operations an element, as Real-to-Binary's tool counts them; it does not know PReLU and sign."""
+"""Operations an element, as Real-to-Binary's tool counts them. It does not know PReLU, ReLU6, sigmoid and sign; it sees
+the additions and multiplications that shifts and mixtures are made of (``Layer.work``)."""
 
 
 def count_spec(spec: ArchSpec, storage: Storage = Storage()) -> NetworkCount:  # noqa: B008
@@ -46,4 +47,4 @@ def _elementwise(layer: Layer, elements: int) -> int:
         return layer.kernel**2 * elements
     if layer.kind == "max_pool":
         return (layer.kernel**2 - 1) * elements
-    return ELEMENTWISE.get(layer.kind, 0) * elements
+    return (ELEMENTWISE.get(layer.kind, 0) + layer.work) * elements

@@ -108,7 +108,7 @@ _CONVENTIONS = (
         "real2binary",
         "Real-to-Binary, arXiv 2003.11535 (its tool: pytorch-estimate-flops)",
         "OPs = FLOPs + BOPs/64; FLOPs with 2 an element for batch norm and ReLU, 1 for additions and multiplications,"
-        " k*k (average) or k*k-1 (maximum) an output of pooling",
+        " k*k (average) or k*k-1 (maximum) an output of pooling, nothing for PReLU, ReLU6 and signs",
         elementwise=True,
     ),
     Convention(

@@ -15,9 +15,9 @@ from meliuscli.arch.plan import (
     concat,
     conv_size,
     elementwise,
-    parameters,
     prelu,
     require_divides,
+    shift,
 )
 from meliuscli.arch.spec import ArchSpec, Width
 from meliuscli.errors import SpecError
@@ -72,13 +72,14 @@ def _unit(name: str, channels: int, size: int, after: int, kernel: int, *, atten
     if attention:
         yield prelu(f"{name}.residual", channels, size)
     if stride > 1:
-        for pool in ("pool", "pool_mix") if attention else ("pool",):
+        for pool in ("pool", "pool_mix"):
             yield Layer(f"{name}.{pool}", "avg_pool", channels, channels, after, kernel=2, stride=2)
-    yield parameters(f"{name}.sign", channels, size)
+    yield shift(f"{name}.sign", channels, size)
     yield binary_conv(f"{name}.conv", channels, channels, after, kernel=kernel, stride=stride)
     yield batch_norm(f"{name}.bn1", channels, after)
     yield prelu(f"{name}.prelu", channels, after)
-    yield parameters(f"{name}.mix", channels, after)
+    # scale * input + (1 - scale) * output
+    yield Layer(f"{name}.mix", "parameters", channels, channels, after, params=channels, work=3)
     narrow = channels // REDUCTION
     yield Layer(f"{name}.excite.pool", "avg_pool", channels, channels, 1, kernel=after)
     yield Layer(f"{name}.excite.reduce", "conv", channels, narrow, 1, bias=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from meliuscli.arch.families.parts import check_length, classifier_head
-from meliuscli.arch.plan import Layer, batch_norm, conv_size, elementwise
+from meliuscli.arch.plan import Layer, LayerKind, batch_norm, conv_size, elementwise
 from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
 
@@ -93,23 +93,25 @@ class MobileNetV2Spec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         size, channels = conv_size(self.input_size, 3, 2, 1), self.stem_channels
-        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2)
+        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2, relu="relu6")
         rows = zip(self.num_blocks, self.expansion, self.channels, self.strides, strict=True)
         for stage, (num, expansion, width, first_stride) in enumerate(rows, start=1):
             for block in range(1, num + 1):
                 stride = first_stride if block == 1 else 1
                 yield from self._block(f"stage{stage}.block{block}", channels, width, expansion, stride, size)
                 size, channels = conv_size(size, 3, stride, 1), width
-        yield from _conv_bn("last", channels, self.head_channels, size)
+        yield from _conv_bn("last", channels, self.head_channels, size, relu="relu6")
         yield from classifier_head(self.head_channels, size, self.num_classes)
 
     def _block(self, name: str, channels: int, width: int, expansion: int, stride: int, size: int) -> Iterator[Layer]:
         inner = channels * expansion
         if expansion > 1:
-            yield from _conv_bn(f"{name}.expand", channels, inner, size)
+            yield from _conv_bn(f"{name}.expand", channels, inner, size, relu="relu6")
         size = conv_size(size, 3, stride, 1)
-        yield from _conv_bn(f"{name}.depthwise", inner, inner, size, kernel=3, stride=stride, groups=inner)
-        yield from _conv_bn(f"{name}.project", inner, width, size, relu=False)
+        yield from _conv_bn(
+            f"{name}.depthwise", inner, inner, size, kernel=3, stride=stride, groups=inner, relu="relu6"
+        )
+        yield from _conv_bn(f"{name}.project", inner, width, size, relu=None)
         if stride == 1 and channels == width:
             yield elementwise(f"{name}.add", "add", width, size)
 
@@ -136,9 +138,9 @@ def _conv_bn(
     kernel: int = 1,
     stride: int = 1,
     groups: int = 1,
-    relu: bool = True,
+    relu: LayerKind | None = "relu",
 ) -> Iterator[Layer]:
     yield Layer(f"{name}.conv", "conv", channels, width, size, kernel=kernel, stride=stride, groups=groups)
     yield batch_norm(f"{name}.bn", width, size)
-    if relu:
-        yield elementwise(f"{name}.relu", "relu", width, size)
+    if relu is not None:
+        yield elementwise(f"{name}.relu", relu, width, size)

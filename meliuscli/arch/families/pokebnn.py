@@ -15,7 +15,6 @@ from meliuscli.arch.plan import (
     binary_conv,
     conv_size,
     elementwise,
-    prelu,
     require_divides,
     require_size,
 )
@@ -57,37 +56,46 @@ class PokeBNNSpec(ArchSpec):
         size, groups, width = self.input_size // 4, self.stem_groups, self.stem_channels
         yield integer_conv("stem.conv1", self.input_channels, groups, size, END_BITS, kernel=4, stride=4)
         yield batch_norm("stem.bn1", groups, size)
-        yield prelu("stem.act1", groups, size, a_channel=4)
+        yield _dprelu("stem.act1", groups, size)
         yield integer_conv("stem.conv2", groups, width, size, END_BITS, kernel=3, groups=groups)
         yield batch_norm("stem.bn2", width, size)
-        yield prelu("stem.act2", width, size, a_channel=4)
+        yield _dprelu("stem.act2", width, size)
         for stage, (num, inner) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
             for block in range(1, num + 1):
                 name, stride = f"stage{stage}.block{block}", 2 if stage > 1 and block == 1 else 1
                 after = conv_size(size, 3, stride, 1)
                 yield from _poke(f"{name}.unit1", width, inner, 1, size, size)
                 yield from _poke(f"{name}.unit2", inner, inner, 3, size, after)
-                yield from _poke(f"{name}.unit3", inner, EXPANSION * inner, 1, after, after, block_shortcut=True)
+                yield from _poke(f"{name}.unit3", inner, EXPANSION * inner, 1, after, after, stride)
                 width, size = EXPANSION * inner, after
         yield from classifier_head(width, size, self.num_classes, bits=END_BITS)
 
 
 def _poke(
-    name: str, channels: int, width: int, kernel: int, size: int, after: int, block_shortcut: bool = False
+    name: str, channels: int, width: int, kernel: int, size: int, after: int, block_stride: int | None = None
 ) -> Iterator[Layer]:
     stride, narrow = 2 if after < size else 1, max(channels // REDUCTION, 1)
     yield binary_conv(f"{name}.conv", channels, width, after, kernel=kernel, stride=stride)
     yield batch_norm(f"{name}.bn1", width, after)
+    if stride > 1:
+        yield Layer(f"{name}.pool", "avg_pool", width, width, after, kernel=3, stride=2)
     yield elementwise(f"{name}.add", "add", width, after)
-    if block_shortcut:
+    if block_stride is not None:
+        if block_stride > 1:
+            yield Layer(f"{name}.pool_block", "avg_pool", width, width, after, kernel=3, stride=2)
         yield elementwise(f"{name}.add_block", "add", width, after)
-    yield prelu(f"{name}.act", width, after, a_channel=4)
+    yield _dprelu(f"{name}.act", width, after)
     yield Layer(f"{name}.excite.pool", "avg_pool", channels, channels, 1, kernel=size)
     yield integer_conv(f"{name}.excite.reduce", channels, narrow, 1, EXCITE_BITS, bias=True)
     yield elementwise(f"{name}.excite.relu", "relu", narrow, 1)
     yield integer_conv(f"{name}.excite.expand", narrow, width, 1, EXCITE_BITS, bias=True)
     yield elementwise(f"{name}.excite.multiply", "multiply", width, after)
     yield batch_norm(f"{name}.bn2", width, after)
+
+
+def _dprelu(name: str, channels: int, size: int) -> Layer:
+    """Two slopes and two shifts a channel."""
+    return Layer(name, "prelu", channels, channels, size, params=4 * channels, work=1)
 
 
 def integer_conv(

@@ -15,9 +15,9 @@ from meliuscli.arch.plan import (
     binary_conv,
     conv_size,
     elementwise,
-    parameters,
-    prelu,
     require_divides,
+    rprelu,
+    shift,
 )
 from meliuscli.arch.spec import ArchSpec, Width
 from meliuscli.errors import SpecError
@@ -53,17 +53,17 @@ class ReActNetSpec(ArchSpec):
         if width not in (channels, 2 * channels):
             raise SpecError("channels", f"a block keeps or doubles its width: {channels} cannot become {width}")
         after = conv_size(size, 3, stride, 1)
-        yield parameters(f"{name}.sign1", channels, size)
+        yield shift(f"{name}.sign1", channels, size)
         yield binary_conv(f"{name}.conv1", channels, channels, after, stride=stride)
         yield batch_norm(f"{name}.bn1", channels, after)
         if stride > 1:
             yield Layer(f"{name}.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
         yield elementwise(f"{name}.add1", "add", channels, after)
-        yield prelu(f"{name}.act1", channels, after, a_channel=3)
+        yield rprelu(f"{name}.act1", channels, after)
         doubles = width != channels
         is_float = doubles and self.widening == "float"
         if not is_float:
-            yield parameters(f"{name}.sign2", channels, after)
+            yield shift(f"{name}.sign2", channels, after)
         for copy in ("a", "b") if doubles else ("",):
             conv = f"{name}.conv2{copy}"
             if is_float:
@@ -73,4 +73,4 @@ class ReActNetSpec(ArchSpec):
                 yield binary_conv(conv, channels, channels, after, kernel=1)
             yield batch_norm(f"{name}.bn2{copy}", channels, after)
             yield elementwise(f"{name}.add2{copy}", "add", channels, after)
-        yield prelu(f"{name}.act2", width, after, a_channel=3)
+        yield rprelu(f"{name}.act2", width, after)

@@ -16,9 +16,10 @@ from meliuscli.arch.plan import (
     binary_conv,
     conv_size,
     elementwise,
-    parameters,
     prelu,
     require_divides,
+    rprelu,
+    shift,
 )
 from meliuscli.arch.spec import ArchSpec, Count, Width
 
@@ -170,14 +171,14 @@ class BiRealNetSpec(ResidualSpec):
     def _basic(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         after = conv_size(size, 3, stride, 1)
         if self.reactivation:
-            yield parameters(f"{name}.sign", channels, size)
+            yield shift(f"{name}.sign", channels, size)
         yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
         yield elementwise(f"{name}.scale", "multiply", width, after)
         yield batch_norm(f"{name}.bn", width, after)
         yield from pooled_shortcut(name, channels, width, stride, after)
         yield elementwise(f"{name}.add", "add", width, after)
         if self.reactivation:
-            yield prelu(f"{name}.act", width, after, a_channel=3)
+            yield rprelu(f"{name}.act", width, after)
 
     def _bottleneck(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         require_divides("channels", EXPANSION, output_channels_of_a_bottleneck=width)
