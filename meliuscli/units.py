@@ -24,40 +24,41 @@ _SECOND_SUFFIXES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _NUMBER = re.compile(r"((?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9_.]+)(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
-def _parse(text: str, suffixes: dict[str, int], what: str, examples: str) -> Decimal:
+def _parse(text: str, suffixes: dict[str, int], what: str, examples: str, option: str) -> Decimal:
     match = _NUMBER.fullmatch(text.strip())
-    hint = f"write it as {examples}"
+    hint, given = f"write it as {examples}", f"{option}: {text!r}" if option else repr(text)
     if match is None or match.group(2).lower() not in suffixes:
-        raise BadInputError(f"{text!r} is not {what}", hint)
+        raise BadInputError(f"{given} is not {what}", hint)
     try:
         value = Decimal(match.group(1).replace("_", "").replace(",", ""))
     except InvalidOperation:
-        raise BadInputError(f"{text!r} is not {what}", hint) from None
+        raise BadInputError(f"{given} is not {what}", hint) from None
     value *= suffixes[match.group(2).lower()]
     if not 0 < value < Decimal("1e18"):
-        raise BadInputError(f"{text!r} is out of range for {what}", hint)
+        raise BadInputError(f"{given} is out of range for {what}", hint)
     return value
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str, option: str = "") -> int:
     """Operations or images: ``5e8``, ``500M``, ``0.5G``, ``500_000_000`` -> 500000000.
 
-    Raises ``BadInputError`` for anything that is not a positive number of at least one.
-    """
-    value = _parse(text, _COUNT_SUFFIXES, "a count", "5e8, 500M or 0.5G")
+    Raises ``BadInputError``, which names ``option``, for anything that is not a positive number of at least one."""
+    value = _parse(text, _COUNT_SUFFIXES, "a count", "5e8, 500M or 0.5G", option)
     if value != int(value):
-        raise BadInputError(f"{text!r} is not a whole number", "write it as 5e8, 500M or 0.5G")
+        raise BadInputError(
+            f"{f'{option}: ' if option else ''}{text!r} is not a whole number", "write it as 5e8, 500M or 0.5G"
+        )
     return int(value)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "") -> int:
     """Size: ``4MiB``, ``4 MB``, ``4194304`` -> bytes. MiB is 2**20 bytes, MB is 10**6."""
-    return math.floor(_parse(text, _BYTE_SUFFIXES, "a size", "4MiB (2^20 bytes), 4MB (10^6) or 4194304"))
+    return math.floor(_parse(text, _BYTE_SUFFIXES, "a size", "4MiB (2^20 bytes), 4MB (10^6) or 4194304", option))
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "") -> float:
     """Time: ``90``, ``90s``, ``1.5m``, ``2h`` -> seconds."""
-    return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m or 2h"))
+    return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m or 2h", option))
 
 
 def format_count(value: float) -> str:

@@ -282,3 +282,19 @@ def test_the_commands_in_the_readme_exist(cli: Cli) -> None:
     assert len(quick) >= 6
     for words in quick:
         assert cli(*words).returncode == 0, words
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["count", "--arch", "meliusnet22", "--max-ops", "many"], "--max-ops: 'many' is not a count"),
+        (["count", "--arch", "meliusnet22", "--max-size", "0"], "--max-size: '0' is out of range"),
+        (["search", "--budget", "1.5"], "--budget: '1.5' is not a whole number"),
+        (["search", "--budget", "5e8", "--timeout", "soon"], "--timeout: 'soon' is not a duration"),
+        (["count", "--arch", "meliusnet22", "--set", "groups=2", "--set", "groups=4"], "--set groups: given twice"),
+    ],
+)
+def test_the_option_at_fault_is_named(cli: Cli, args: list[str], says: str) -> None:
+    done = cli(*args)
+    assert done.returncode == 2
+    assert says in done.stderr

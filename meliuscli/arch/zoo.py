@@ -58,7 +58,11 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
     """``meliusnet29``, ``MeliusNet-A`` or ``path/to/net.toml``, with ``key=value`` overrides applied.
 
     Raises ``BadInputError`` for an unknown name or a malformed file, ``SpecError`` for an impossible network."""
-    changes = dict(parse_override(text) for text in overrides)
+    changes: dict[str, Any] = {}
+    for key, value in map(parse_override, overrides):
+        if key in changes:
+            raise BadInputError(f"--set {key}: given twice")
+        changes[key] = value
     path = Path(name_or_path)
     if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
         fields, name, where = read_toml(path), path.stem, f"{path}: "

@@ -76,8 +76,8 @@ class _Limits:
 
     def __init__(self, view: View, max_ops: str | None, max_size: str | None) -> None:
         self._view = view
-        self._ops = None if max_ops is None else parse_count(max_ops)
-        self._size = None if max_size is None else parse_bytes(max_size)
+        self._ops = None if max_ops is None else parse_count(max_ops, "--max-ops")
+        self._size = None if max_size is None else parse_bytes(max_size, "--max-size")
         if self._ops is not None and not view.convention.unit:
             raise BadInputError(f"--max-ops: the convention {view.convention.name} has no total")
 

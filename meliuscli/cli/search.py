@@ -61,8 +61,8 @@ def search(
     """Search a space for the best proxy accuracy under an OPs budget, and compare with published MeliusNets.
 
     Writes reports/STUDY with report.md, trials.csv, front.csv, pareto.png, best.toml and all that repeats it."""
-    limit = parse_duration(timeout)
-    budget_ops = None if budget is None else parse_count(budget)
+    limit = parse_duration(timeout, "--timeout")
+    budget_ops = None if budget is None else parse_count(budget, "--budget")
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     if budget_ops is None and not (resume and study):

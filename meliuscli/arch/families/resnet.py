@@ -95,7 +95,8 @@ class ResNetSpec(ResidualSpec):
 
 class XnorResNetSpec(ResidualSpec):
     """ResNet's basic blocks with BN, sign, binary convolution in this order. ``scaling`` multiplies by the mean |weight|
-    of a filter and the mean |input| around a position (XNOR-Net, equation 11); without it the network is a BNN."""
+    of a filter and the mean |input| around a position (XNOR-Net, equation 11); without it the network is a BNN. What
+    XNOR-Net does at the shortcuts of ResNet-18 is not written down; ``float`` is what Bi-Real Net's author says."""
 
     family: Literal["xnor-resnet"] = "xnor-resnet"
     scaling: bool = True
