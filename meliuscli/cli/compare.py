@@ -12,7 +12,9 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk
 from meliuscli.cli.networks import count_any, is_own, make_view
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import compare_table, count_object, published_object
+from meliuscli.report.compare import compare_table
+from meliuscli.report.count import count_object
+from meliuscli.report.published import published_object
 from meliuscli.report.tables import to_json
 
 

@@ -10,8 +10,9 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables
 from meliuscli.cli.networks import count_named, make_view
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import count_object, published_object, published_table
+from meliuscli.report.count import count_object
 from meliuscli.report.drawing import drawing_table
+from meliuscli.report.published import published_object, published_table
 from meliuscli.report.tables import to_json
 
 

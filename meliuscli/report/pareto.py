@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import Counted, View, best_published
+from meliuscli.report.count import Counted, View
+from meliuscli.report.published import best_published
 from meliuscli.results import write_bytes
 from meliuscli.search.pareto import front
 

@@ -1,0 +1,58 @@
+"""Published figures as tables and JSON, held against our counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meliuscli.arch.published import COUNTS, Published
+from meliuscli.counting.agreement import disagreements
+from meliuscli.report.count import Counted
+from meliuscli.report.tables import Cell, Column, Table
+
+
+def published_object(row: Published) -> dict[str, Any]:
+    """A published row as JSON: figures as printed, and the columns that differ from our count with the reason's key."""
+    figures = {key: getattr(row, key) or None for key in (*COUNTS, "top1", "top5")}
+    return {
+        **figures,
+        "convention": row.convention,
+        "bn_params": row.bn_params,
+        "confidence": row.confidence,
+        "disputed": dict(row.disputed),
+        "source": row.source,
+    }
+
+
+def best_published(rows: Sequence[Published]) -> Mapping[str, Published | None]:
+    """For each figure the first row that states it; both accuracies are of one row."""
+    best = {key: next((row for row in rows if getattr(row, key)), None) for key in ("ops", "size_mib", "top1")}
+    return {**best, "top5": best["top1"]}
+
+
+def published_table(network: Counted) -> Table:
+    """Every published row of a network beside what we count under the row's own rule."""
+    rows: list[tuple[Cell, ...]] = []
+    for row in network.published:
+        differs = disagreements(row)
+        cells = [f"{getattr(row, key)}{'!' if key in differs else ''}" for key in COUNTS]
+        rows.append((row.source, *cells, row.top1, row.top5, row.convention, row.bn_params))
+    heads = ("BOPs", "FLOPs", "OPs", "MiB", "params", "top-1", "top-5")
+    return Table(
+        f"Published for {network.name} (ImageNet-1k)",
+        (
+            Column("source", numeric=False),
+            *map(Column, heads),
+            Column("rule", numeric=False),
+            Column("BN"),
+        ),
+        tuple(rows),
+        notes=(
+            "rule: the convention the source counts by; BN: values of a batch-norm channel in its params and sizes",
+            *(
+                ["! differs from our count: meliuscli explain contradictions"]
+                if any(map(disagreements, network.published))
+                else []
+            ),
+        ),
+    )
