@@ -36,6 +36,36 @@ def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path:
     assert "epoch 1/2" in done.stderr
 
 
+def test_a_training_at_chance_is_a_failed_run_that_is_written_down(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *("train", "--arch", "meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]"),
+        *("--input-size", "8", "--width-divisor", "4", "--epochs", "0.01", "--seeds", "2"),
+        *("--recipe-set", "learning_rate=1e-9", "--recipe-set", "optimizer=sgd"),
+    )
+    assert done.returncode == 1
+    assert "is no better than chance: a failed run" in done.stderr
+    (path,) = (tmp_path / "reports").glob("*.json")
+    result = json.loads(path.read_text())
+    assert "no better than chance" in result["failed"]
+    assert result["recipe"]["optimizer"] == "sgd"
+    assert result["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--recipe", "none.toml"], "no such file"),
+        (["--recipe-set", "optimizer=lion"], "recipe: optimizer: must be"),
+        (["--recipe-set", "epochs"], "--recipe-set 'epochs': not of the form key=value"),
+        (["--recipe-set", "epochs=1", "--recipe-set", "epochs=2"], "--recipe-set epochs: given twice"),
+    ],
+)
+def test_recipes_that_cannot_be(cli: Cli, args: list[str], says: str) -> None:
+    done = cli("train", "--arch", "meliusnet22", *args)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
 SEARCH = (
     "search",
     "--budget",

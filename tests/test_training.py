@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,9 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.nn.build import build
-from meliuscli.training.loop import evaluate, flatten_parameters
-from meliuscli.training.recipe import RECIPES, Recipe, find_recipe
-from meliuscli.training.run import mean_and_spread, train_once
+from meliuscli.training.loop import EpochMetrics, evaluate, fit, flatten_parameters
+from meliuscli.training.recipe import Recipe, find_recipe, recipe_table
+from meliuscli.training.run import RunResult, mean_and_spread, train_once
 
 SMALL = MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16)  # type: ignore[call-arg, arg-type]
 QUICK = Recipe(epochs=0.2, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99), shift=1)
@@ -80,7 +82,7 @@ def test_a_real_network_learns_real_images(data: Prepared) -> None:
 def test_two_blocks_beat_a_linear_classifier() -> None:
     """A linear classifier reaches 83.8 % from these 10,000 images."""
     spec = MeliusNetSpec(num_blocks=(2,), growth_rate=64, stem_channels=64)  # type: ignore[call-arg, arg-type]
-    recipe = RECIPES["short"].model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
+    recipe = find_recipe("short").model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
     data = prepare(load_dataset("fashion-mnist-mini"), 16)
     run = train_once(at_input(spec, 10, 1, 16), data, recipe, 0, score_test=True)
     assert run.test_top1 is not None
@@ -108,6 +110,69 @@ def test_the_papers_recipe() -> None:
     assert (paper.epochs, paper.batch_size, paper.clip_threshold) == (120, 64, 1.3)
     with pytest.raises(BadInputError):
         find_recipe("papper")
+
+
+def test_a_recipe_of_ones_own_is_a_file_and_fields_can_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('optimizer = "sgd"\nlearning_rate = 0.1\nbetas = [0.8, 0.9]\n')
+    mine = find_recipe(str(path), {"epochs": 3.0})
+    assert (mine.optimizer, mine.learning_rate, mine.betas, mine.epochs) == ("sgd", 0.1, (0.8, 0.9), 3.0)
+    assert find_recipe("paper-meliusnet59").learning_rate == 0.003
+    for name in recipe_table():
+        find_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('optimizer = "lion"', "optimizer: must be"),
+        ("learning_rate = 0", "learning_rate"),
+        ("learning_rate = inf", "learning_rate"),
+        ("betas = [0.9]", "betas"),
+        ("lr = 0.1", "lr: unknown key"),
+        ("epochs = ", "not valid TOML"),
+        ("label_smoothing = 1.0", "label_smoothing"),
+        ("weight_decay = -1", "weight_decay"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_with_file_and_field(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(content)
+    with pytest.raises(BadInputError) as caught:
+        find_recipe(str(path))
+    assert "mine.toml" in caught.value.message
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("radam", 0.05), ("adam", 0.02), ("adamw", 0.02), ("sgd", 0.5)])
+def test_every_optimiser_learns(data: Prepared, optimizer: str, rate: float) -> None:
+    changes = {"optimizer": optimizer, "learning_rate": rate, "label_smoothing": 0.1, "weight_decay": 1e-4}
+    recipe = QUICK.model_copy(update={**changes, "max_gradient_norm": 1.0, "epochs": 0.5})
+    run = train_once(small(), data, recipe, 0)
+    assert run.last.validation_top1 > 0.4
+    assert not run.is_at_chance(10, 5000)
+
+
+def test_gradients_are_scaled_down_to_the_norm(data: Prepared) -> None:
+    """Plain SGD moves by learning rate times gradient: with a norm of 1e-3 a step is at most 1e-5 long."""
+    changes = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.01, "max_gradient_norm": 1e-3}
+    recipe = QUICK.model_copy(update={**changes, "epochs": 1 / 200})
+    torch.manual_seed(0)
+    network = build(small())
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    list(fit(network, data, recipe, 0))
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert 0.5e-5 < float((after - before).norm()) <= 1.01e-5
+
+
+def test_chance_is_a_failed_run() -> None:
+    def run(top1: float) -> RunResult:
+        return RunResult(0, (EpochMetrics(1.0, 2.3, 2.3, top1),), None, 1.0, 1.0)
+
+    assert run(0.1).is_at_chance(10, 5000)
+    assert run(0.112).is_at_chance(10, 5000)
+    assert not run(0.114).is_at_chance(10, 5000)
+    assert run(0.02).is_at_chance(10, 5000)
 
 
 def test_spread_needs_two_values() -> None:

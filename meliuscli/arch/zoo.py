@@ -58,11 +58,7 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
     """``meliusnet29``, ``MeliusNet-A`` or ``path/to/net.toml``, with ``key=value`` overrides applied.
 
     Raises ``BadInputError`` for an unknown name or a malformed file, ``SpecError`` for an impossible network."""
-    changes: dict[str, Any] = {}
-    for key, value in map(parse_override, overrides):
-        if key in changes:
-            raise BadInputError(f"--set {key}: given twice")
-        changes[key] = value
+    changes = parse_overrides(overrides)
     path = Path(name_or_path)
     if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
         fields, name, where = read_toml(path), path.stem, f"{path}: "
@@ -80,12 +76,22 @@ def load_name(name: str) -> ArchSpec:
     return spec_from_fields(zoo_table()[name])
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_overrides(texts: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Fields to change, as ``parse_override`` reads them. Raises ``BadInputError`` when one is given twice."""
+    changes: dict[str, Any] = {}
+    for key, value in (parse_override(text, option) for text in texts):
+        if key in changes:
+            raise BadInputError(f"{option} {key}: given twice")
+        changes[key] = value
+    return changes
+
+
+def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
     """``growth_rate=48``, ``num_blocks=[4, 5]``, ``num_blocks=4,5`` or ``stem=imagenet`` to (key, value)."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not key or not value:
-        raise BadInputError(f"--set {text!r}: not of the form key=value", "for example --set growth_rate=48")
+        raise BadInputError(f"{option} {text!r}: not of the form key=value", "for example --set growth_rate=48")
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
             return key, tomllib.loads(f"value = {candidate}")["value"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meliuscli.arch.adapt import at_input, narrowed
-from meliuscli.arch.spec import ArchSpec, validate
-from meliuscli.arch.zoo import NamedArch, load_arch
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import NamedArch, load_arch, parse_overrides
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.errors import FailedError, InterruptedByUser
@@ -29,12 +30,18 @@ def train(
         "fashion-mnist-mini"
     ),
     data: options.Data = None,
-    recipe_name: Annotated[str, typer.Option("--recipe", help="short, or paper (MeliusNet's own).")] = "short",
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help="short, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
+    ] = "short",
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", show_default=False)] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default=False)] = None,
+    recipe_set: Annotated[
+        list[str] | None,
+        typer.Option("--recipe-set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, max=1000, help="How many trainings, from seeds 0, 1, ...")
     ] = 3,
@@ -54,7 +61,7 @@ def train(
     from meliuscli.results import origin, write_json
 
     named = load_arch(arch, set_ or [])
-    recipe = _recipe(recipe_name, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    recipe = _recipe(recipe_name, recipe_set or [], epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     trained, runs, digest, failure = _train_all(named, dataset, data, recipe, seeds, input_size, width_divisor)
     if runs:
         summary = _summary(runs)
@@ -65,7 +72,8 @@ def train(
             "dataset": {"name": dataset, "digest": digest},
             "recipe": recipe.model_dump(mode="json"),
             **summary,
-            "interrupted": failure is not None,
+            "interrupted": isinstance(failure, InterruptedByUser),
+            "failed": failure.message if isinstance(failure, FailedError) else None,
             "origin": origin(),
         }
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -80,11 +88,11 @@ def train(
         raise failure
 
 
-def _recipe(name: str, **changes: Any) -> Recipe:
-    from meliuscli.training.recipe import Recipe, find_recipe
+def _recipe(name: str, overrides: Sequence[str], **changes: Any) -> Recipe:
+    from meliuscli.training.recipe import find_recipe
 
     given = {key: value for key, value in changes.items() if value is not None}
-    return validate(Recipe, {**find_recipe(name).model_dump(), **given}, "recipe: ")
+    return find_recipe(name, {**parse_overrides(overrides, "--recipe-set"), **given})
 
 
 def _train_all(
@@ -114,6 +122,12 @@ def _train_all(
         try:
             for seed in range(seeds):
                 runs.append(train_once(spec, prepared, recipe, seed, score_test=True, on_epoch=show))
+                if runs[-1].is_at_chance(loaded.num_classes, len(loaded.validation)):
+                    top1 = f"{100 * runs[-1].last.validation_top1:.2f} %"
+                    raise FailedError(
+                        f"seed {seed}: validation top-1 {top1} is no better than chance: a failed run",
+                        "train longer, or with another learning rate",
+                    )
         except FailedError as error:
             return spec, runs, loaded.digest, error
         except KeyboardInterrupt:

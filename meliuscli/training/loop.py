@@ -33,7 +33,7 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
     images, labels = data.train
     generator = torch.Generator().manual_seed(seed)
     parameters = flatten_parameters(network)
-    optimizer = torch.optim.RAdam([parameters], lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps)
+    optimizer = make_optimizer([parameters], recipe)
     num_steps, per_epoch = recipe.num_steps(len(labels)), recipe.steps_per_epoch(len(labels))
     losses: list[Tensor] = []
     for step, indices in zip(range(num_steps), batches(labels, recipe.batch_size, generator), strict=False):
@@ -41,13 +41,26 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
         inputs = data.normalise(augment(images[indices], recipe.flip, recipe.shift, generator))
         optimizer.zero_grad(set_to_none=False)
-        loss = F.cross_entropy(network(inputs), labels[indices])
+        loss = F.cross_entropy(network(inputs), labels[indices], label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_([parameters], recipe.max_gradient_norm)
         optimizer.step()
         losses.append(loss.detach())
         if (step + 1) % per_epoch == 0 or step + 1 == num_steps:
             yield _metrics(network, data, (step + 1) / per_epoch, losses)
             losses.clear()
+
+
+def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.momentum > 0
+        return torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, nesterov=nesterov)
+    kind = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    made: torch.optim.Optimizer = kind(parameters, lr=rate, betas=recipe.betas, eps=recipe.eps, weight_decay=decay)
+    return made
 
 
 def flatten_parameters(network: nn.Module) -> nn.Parameter:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meliuscli.arch.spec import read_toml, validate
 from meliuscli.errors import unknown_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -13,15 +17,24 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(BaseModel):
-    """RAdam with a cosine from ``learning_rate`` to 0 over all steps. The defaults are MeliusNet's own recipe."""
+    """A cosine from ``learning_rate`` to 0 over all steps. The defaults are MeliusNet's own recipe.
+
+    ``betas`` and ``eps`` are for RAdam, Adam and AdamW, ``momentum`` (Nesterov's) for SGD. ``weight_decay`` is on all
+    parameters; with ``adamw`` it is decoupled from the gradient. ``max_gradient_norm`` scales longer gradients down to
+    this norm. ``clip_threshold`` is that of the signs' gradients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     epochs: Positive = 120.0
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
+    optimizer: Literal["radam", "adam", "adamw", "sgd"] = "radam"
     learning_rate: Positive = 0.002
     betas: tuple[Fraction, Fraction] = (0.95, 0.999)
     eps: Positive = 1e-5
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_gradient_norm: Positive | None = None
+    label_smoothing: Fraction = 0.0
     clip_threshold: Positive = 1.3
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
@@ -34,17 +47,21 @@ class Recipe(BaseModel):
         return max(1, num_images // self.batch_size)
 
 
-RECIPES = {
-    # Table of the authors' logged commands: RAdam 0.95/0.999, 0.002 cosine to 0, 120 epochs, batch 64, clip 1.3.
-    "paper": Recipe(),
-    # For at most a few epochs: RAdam's warm-up is as long as 1 / (1 - beta2) steps, so a short run needs a smaller
-    # beta2, and latent weights have to move fast to flip at all.
-    "short": Recipe(epochs=3.0, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99)),
-}
+@cache
+def recipe_table() -> dict[str, dict[str, Any]]:
+    """recipes.toml: name -> fields."""
+    return tomllib.loads(Path(__file__).with_name("recipes.toml").read_text(encoding="utf-8"))
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises ``BadInputError`` with the nearest names."""
-    if name not in RECIPES:
-        raise unknown_name("recipe", name, RECIPES, "--recipe")
-    return RECIPES[name]
+def find_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of that name or in that TOML file, with some fields changed.
+
+    Raises ``BadInputError`` with the nearest names, or ``SpecError`` naming a field that cannot be."""
+    path = Path(name_or_path)
+    if path.suffix.lower() == ".toml":
+        fields, where = read_toml(path), f"{path}: "
+    elif name_or_path in recipe_table():
+        fields, where = recipe_table()[name_or_path], "recipe: "
+    else:
+        raise unknown_name("recipe", name_or_path, recipe_table(), "--recipe")
+    return validate(Recipe, {**fields, **(changes or {})}, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,11 @@ class RunResult:
     @property
     def last(self) -> EpochMetrics:
         return self.curve[-1]
+
+    def is_at_chance(self, num_classes: int, num_images: int) -> bool:
+        """Is the top-1 on ``num_images`` validation images no better than guessing, by three standard deviations?"""
+        chance = 1 / num_classes
+        return self.last.validation_top1 <= chance + 3 * math.sqrt(chance * (1 - chance) / num_images)
 
     def fields(self) -> dict[str, Any]:
         """As plain JSON values."""
