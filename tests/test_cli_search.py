@@ -16,6 +16,15 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.data.batches import prepare
+from meliuscli.data.catalog import load_dataset
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.nn.build import build
+from meliuscli.runs import weights_path
+from meliuscli.training.loop import evaluate
+from meliuscli.training.weights import load_weights
+
 
 def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path: Path) -> None:
     done = cli(
@@ -34,6 +43,85 @@ def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path:
     assert result["origin"]["command"].startswith("meliuscli train")
     assert {"torch", "meliuscli"} <= set(result["origin"]["versions"])
     assert "epoch 1/2" in done.stderr
+
+
+TRAIN = (
+    *("train", "--arch", "meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]"),
+    *("--input-size", "8", "--width-divisor", "4", "--epochs", "0.1", "--seeds", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one recorded run in ``reports``."""
+    directory = tmp_path_factory.mktemp("recorded")
+    command = [sys.executable, "-m", "meliuscli", *TRAIN]
+    subprocess.run(command, cwd=directory, capture_output=True, timeout=300, check=True)
+    return directory
+
+
+def test_runs_are_recorded_listed_and_shown(recorded: Path, cli: Cli) -> None:
+    (path,) = (recorded / "reports").glob("run-*.json")
+    record = json.loads(path.read_text())
+    listed = json.loads(cli("list", "runs", "--format", "json", cwd=recorded).stdout)["runs"]
+    assert [run["id"] for run in listed] == [record["id"]]
+    shown = cli("show", f"run:{record['id'][:5]}", cwd=recorded)
+    assert shown.returncode == 0, shown.stderr
+    assert f"{100 * record['runs'][0]['test_top1']:.2f}" in shown.stdout
+    assert "made by: meliuscli train" in shown.stdout
+    assert json.loads(cli("show", f"run:{record['id']}", "--format", "json", cwd=recorded).stdout) == record
+
+
+def test_the_weights_of_a_run_are_those_that_were_scored(recorded: Path) -> None:
+    (path,) = (recorded / "reports").glob("run-*.json")
+    record = json.loads(path.read_text())
+    spec = spec_from_fields(record["trained_as"])
+    network = build(spec)
+    load_weights(network, spec, weights_path(path.parent, record["id"], 0))
+    data = prepare(load_dataset("fashion-mnist-mini"), spec.input_size)
+    assert evaluate(network, data, data.test)[1] == pytest.approx(record["runs"][0]["test_top1"])
+    assert evaluate(network, data, data.validation)[1] == pytest.approx(record["runs"][0]["validation_top1"])
+
+
+def test_weights_that_are_not_there_corrupt_or_of_another_network(recorded: Path, tmp_path: Path) -> None:
+    (path,) = (recorded / "reports").glob("*.safetensors")
+    (record,) = (recorded / "reports").glob("run-*.json")
+    spec = spec_from_fields(json.loads(record.read_text())["trained_as"])
+    with pytest.raises(MissingError, match="no such file"):
+        load_weights(build(spec), spec, tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    for content in (path.read_bytes()[:-10], b"", b"not weights", path.read_bytes()[:100]):
+        broken.write_bytes(content)
+        with pytest.raises(BadInputError, match=r"broken\.safetensors: corrupt"):
+            load_weights(build(spec), spec, broken)
+    other = spec.replace(num_classes=11)
+    with pytest.raises(BadInputError, match="weights of another network"):
+        load_weights(build(other), other, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [("run:zzz", 2, "unknown run"), ("run:", 2, "unknown run"), ("run:zzz --reports nowhere", 3, "no recorded runs")],
+)
+def test_runs_that_are_not_there(recorded: Path, cli: Cli, name: str, code: int, says: str) -> None:
+    done = cli("show", *name.split(), cwd=recorded)
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+def test_a_corrupt_record_is_named(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    for content in ("{", "[]", '{"id": "x"}', "\x00"):
+        (tmp_path / "reports" / "run-12345678.json").write_text(content)
+        done = cli("list", "runs")
+        assert done.returncode == 2
+        assert "run-12345678.json: not a recorded run" in done.stderr
+
+
+def test_no_runs_is_an_empty_list_and_weights_can_be_left_out(cli: Cli, tmp_path: Path) -> None:
+    assert cli("list", "runs").returncode == 0
+    assert cli(*TRAIN, "--no-weights").returncode == 0
+    assert list((tmp_path / "reports").glob("*.safetensors")) == []
 
 
 def test_a_training_at_chance_is_a_failed_run_that_is_written_down(cli: Cli, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,24 +10,31 @@ import typer
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables
 from meliuscli.errors import unknown_name
-from meliuscli.report.lists import LISTS, list_object, list_table
+from meliuscli.report.lists import LISTS, list_table
+from meliuscli.report.runs import run_records
 from meliuscli.report.tables import to_json
+from meliuscli.runs import find_runs
 
 
 def list_(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[archs|spaces|datasets|conventions]...", help="What to list; all when left out."),
+        typer.Argument(
+            metavar="[archs|spaces|datasets|conventions|runs]...", help="What to list; all but runs when left out."
+        ),
     ] = None,
+    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """List the networks, search spaces, data sets and conventions that other commands take by name."""
+    """List the networks, search spaces, data sets, conventions and recorded runs that other commands take by name."""
+    known = (*LISTS, "runs")
     for kind in kinds or []:
-        if kind not in LISTS:
-            raise unknown_name("list", kind, LISTS)
+        if kind not in known:
+            raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
+    records = {kind: run_records(find_runs(reports)) if kind == "runs" else LISTS[kind]() for kind in chosen}
     if fmt == "json":
-        answer(to_json({kind: list_object(kind) for kind in chosen}), output)
+        answer(to_json(records), output)
         return
-    answer_tables([list_table(kind) for kind in chosen], fmt, output)
+    answer_tables([list_table(kind, found) for kind, found in records.items()], fmt, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,18 +14,30 @@ from meliuscli.errors import BadInputError
 from meliuscli.report.count import count_object
 from meliuscli.report.drawing import drawing_table
 from meliuscli.report.published import published_object, published_table
+from meliuscli.report.runs import run_table
 from meliuscli.report.tables import to_json
+from meliuscli.runs import load_run
 
 
 def show(
-    arch: Annotated[str, typer.Argument(help="A name (meliuscli list) or a TOML file.", show_default=False)],
+    arch: Annotated[
+        str, typer.Argument(help="A name (meliuscli list), a TOML file, or run:ID for a training.", show_default=False)
+    ],
     set_: options.Set = None,
     input_: options.Input = None,
     toml: Annotated[bool, typer.Option("--toml", help="Only the TOML, for a file of your own.")] = False,
+    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Show a network: its stages drawn, published figures held against our count, and its TOML."""
+    """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training."""
+    if arch.lower().startswith("run:"):
+        run = load_run(arch.partition(":")[2], reports)
+        if fmt == "json":
+            answer(to_json(run.fields), output)
+        else:
+            answer_tables([run_table(run)], fmt, output)
+        return
     view = make_view("melius", None, None)
     network = count_named(arch, set_ or [], input_, view.storage)
     assert network.spec is not None

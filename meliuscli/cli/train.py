@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +15,11 @@ from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.report.tables import Column, Table, to_json
+from meliuscli.runs import new_id, record_path, weights_path
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from meliuscli.training.recipe import Recipe
     from meliuscli.training.run import RunResult
 
@@ -51,6 +52,9 @@ def train(
     width_divisor: Annotated[
         int, typer.Option("--width-divisor", min=1, max=1024, help="Divide all widths by this.")
     ] = 1,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")
+    ] = True,
     reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = Path("reports"),
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
@@ -62,10 +66,15 @@ def train(
 
     named = load_arch(arch, set_ or [])
     recipe = _recipe(recipe_name, recipe_set or [], epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    trained, runs, digest, failure = _train_all(named, dataset, data, recipe, seeds, input_size, width_divisor)
+    run_id = new_id(named.spec.archid, dataset)
+    keep = reports if weights else None
+    trained, runs, digest, failure = _train_all(
+        named, dataset, data, recipe, seeds, input_size, width_divisor, run_id, keep
+    )
     if runs:
         summary = _summary(runs)
         result = {
+            "id": run_id,
             "arch": named.name,
             "archid": named.spec.archid,
             "trained_as": trained.model_dump(mode="json"),
@@ -76,14 +85,13 @@ def train(
             "failed": failure.message if isinstance(failure, FailedError) else None,
             "origin": origin(),
         }
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path = reports / f"train-{named.spec.archid}-{dataset}-{stamp}-{os.getpid()}.json"
+        path = record_path(reports, run_id)
         write_json(path, result)
         if fmt == "json":
             answer(to_json(result), output)
         else:
             answer_tables([_table(named, trained, runs, summary)], fmt, output)
-        talk(f"written: {path}")
+        talk(f"written: {path} (meliuscli show run:{run_id})")
     if failure is not None:
         raise failure
 
@@ -96,7 +104,15 @@ def _recipe(name: str, overrides: Sequence[str], **changes: Any) -> Recipe:
 
 
 def _train_all(
-    named: NamedArch, dataset: str, data: Path | None, recipe: Recipe, seeds: int, input_size: int, divisor: int
+    named: NamedArch,
+    dataset: str,
+    data: Path | None,
+    recipe: Recipe,
+    seeds: int,
+    input_size: int,
+    divisor: int,
+    run_id: str,
+    keep: Path | None,
 ) -> tuple[ArchSpec, list[RunResult], str, FailedError | InterruptedByUser | None]:
     """The network as trained, finished runs, the data's digest, and what ended it early, if anything."""
     with status("loading torch and the data"):
@@ -104,6 +120,7 @@ def _train_all(
         from meliuscli.data.catalog import load_dataset
         from meliuscli.training.loop import EpochMetrics
         from meliuscli.training.run import train_once
+        from meliuscli.training.weights import save_weights
 
         loaded = load_dataset(dataset, data)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, input_size)
@@ -121,7 +138,12 @@ def _train_all(
 
         try:
             for seed in range(seeds):
-                runs.append(train_once(spec, prepared, recipe, seed, score_test=True, on_epoch=show))
+
+                def save(network: nn.Module, seed: int = seed) -> None:
+                    if keep is not None:
+                        save_weights(network, spec, weights_path(keep, run_id, seed))
+
+                runs.append(train_once(spec, prepared, recipe, seed, score_test=True, on_epoch=show, on_end=save))
                 if runs[-1].is_at_chance(loaded.num_classes, len(loaded.validation)):
                     top1 = f"{100 * runs[-1].last.validation_top1:.2f} %"
                     raise FailedError(

@@ -57,23 +57,19 @@ _TITLES = {
     "spaces": "Search spaces (search --space)",
     "datasets": "Data sets (train --dataset)",
     "conventions": "Conventions (--convention; meliuscli explain conventions)",
+    "runs": "Recorded runs (meliuscli show run:ID); mean top-1 over n seeds on validation and test, in %",
 }
 
 
-def list_object(kind: str) -> list[dict[str, Cell]]:
-    """The records of a list, exact values."""
-    return LISTS[kind]()
-
-
-def list_table(kind: str) -> Table:
+def list_table(kind: str, records: list[dict[str, Cell]]) -> Table:
     """A list for people; its CSV holds the records."""
-    records = LISTS[kind]()
     if kind == "archs":
         texts, numbers = ("network", "family"), ("OPs", "params", "MiB", "top-1")
         columns = (*(Column(heading, numeric=False) for heading in texts), *map(Column, numbers))
         rows: tuple[tuple[Cell, ...], ...] = tuple(map(_arch_cells, records))
     else:
-        columns = tuple(Column(heading, numeric=False) for heading in records[0])
+        headings = list(records[0]) if records else ["name"]
+        columns = tuple(Column(heading, numeric=False) for heading in headings)
         rows = tuple(tuple(record.values()) for record in records)
     return Table(_TITLES[kind], columns, rows, records=tuple(records))
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
@@ -59,8 +60,9 @@ def train_once(
     seed: int,
     score_test: bool = False,
     on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
+    on_end: Callable[[nn.Module], None] = lambda network: None,
 ) -> RunResult:
-    """Build, train and evaluate one network; everything random comes from ``seed``.
+    """Build, train and evaluate one network; everything random comes from ``seed``. ``on_end`` gets the trained network.
 
     Raises ``FailedError`` when the training diverges."""
     torch.manual_seed(seed)
@@ -72,6 +74,7 @@ def train_once(
         on_epoch(metrics)
     seconds = time.perf_counter() - started
     images = recipe.num_steps(len(data.train[1])) * min(recipe.batch_size, len(data.train[1]))
+    on_end(network)
     test_top1 = evaluate(network, data, data.test)[1] if score_test else None
     return RunResult(seed, tuple(curve), test_top1, seconds, images / seconds)
 

@@ -1,0 +1,46 @@
+"""Weights on disk: safetensors, with the network that they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.results import write_bytes
+
+
+def save_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
+    """Parameters and buffers, atomically; ``archid`` and the spec's TOML go with them.
+
+    Raises ``MissingError`` where the file cannot be written."""
+    # Copies: while a network is trained its parameters are views of one long one.
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    write_bytes(path, save(tensors, {"archid": spec.archid, "spec": spec.to_toml()}))
+
+
+def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
+    """Into a network of ``spec``. Nothing is executed.
+
+    Raises ``MissingError`` when the file is not there, ``BadInputError`` when it is corrupt or another network's."""
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            archid = (file.metadata() or {}).get("archid")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
+    if archid != spec.archid:
+        raise BadInputError(f"{path}: weights of another network ({archid}), not of {spec.archid}")
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise BadInputError(f"{path}: does not fit the network: {str(error).splitlines()[0]}") from None
