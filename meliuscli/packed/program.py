@@ -10,8 +10,8 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from meliuscli.packed.engine import address_of
 from meliuscli.packed.isa import Isa
 
 Array = NDArray[Any]
+Kind = Literal["binary", "pack", "float"]
 Argument = int | float | Array
 SPINS = 2000
 """Looks at the other threads' progress before the processor is given away."""
@@ -44,10 +45,13 @@ def aligned(array: Any, dtype: Any) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Work units ``begin`` to ``end`` of a kernel. ``arguments`` are by the kernel's names: addresses of arrays (which
-    the step keeps alive), whole numbers, or floats. ``part`` names what the time is counted for."""
+    """Work units ``begin`` to ``end`` of a kernel, for a layer. ``arguments`` are in the order of the kernel's names:
+    addresses of arrays (which the step keeps alive), whole numbers, or floats. ``key`` is the same for steps that do
+    the same work, whatever the values."""
 
-    part: str
+    layer: str
+    kind: Kind
+    key: str
     address: int
     arguments: Array
     begin: int
@@ -56,28 +60,37 @@ class Step:
 
     def piece(self, begin: int, end: int) -> Step:
         """The step for fewer of its units."""
-        return Step(self.part, self.address, self.arguments, begin, min(end, self.end), self.keeps)
+        return replace(self, begin=begin, end=min(end, self.end))
+
+    @property
+    def part(self) -> str:
+        """The stem, stage, transition or head that the layer belongs to."""
+        return self.layer.partition(".")[0]
 
 
 def make_step(
-    part: str,
-    isa: Isa,
+    layer: str,
+    kind: Kind,
     kernel: str,
+    isa: Isa,
     make: Callable[[], str],
-    names: Sequence[str],
+    names: tuple[str, ...],
     values: Mapping[str, Argument],
     units: int,
 ) -> Step:
-    """A step of the kernel that ``make`` gives the IR of."""
-    words = zeros(len(names), np.int64)
-    for index, name in enumerate(names):
-        value = values[name]
-        if isinstance(value, float):
-            words[index] = struct.unpack("<i", struct.pack("<f", value))[0]
-        else:
-            words[index] = value if isinstance(value, int) else value.ctypes.data
+    """A step of the kernel that ``make`` gives the IR of; ``names`` are its arguments' names, in order."""
+    assert tuple(values) == names, kernel
+    words = zeros(len(values), np.int64)
+    plain = []
+    for index, value in enumerate(values.values()):
+        if isinstance(value, np.ndarray):
+            words[index] = value.ctypes.data
+            continue
+        words[index] = value if isinstance(value, int) else struct.unpack("<i", struct.pack("<f", value))[0]
+        plain.append(str(value))
     keeps = tuple(value for value in values.values() if isinstance(value, np.ndarray))
-    return Step(part, address_of(isa, kernel, make), words, 0, units, keeps)
+    key = " ".join([kernel, str(units), *plain])
+    return Step(layer, kind, key, address_of(isa, kernel, make), words, 0, units, keeps)
 
 
 class Program:

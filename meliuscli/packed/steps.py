@@ -21,7 +21,7 @@ from meliuscli.packed.layout import (
     padded,
     round_up,
 )
-from meliuscli.packed.program import Array, Step, make_step, zeros
+from meliuscli.packed.program import Array, Kind, Step, make_step, zeros
 
 FEW_PIXELS = 3
 """Up to so many pixels a kernel takes them one by one."""
@@ -60,7 +60,7 @@ def pack_bits(bits: Array) -> Array:
     return np.packbits(full, axis=-1, bitorder="little").view(np.uint32)
 
 
-def pack_step(part: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:
+def pack_step(layer: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:
     """Bits of the first channels of a float map, as many as there are thresholds, into the inside of a map of words."""
     count = num_words(len(thresholds))
     values = {
@@ -72,7 +72,7 @@ def pack_step(part: str, isa: Isa, source: Map, words: Map, thresholds: Array, f
         "flips": _words(flips),
     }
     units = len(source.all_places())
-    return make_step(part, isa, "pack", lambda: maps.pack_kernel(isa), maps.PACK, values, units)
+    return make_step(layer, "pack", "pack", isa, lambda: maps.pack_kernel(isa), maps.PACK, values, units)
 
 
 def _words(values: Array) -> Array:
@@ -91,7 +91,7 @@ def fill_border(words: Map, weights: BinaryWeights) -> None:
 
 
 def binary_step(
-    part: str,
+    layer: str,
     isa: Isa,
     words: Map,
     out: Map,
@@ -106,7 +106,7 @@ def binary_step(
     classes, bias = _border_classes(weights, words, total)
     flat = weights.words.reshape(weights.outputs, -1)
     return _conv_step(
-        part,
+        layer,
         isa,
         "binary",
         (choose_vectors(weights.outputs, isa, isa.vectors), pixels),
@@ -142,7 +142,7 @@ def _border_classes(weights: BinaryWeights, words: Map, total: int) -> tuple[Arr
 
 
 def float_step(
-    part: str,
+    layer: str,
     isa: Isa,
     source: Map,
     out: Map,
@@ -156,7 +156,7 @@ def float_step(
     window = Window(1)
     outputs = len(weights)
     return _conv_step(
-        part,
+        layer,
         isa,
         "float",
         (choose_vectors(outputs, isa, isa.float_vectors), pixels),
@@ -175,9 +175,9 @@ def float_step(
 
 
 def _conv_step(
-    part: str,
+    layer: str,
     isa: Isa,
-    kind: str,
+    kind: Kind,
     tile: tuple[int, int],
     source: Map,
     out: Map,
@@ -219,11 +219,11 @@ def _conv_step(
     name = f"conv_{kind}_{vectors}x{pixels}"
     units = values["pixel_blocks"] * blocked.shape[0]
     return make_step(
-        part, isa, name, lambda: contract.conv_kernel(isa, kind, vectors, pixels), contract.CONV, values, units
+        layer, kind, name, isa, lambda: contract.conv_kernel(isa, kind, vectors, pixels), contract.CONV, values, units
     )
 
 
-def norm_pool_step(part: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array, pools: bool) -> Step:
+def norm_pool_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array, pools: bool) -> Step:
     """Batch norm, 2x2 max pooling (where ``pools``), ReLU."""
     step = 2 if pools else 1
     starts = source.places(np.arange(out.height) * step, np.arange(out.width) * step)
@@ -239,18 +239,11 @@ def norm_pool_step(part: str, isa: Isa, source: Map, out: Map, scale: Array, shi
         "scale": padded(scale, count),
         "shift": padded(shift, count),
     }
-    return make_step(
-        part,
-        isa,
-        f"norm_pool_{int(pools)}",
-        lambda: maps.norm_pool_kernel(isa, pools),
-        maps.POOL,
-        values,
-        len(starts),
-    )
+    name = f"norm_pool_{int(pools)}"
+    return make_step(layer, "float", name, isa, lambda: maps.norm_pool_kernel(isa, pools), maps.POOL, values, len(starts))
 
 
-def mean_step(part: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array) -> Step:
+def mean_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array) -> Step:
     """Batch norm, ReLU and the mean over a map, into a map of one pixel."""
     count, pixels = round_up(len(scale), isa.lanes), source.height * source.width
     assert out.data.shape[3] == count
@@ -266,10 +259,10 @@ def mean_step(part: str, isa: Isa, source: Map, out: Map, scale: Array, shift: A
         "weight": 1.0 / pixels,
     }
     units = source.data.shape[0] * count // isa.lanes
-    return make_step(part, isa, "mean", lambda: maps.mean_kernel(isa), maps.MEAN, values, units)
+    return make_step(layer, "float", "mean", isa, lambda: maps.mean_kernel(isa), maps.MEAN, values, units)
 
 
-def split_step(part: str, isa: Isa, images: Array, out: Planes) -> Step:
+def split_step(layer: str, isa: Isa, images: Array, out: Planes) -> Step:
     """(batch, channels, height, width) into planes; the width a multiple of the lanes (and parities)."""
     parities, (_, channels, height, width) = out.data.shape[3], images.shape
     starts = (np.arange(len(images) * channels * height) * images.strides[2]).reshape(len(images), channels, height)
@@ -285,11 +278,11 @@ def split_step(part: str, isa: Isa, images: Array, out: Planes) -> Step:
         "odd": out.parity_bytes,
     }
     name = f"split_{parities}"
-    return make_step(part, isa, name, lambda: planes.split_kernel(isa, parities), planes.SPLIT, values, len(rows))
+    return make_step(layer, "float", name, isa, lambda: planes.split_kernel(isa, parities), planes.SPLIT, values, len(rows))
 
 
 def plane_step(
-    part: str,
+    layer: str,
     isa: Isa,
     source: Planes,
     out: Planes,
@@ -332,11 +325,11 @@ def plane_step(
     }
     name = f"plane_{together}.{tail}x{channels}"
     return make_step(
-        part, isa, name, lambda: planes.plane_kernel(isa, together, tail, channels), planes.PLANE, values, len(starts)
+        layer, "float", name, isa, lambda: planes.plane_kernel(isa, together, tail, channels), planes.PLANE, values, len(starts)
     )
 
 
-def gather_step(part: str, isa: Isa, source: Planes, out: Map, pools: bool) -> Step:
+def gather_step(layer: str, isa: Isa, source: Planes, out: Map, pools: bool) -> Step:
     """Planes into a map, through 3x3 max pooling of stride 2 where ``pools`` (planes of ReLU, padded by 1)."""
     starts = source.lines(np.arange(out.height) * 2 - 1 if pools else np.arange(out.height))
     values = {
@@ -351,4 +344,4 @@ def gather_step(part: str, isa: Isa, source: Planes, out: Map, pools: bool) -> S
         "spare": zeros(64),
     }
     name = f"gather_{int(pools)}"
-    return make_step(part, isa, name, lambda: planes.gather_kernel(isa, pools), planes.GATHER, values, len(starts))
+    return make_step(layer, "float", name, isa, lambda: planes.gather_kernel(isa, pools), planes.GATHER, values, len(starts))
