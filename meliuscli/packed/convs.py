@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, num_words, round_up
-from meliuscli.packed.program import Array, Program
+from meliuscli.packed.program import Array, Program, clock
 from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack_bits, pack_step
 
 
@@ -51,7 +50,11 @@ class PackedConv2d(nn.Module):
     def __init__(self, weights: BinaryWeights, isa: Isa, threads: int) -> None:
         super().__init__()
         self.weights, self._isa, self._threads = weights, isa, threads
+        self._now = clock(threads)
         self._shape: tuple[int, ...] = ()
+        # What the modules around it look at: no more than the shape of the weights, and the stride.
+        kernel, self.stride = weights.window.kernel, weights.window.stride
+        self.weight = torch.empty(weights.outputs, weights.channels, kernel, kernel, device="meta")
         self.pack_seconds = self.conv_seconds = 0.0
 
     def _plan(self, batch: int, height: int, width: int) -> None:
@@ -75,13 +78,13 @@ class PackedConv2d(nn.Module):
         if shape != self._shape:
             self._plan(*shape)
             self._shape = shape
-        started = time.perf_counter()
+        started = self._now()
         self._inner.copy_(x.permute(0, 2, 3, 1))
         self._program.run(0, 1)
-        packed = time.perf_counter()
+        packed = self._now()
         self._program.run(1, 2)
         self.pack_seconds += packed - started
-        self.conv_seconds += time.perf_counter() - packed
+        self.conv_seconds += self._now() - packed
         return self._result
 
 
@@ -99,12 +102,12 @@ def pack_convs(network: nn.Module, isa: Isa, threads: int) -> tuple[nn.Module, l
             left.append(name)
             continue
         packed.append(name)
-        _replace(copied, name, PackedConv2d(weights, isa, threads))
+        replace_module(copied, name, PackedConv2d(weights, isa, threads))
     if not any(copied.get_submodule(name).activation_bits == 1 for name in left):
         # The packed convolutions take the sign themselves.
         for name, module in list(copied.named_modules()):
             if isinstance(module, SteSign | ApproxSign) and not any(name.startswith(f"{at}.") for at in left):
-                _replace(copied, name, nn.Identity())
+                replace_module(copied, name, nn.Identity())
     for module in copied.modules():
         if isinstance(module, nn.Sequential):
             _fold_norms(module)
@@ -120,6 +123,6 @@ def _fold_norms(layers: nn.Sequential) -> None:
             layers.add_module(after, nn.Identity())
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     network.get_submodule(parent).add_module(child, module)

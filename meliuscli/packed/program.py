@@ -8,6 +8,7 @@ import math
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,12 @@ Kind = Literal["binary", "pack", "float"]
 Argument = int | float | Array
 SPINS = 2000
 """Looks at the other threads' progress before the processor is given away."""
+
+
+def clock(threads: int) -> Callable[[], float]:
+    """What parts are timed by: processor time on one thread, which other work on the machine changes least, else wall
+    time (threads that wait for each other use the processor too)."""
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def zeros(shape: Sequence[int] | int, dtype: Any = np.float32, spare: int = 64) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from abc import ABC, abstractmethod
 from itertools import groupby
 
@@ -18,17 +17,18 @@ from meliuscli.nn.build import build
 from meliuscli.packed.convs import PackedConv2d, pack_convs
 from meliuscli.packed.dense import DensePlan, Tensors, fold_dense
 from meliuscli.packed.isa import Isa, choose_isa
-from meliuscli.packed.program import Kind, Program
+from meliuscli.packed.program import Kind, Program, clock
 
 PartSeconds = dict[tuple[str, Kind], float]
-"""Wall seconds by part of the network (stem, stage, transition, head) and kind of work."""
+"""Seconds by part of the network (stem, stage, transition, head) and kind of work, by ``program.clock``."""
 
 
 class PackedNetwork(ABC):
     """(N, C, H, W) float images -> (N, num_classes) logits. One call at a time; others wait.
 
-    ``left`` names the convolutions of few bits that are not packed, and run in torch."""
+    ``num_convs`` binary convolutions are packed; ``left`` names those of few bits that run in torch."""
 
+    num_convs: int
     left: tuple[str, ...] = ()
 
     def __init__(self, spec: ArchSpec, isa: Isa, threads: int) -> None:
@@ -65,6 +65,7 @@ class PackedDense(PackedNetwork):
     def __init__(self, spec: DenseFamilySpec, tensors: Tensors, isa: Isa, threads: int = 1) -> None:
         super().__init__(spec, isa, threads)
         self.tensors = tensors
+        self.num_convs = sum(name.endswith(".words") for name in tensors)
         self._batch = 0
 
     def plan(self, batch: int) -> tuple[DensePlan, Program]:
@@ -87,11 +88,12 @@ class PackedDense(PackedNetwork):
     def _time(self, images: Tensor) -> PartSeconds:
         plan, program = self._enter(images)
         seconds: PartSeconds = {}
+        now = clock(self.threads)
         for key, steps in groupby(range(len(plan.steps)), lambda i: (plan.steps[i].part, plan.steps[i].kind)):
             numbers = list(steps)
-            started = time.perf_counter()
+            started = now()
             program.run(numbers[0], numbers[-1] + 1)
-            seconds[key] = seconds.get(key, 0.0) + time.perf_counter() - started
+            seconds[key] = seconds.get(key, 0.0) + now() - started
         return seconds
 
 
@@ -101,7 +103,7 @@ class PackedModule(PackedNetwork):
     def __init__(self, network: nn.Module, spec: ArchSpec, isa: Isa, threads: int = 1) -> None:
         super().__init__(spec, isa, threads)
         self.module, packed, left = pack_convs(network, isa, threads)
-        self.packed, self.left = tuple(packed), tuple(left)
+        self.packed, self.left, self.num_convs = tuple(packed), tuple(left), len(packed)
         if not packed:
             what = "its convolutions have more than one bit" if left else "it has no binary convolution"
             raise BadInputError(f"nothing of this {spec.family} can be packed: {what}")
@@ -111,14 +113,15 @@ class PackedModule(PackedNetwork):
 
     def _time(self, images: Tensor) -> PartSeconds:
         seconds: PartSeconds = {}
+        now = clock(self.threads)
         x = images.contiguous(memory_format=torch.channels_last)
         for name, part in self.module.named_children():
             convs = [module for module in part.modules() if isinstance(module, PackedConv2d)]
             for conv in convs:
                 conv.pack_seconds = conv.conv_seconds = 0.0
-            started = time.perf_counter()
+            started = now()
             x = part(x)
-            whole = time.perf_counter() - started
+            whole = now() - started
             binary, pack = sum(c.conv_seconds for c in convs), sum(c.pack_seconds for c in convs)
             times: dict[Kind, float] = {"binary": binary, "pack": pack, "float": whole - binary - pack}
             seconds |= {(name, kind): value for kind, value in times.items() if value}
@@ -159,7 +162,9 @@ def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
         raise BadInputError("images must be a float tensor on the CPU")
     if images.dim() != 4 or len(images) == 0 or tuple(images.shape[1:]) != spec.input_shape:
         wanted = "x".join(map(str, spec.input_shape))
-        raise BadInputError(f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})")
+        raise BadInputError(
+            f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})"
+        )
     images = images.detach().float()
     # A sum is not finite when a value is not; it may also overflow, so look again.
     if not math.isfinite(float(images.sum())) and not bool(torch.isfinite(images).all()):
