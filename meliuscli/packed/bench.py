@@ -13,6 +13,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 from meliuscli.nn.build import build
 from meliuscli.packed.opponents import Run, compiled, conv_seconds, float_twin, plain
+from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
 from meliuscli.packed.timing import BenchResult, PartTime, Samples
@@ -135,8 +136,8 @@ def _part_times(packed: PackedNetwork, spec: ArchSpec, images: Tensor, runs: int
         macs[part] = macs.get(part, 0) + row.binary_macs
     parts = dict.fromkeys(part for part, _ in taken[0])
 
-    def median(part: str, kind: str) -> float:
-        return statistics.median(seconds.get((part, kind), 0.0) for seconds in taken)  # type: ignore[call-overload]
+    def median(part: str, kind: Kind) -> float:
+        return statistics.median(seconds.get((part, kind), 0.0) for seconds in taken)
 
     return tuple(
         PartTime(

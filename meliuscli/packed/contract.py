@@ -37,7 +37,7 @@ def conv_kernel(isa: Isa, kind: str, vectors: int, pixels: int) -> str:
     source, output, table, taps = (k.pointer(name) for name in ("input", "output", "pixels", "taps"))
     tap_bytes, weights, bias, scale = k.number("tap_bytes"), k.pointer("weights"), k.pointer("bias"), k.pointer("scale")
     block_bytes, old, old_mask = k.number("block_bytes"), k.pointer("old"), k.number("old_mask")
-    factor, pixel_blocks = k.splat(k.float("factor")), k.number("pixel_blocks")
+    factor, pixel_blocks = k.splat(k.real("factor")), k.number("pixel_blocks")
 
     def unit(index: Value) -> None:
         block, place = b.sdiv(index, pixel_blocks), b.srem(index, pixel_blocks)

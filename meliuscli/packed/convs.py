@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -111,12 +112,17 @@ def pack_convs(network: nn.Module, isa: Isa, threads: int) -> tuple[nn.Module, l
     for module in copied.modules():
         if isinstance(module, nn.Sequential):
             _fold_norms(module)
-    return copied.to(memory_format=torch.channels_last), packed, left
+    return channels_last(copied), packed, left
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network itself, its weights in torch's channels-last layout."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _fold_norms(layers: nn.Sequential) -> None:
     names = list(layers._modules)
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in pairwise(names):
         conv, norm = layers.get_submodule(before), layers.get_submodule(after)
         if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
             layers.add_module(before, fuse_conv_bn_eval(conv, norm))

@@ -164,4 +164,5 @@ class DensePlan:
 def shuffled(channels: int) -> Array:
     """Which channel each channel is behind the shuffle of a grouped transition."""
     order = torch.arange(channels, dtype=torch.float32)[None, :, None, None]
-    return ChannelShuffle(SHUFFLE_GROUPS, channels)(order).flatten().numpy().astype(int)
+    places: Array = ChannelShuffle(SHUFFLE_GROUPS, channels)(order).flatten().numpy().astype(int)
+    return places

@@ -39,7 +39,7 @@ class Kernel:
     def pointer(self, name: str) -> Value:
         return self.builder.inttoptr(self.number(name), POINTER)
 
-    def float(self, name: str) -> Value:
+    def real(self, name: str) -> Value:
         """A float, from the low half of its argument."""
         return self.builder.bitcast(self.builder.trunc(self.number(name), I32), FLOAT)
 

@@ -38,7 +38,8 @@ def _float(order: Tensor) -> Tensor:
 
 
 def _sign(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return norm(x[None, :, None, None])[0, :, 0, 0] >= 0
+    normed: Tensor = norm(x[None, :, None, None])
+    return normed[0, :, 0, 0] >= 0
 
 
 @torch.no_grad()

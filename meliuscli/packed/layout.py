@@ -68,14 +68,16 @@ class Map:
     def inner(self) -> Array:
         """The map without its border."""
         b = self.border
-        return self.data[:, b : b + self.height, b : b + self.width]
+        inner: Array = self.data[:, b : b + self.height, b : b + self.width]
+        return inner
 
     def places(self, rows: Any, columns: Any) -> Array:
         """Byte offsets of pixels, all images of the batch after each other."""
         image, line, pixel, _ = self.data.strides
         images = np.arange(self.data.shape[0])[:, None, None] * image
         lines = (np.asarray(rows)[:, None] + self.border) * line
-        return (images + lines + (np.asarray(columns) + self.border) * pixel).ravel()
+        offsets: Array = images + lines + (np.asarray(columns) + self.border) * pixel
+        return offsets.ravel()
 
     def all_places(self) -> Array:
         return self.places(range(self.height), range(self.width))
@@ -158,7 +160,8 @@ class Planes:
     def lines(self, rows: Any) -> Array:
         """Byte offsets of the first column of rows (-pad and on) of the first channel, image after image."""
         images = np.arange(self.data.shape[0])[:, None] * self.data.strides[0]
-        return (images + (np.asarray(rows) + self.pad) * self.line_bytes + self.margin * 4).ravel()
+        offsets: Array = images + (np.asarray(rows) + self.pad) * self.line_bytes + self.margin * 4
+        return offsets.ravel()
 
     def taps(self, window: Window, channels: int) -> Array:
         """Byte offsets of a window's floats from its first row on, in order channel, row, column."""

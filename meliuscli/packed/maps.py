@@ -76,7 +76,7 @@ def mean_kernel(isa: Isa) -> str:
     k = Kernel("mean", isa.lanes, MEAN)
     source, output, vectors = k.pointer("input"), k.pointer("output"), k.number("vectors")
     image_bytes, pixel_bytes, pixels = (k.number(n) for n in ("image_bytes", "pixel_bytes", "pixels"))
-    scale, shift, weight = k.pointer("scale"), k.pointer("shift"), k.splat(k.float("weight"))
+    scale, shift, weight = k.pointer("scale"), k.pointer("shift"), k.splat(k.real("weight"))
     b, zero, vector_bytes = k.builder, k.constant(k.floats, 0.0), i64(4 * isa.lanes)
 
     def unit(index: Value) -> None:

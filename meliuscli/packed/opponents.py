@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
-from meliuscli.packed.convs import binary_weights, replace_module
+from meliuscli.packed.convs import binary_weights, channels_last, replace_module
 
 Run = Callable[[], object]
 CONV_REPEATS = 5
@@ -37,17 +37,17 @@ class PlainConv2d(nn.Module):
         super().__init__()
         self.of_signs = isinstance(conv, QuantConv2d)
         if isinstance(conv, QuantConv2d):
-            weight, bias = conv.quantizer(conv.weight), conv.bias
+            weight, bias = conv.quantizer(conv.weight), None
             self.padding, self.pad_value, self.dilation = conv.padding, conv.pad_value, 1
             self.activation = PlainSign() if isinstance(conv.activation, SteSign | ApproxSign) else conv.activation
         else:
             weight = torch.where(conv.weight >= 0, 1.0, -1.0)
-            bias = (weight[0].numel() - weight.sum((1, 2, 3))) / 2
+            bias = nn.Parameter((weight[0].numel() - weight.sum((1, 2, 3))) / 2, requires_grad=False)
             self.padding, self.pad_value, self.dilation = conv.dilation, 0.0, conv.dilation
             self.activation = nn.Identity()
         self.stride = conv.stride
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.activation(x) if self.of_signs else (x >= 0).to(x.dtype), self.padding
@@ -67,7 +67,7 @@ def plain(network: nn.Module) -> nn.Module:
     for name, module in list(copied.named_modules()):
         if isinstance(module, SteSign | ApproxSign):
             replace_module(copied, name, PlainSign())
-    return copied.to(memory_format=torch.channels_last)
+    return channels_last(copied)
 
 
 def float_twin(network: nn.Module) -> nn.Module:
@@ -85,7 +85,7 @@ def float_twin(network: nn.Module) -> nn.Module:
     for name, module in list(copied.named_modules()):
         if isinstance(module, SteSign | ApproxSign):
             replace_module(copied, name, nn.Identity())
-    return copied.to(memory_format=torch.channels_last).eval()
+    return channels_last(copied).eval()
 
 
 def compiled(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Run:
@@ -156,7 +156,7 @@ def _float_conv(
 ) -> Run:
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     around = ([padding] * 2, [stride] * 2, [dilation] * 2, 1)
-    ready = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to(dtype).to_mkldnn(), *around, list(x.shape))  # type: ignore[attr-defined]
+    ready = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to(dtype).to_mkldnn(), *around, list(x.shape))  # type: ignore[call-arg]
     return lambda: torch.ops.mkldnn._convolution_pointwise(x, ready, None, *around, "none", [], "")
 
 

@@ -33,7 +33,7 @@ def plane_kernel(isa: Isa, vectors: int, tail: int, channels: int) -> str:
     source, output, rows, taps, groups = (k.pointer(n) for n in ("input", "output", "rows", "taps", "groups"))
     tap_bytes, weights, block_bytes = k.number("tap_bytes"), k.pointer("weights"), k.number("block_bytes")
     plane_bytes, bias, blocks = k.number("plane_bytes"), k.pointer("bias"), k.number("blocks")
-    row_bytes, floor, mask = k.number("row_bytes"), k.splat(k.float("floor")), k.pointer("mask")
+    row_bytes, floor, mask = k.number("row_bytes"), k.splat(k.real("floor")), k.pointer("mask")
     scalar = k.floats.element
 
     def unit(index: Value) -> None:

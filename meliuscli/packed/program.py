@@ -39,7 +39,8 @@ def zeros(shape: Sequence[int] | int, dtype: Any = np.float32, spare: int = 64) 
     size = np.dtype(dtype).itemsize
     raw = np.zeros((count + spare) * size + 64, np.uint8)
     skip = -raw.ctypes.data % 64
-    return raw[skip : skip + count * size].view(dtype).reshape(shape)
+    whole: Array = raw[skip : skip + count * size].view(dtype).reshape(shape)
+    return whole
 
 
 def aligned(array: Any, dtype: Any) -> Array:
@@ -136,7 +137,7 @@ _RUN = ctypes.CFUNCTYPE(
 )
 
 
-@ctypes.CFUNCTYPE(None)
+@ctypes.CFUNCTYPE(None)  # type: ignore[untyped-decorator]
 def _yield_in_python() -> None:
     os.sched_yield() if hasattr(os, "sched_yield") else threading.Event().wait(0)
 

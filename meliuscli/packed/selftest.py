@@ -3,7 +3,7 @@ logits alone would prove nothing: one sign that flips for a rounding of the floa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -59,10 +59,10 @@ def _watched(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Input and output of every module of the last call, by name."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def watch(name: str) -> object:
+    def watch(name: str) -> Callable[..., None]:
         return lambda _, inputs, output: seen.__setitem__(name, (inputs[0], output))
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]  # type: ignore[arg-type]
+    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
         yield seen
     finally:
@@ -90,11 +90,11 @@ def _check_dense(packed: PackedDense, network: nn.Module, images: Tensor) -> Ite
         yield _equal(name, "bits", _bits(words, channels), _pixels(conv[0] >= 0))
         after = block[1].shape[1]
         yield _equal(name, "counts", whole.data[..., :after], _pixels(block[1]))
-    for index in range(len(packed.spec.transition_channels)):
-        name, after = f"transition{index + 1}", f"stage{index + 2}.block1.dense"
+    for number in range(1, len(packed.spec.transition_channels) + 1):
+        name, into = f"transition{number}", f"stage{number + 1}.block1.dense"
         plan.maps[name].data[..., : seen[name][0].shape[1]] = _pixels(seen[name][0])
         run(name)
-        yield _close(name, plan.maps[after], seen[name][1])
+        yield _close(name, plan.maps[into], seen[name][1])
     plan.maps["head"].data[..., : seen["head"][0].shape[1]] = _pixels(seen["head"][0])
     run("head")
     yield _close("head", plan.logits, logits[:, :, None, None])

@@ -21,7 +21,7 @@ from meliuscli.packed.layout import (
     padded,
     round_up,
 )
-from meliuscli.packed.program import Array, Kind, Step, make_step, zeros
+from meliuscli.packed.program import Argument, Array, Kind, Step, make_step, zeros
 
 FEW_PIXELS = 3
 """Up to so many pixels a kernel takes them one by one."""
@@ -63,7 +63,7 @@ def pack_bits(bits: Array) -> Array:
 def pack_step(layer: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:
     """Bits of the first channels of a float map, as many as there are thresholds, into the inside of a map of words."""
     count = num_words(len(thresholds))
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": words.data,
         "places": offsets_of(np.stack([source.all_places(), words.all_places()], axis=1)),
@@ -201,7 +201,7 @@ def _conv_step(
     rows = np.stack([starts, outs, np.tile(classes.ravel(), batch) * width * 4], axis=1)
     spare = np.array([[starts[-1], out.data.nbytes, 0]]).repeat(-len(rows) % pixels, axis=0)
     table = offsets_of(np.concatenate([rows, spare]))
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": out.data,
         "pixels": table,
@@ -229,7 +229,7 @@ def norm_pool_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, sh
     starts = source.places(np.arange(out.height) * step, np.arange(out.width) * step)
     _, line, pixel, _ = source.data.strides
     count = round_up(len(scale), isa.lanes)
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": out.data,
         "places": offsets_of(np.stack([starts, out.all_places()], axis=1)),
@@ -249,7 +249,7 @@ def mean_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: 
     """Batch norm, ReLU and the mean over a map, into a map of one pixel."""
     count, pixels = round_up(len(scale), isa.lanes), source.height * source.width
     assert out.data.shape[3] == count
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": out.data,
         "image_bytes": source.data.strides[0],
@@ -272,7 +272,7 @@ def split_step(layer: str, isa: Isa, images: Array, out: Planes) -> Step:
     outs = outs + np.arange(channels)[:, None] * out.plane_bytes
     # Rows of an image together, whatever the channel, so that a range of units is a range of rows.
     rows = np.stack([starts, outs], axis=-1).transpose(0, 2, 1, 3).reshape(-1, 2)
-    values = {
+    values: dict[str, Argument] = {
         "input": images,
         "output": out.data,
         "rows": offsets_of(rows),
@@ -309,7 +309,7 @@ def plane_step(
     out_size = window.out_size(size)
     starts = source.lines(window.starts(size))
     row = vectors * isa.lanes
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": out.data,
         "rows": offsets_of(np.stack([starts, out.lines(range(out_size))], axis=1)),
@@ -341,7 +341,7 @@ def plane_step(
 def gather_step(layer: str, isa: Isa, source: Planes, out: Map, pools: bool) -> Step:
     """Planes into a map, through 3x3 max pooling of stride 2 where ``pools`` (planes of ReLU, padded by 1)."""
     starts = source.lines(np.arange(out.height) * 2 - 1 if pools else np.arange(out.height))
-    values = {
+    values: dict[str, Argument] = {
         "input": source.data,
         "output": out.data,
         "rows": offsets_of(np.stack([starts, out.places(range(out.height), [0])], axis=1)),
