@@ -21,12 +21,14 @@ from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack
 
 @torch.no_grad()
 def binary_weights(conv: nn.Module) -> BinaryWeights | None:
-    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias or weights of
-    other than two values a filter."""
+    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias, weights of
+    other than two values a filter, or activations of other bits than signs."""
     if isinstance(conv, BinaryConv2d):
         window = Window(3, conv.stride, conv.dilation, conv.dilation)
         return BinaryWeights(_words(conv.weight >= 0), conv.weight.shape[1], window, -1, xnor=True)
     if not isinstance(conv, QuantConv2d) or conv.weight_bits != 1 or conv.activation_bits != 1:
+        return None
+    if not isinstance(conv.activation, nn.Identity | SteSign | ApproxSign):
         return None
     weight = conv.quantizer(conv.weight)
     scale = weight.abs().amax((1, 2, 3))

@@ -46,7 +46,7 @@ def optimised(isa: Isa, text: str) -> Any:
     return module
 
 
-def target_machine(isa: Isa) -> Any:
+def target_machine(isa: Isa, jit: bool = True) -> Any:
     """LLVM's target: the host, or the one that the instruction set names."""
     binding = llvm()
     if isa.name == "neon":
@@ -60,7 +60,7 @@ def target_machine(isa: Isa) -> Any:
         features = binding.get_host_cpu_features().flatten()
     else:
         triple, cpu, features = isa.target
-    return binding.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+    return binding.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3, jit=jit)
 
 
 KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
