@@ -76,9 +76,13 @@ def bench(
             talk(f"warning: {warning}", "yellow")
         results.append(result)
     if fmt == "json":
+        from importlib import metadata
+
         from meliuscli.results import origin
 
-        answer(to_json({"networks": [bench_object(result) for result in results], "origin": origin()}), output)
+        made = origin()
+        made["versions"]["llvmlite"] = metadata.version("llvmlite")
+        answer(to_json({"networks": [bench_object(result) for result in results], "origin": made}), output)
         return
     tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
     answer_tables(tables, fmt, output)

@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 from meliuscli.packed.program import Array
 
-_TOP = 0x7F800000
-"""The bits of +infinity: floats in order are integers in order."""
+_TOP = 0x7F7FFFFF
+"""The bits of the largest finite float: floats in order are integers in order."""
 
 
 @torch.no_grad()
 def thresholds(norm: nn.BatchNorm2d) -> tuple[Array, Array]:
-    """(values, flips) a channel such that norm(x) >= 0 exactly where (x >= value) != flip, for every float x.
+    """(values, flips) a channel such that norm(x) >= 0 exactly where (x >= value) != flip, for every finite float x.
 
     Batch norm in eval mode rounds, but it is monotone; so the x at which its sign changes is found by bisection over all
     floats, with torch's own arithmetic: no formula could be off by one in the last place."""
     channels = norm.num_features
-    flips = _sign(norm, torch.full((channels,), torch.inf)) < _sign(norm, torch.full((channels,), -torch.inf))
-    low = torch.full((channels,), -_TOP - 1, dtype=torch.int64)  # below every float: taken to be 0 when not flipped
     high = torch.full((channels,), _TOP, dtype=torch.int64)
+    low = -high - 1  # below every finite float: not above any threshold
+    flips = _sign(norm, _float(high)) < _sign(norm, _float(-high))
     never = _sign(norm, _float(high)) == flips
     for _ in range(33):
         middle = (low + high) // 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from meliuscli.errors import BadInputError
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.program import Array, zeros
 
@@ -91,10 +92,10 @@ class Map:
 
 
 def offsets_of(values: Any) -> Array:
-    """32-bit offsets as kernels read them. Raises ``OverflowError`` for maps that are too large for them."""
+    """32-bit offsets as kernels read them. Raises ``BadInputError`` for maps that are too large for them."""
     values = np.asarray(values, np.int64)
     if values.size and values.max() >= 2**31:
-        raise OverflowError("a map of more than 2 GiB")
+        raise BadInputError("a map of the packed network has more than 2 GiB", "take fewer images at a time")
     table = zeros(values.shape, np.int32)
     table[...] = values
     return table
