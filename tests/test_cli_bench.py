@@ -106,7 +106,8 @@ def test_bench_of_two_networks_as_csv(cli: Cli) -> None:
     done = cli("bench", "--arch", "quicknet", "--arch", "resnete18", *SMALL, "--opponents", "none", "--format", "csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert [(row["network"], row["how"]) for row in rows] == [("quicknet", "packed"), ("resnete18", "packed")]
+    assert [row["network"].partition("[")[0] for row in rows] == ["quicknet", "resnete18"]
+    assert {row["how"] for row in rows} == {"packed"}
     assert all(float(row["cpu_ms"]) > 0 for row in rows)
 
 
@@ -114,7 +115,6 @@ def test_bench_of_two_networks_as_csv(cli: Cli) -> None:
     ("args", "code", "says"),
     [
         (("--arch", "meliusnet2"), 2, "did you mean"),
-        (("--arch", "mobilenet-v1", "--input", "32"), 2, "no binary convolution"),
         (("--arch", "net.py:make"), 2, "not modules of your own"),
         (("--arch", "meliusnet22", "--isa", "avx9"), 2, "unknown instruction set"),
         (("--arch", "meliusnet22", "--input", "3x32x64"), 2, "square images"),
