@@ -26,7 +26,7 @@ from meliuscli.packed.convs import PackedConv2d
 from meliuscli.packed.engine import optimised
 from meliuscli.packed.isa import ISAS, choose_isa, host_isas
 from meliuscli.packed.layout import Map, Window
-from meliuscli.packed.program import Program
+from meliuscli.packed.program import Crew, Program
 from meliuscli.packed.runner import PackedDense, PackedModule, pack
 from meliuscli.packed.selftest import check, require_exact
 from meliuscli.packed.steps import BinaryWeights, pack_bits
@@ -85,7 +85,7 @@ def assert_exact(
     x, weight = signs(batch, channels, size, size, seed=1), signs(outputs, channels, kernel, kernel, seed=2)
     words = pack_bits((weight > 0).permute(0, 2, 3, 1).numpy())
     window = Window(kernel, stride, dilation, padding)
-    conv = PackedConv2d(BinaryWeights(words, channels, window, pad_value, xnor), choose_isa(isa), threads)
+    conv = PackedConv2d(BinaryWeights(words, channels, window, pad_value, xnor), choose_isa(isa), Crew(threads))
     around = F.pad(x, (padding,) * 4, value=float(pad_value))
     expected = F.conv2d(around, weight, stride=stride, dilation=dilation)
     if xnor:
@@ -132,7 +132,7 @@ def test_any_convolution_is_exact(
 
 def test_input_of_any_layout_and_strides_gives_the_same() -> None:
     weights = BinaryWeights(pack_bits(signs(8, 3, 3, 40, seed=3).numpy() > 0), 40, Window(3, 1, 1, 1))
-    conv = PackedConv2d(weights, choose_isa(), 1)
+    conv = PackedConv2d(weights, choose_isa(), Crew(1))
     x = torch.randn(2, 40, 9, 9)
     expected = conv(x).clone()
     sliced = torch.zeros(2, 80, 10, 9)[:, ::2, 1:]

@@ -15,7 +15,7 @@ from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, num_words, round_up
-from meliuscli.packed.program import Array, Program, clock
+from meliuscli.packed.program import Array, Crew, Program, clock
 from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack_bits, pack_step
 
 
@@ -50,10 +50,10 @@ class PackedConv2d(nn.Module):
 
     ``pack_seconds`` and ``conv_seconds`` add up what calls took."""
 
-    def __init__(self, weights: BinaryWeights, isa: Isa, threads: int) -> None:
+    def __init__(self, weights: BinaryWeights, isa: Isa, crew: Crew) -> None:
         super().__init__()
-        self.weights, self._isa, self._threads = weights, isa, threads
-        self._now = clock(threads)
+        self.weights, self._isa, self._crew = weights, isa, crew
+        self._now = clock(crew.threads)
         self._shape: tuple[int, ...] = ()
         # What the modules around it look at: no more than the shape of the weights, and the stride.
         kernel, self.stride = weights.window.kernel, weights.window.stride
@@ -72,7 +72,7 @@ class PackedConv2d(nn.Module):
             pack_step("", isa, self._source, self._words, *signs),
             binary_step("", isa, self._words, self._out, weights),
         ]
-        self._program = Program(isa, steps, self._threads)
+        self._program = Program(isa, steps, self._crew)
         self._inner = torch.from_numpy(self._source.data)[..., : weights.channels]
         self._result = torch.from_numpy(self._out.data).permute(0, 3, 1, 2)[:, : weights.outputs]
 
@@ -91,7 +91,7 @@ class PackedConv2d(nn.Module):
         return self._result
 
 
-def pack_convs(network: nn.Module, isa: Isa, threads: int) -> tuple[nn.Module, list[str], list[str]]:
+def pack_convs(network: nn.Module, isa: Isa, crew: Crew) -> tuple[nn.Module, list[str], list[str]]:
     """A copy in torch's channels-last layout with binary convolutions packed and batch norm folded into the float
     convolutions before it; the names of what was packed, and of the convolutions of few bits that were not."""
     packed: list[str] = []
@@ -105,7 +105,7 @@ def pack_convs(network: nn.Module, isa: Isa, threads: int) -> tuple[nn.Module, l
             left.append(name)
             continue
         packed.append(name)
-        replace_module(copied, name, PackedConv2d(weights, isa, threads))
+        replace_module(copied, name, PackedConv2d(weights, isa, crew))
     if not any(copied.get_submodule(name).activation_bits == 1 for name in left):
         # The packed convolutions take the sign themselves.
         for name, module in list(copied.named_modules()):

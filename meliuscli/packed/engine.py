@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from meliuscli.packed.isa import Isa, llvm
+from meliuscli.packed.isa import ARM, Isa, is_arm, llvm
 
 _lock = threading.Lock()
 _engines: dict[str, Any] = {}
@@ -47,20 +47,20 @@ def optimised(isa: Isa, text: str) -> Any:
 
 
 def target_machine(isa: Isa, jit: bool = True) -> Any:
-    """LLVM's target: the host, or the one that the instruction set names."""
+    """LLVM's target: this machine with what the instruction set takes of it, or an ARM one."""
     binding = llvm()
-    if isa.name == "neon":
+    triple = binding.get_process_triple()
+    if isa.name == "neon" and not is_arm():
         binding.initialize_all_targets()
         binding.initialize_all_asmprinters()
+        triple, cpu, features = ARM, "generic", "+neon"
     else:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
-    if isa.target is None:
-        triple, cpu = binding.get_process_triple(), binding.get_host_cpu_name()
-        features = binding.get_host_cpu_features().flatten()
-    else:
-        triple, cpu, features = isa.target
-    return binding.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3, jit=jit)
+        host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+        cpu, features = host if isa.target is None else isa.target
+    target = binding.Target.from_triple(triple)
+    return target.create_target_machine(cpu=cpu, features=features, opt=3, jit=jit)
 
 
 KernelFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)

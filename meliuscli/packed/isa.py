@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -12,8 +13,8 @@ from meliuscli.errors import BadInputError, MissingError, unknown_name
 class Isa:
     """``lanes`` 32-bit lanes a vector. A kernel keeps ``pixels`` x ``vectors`` sums in registers (``float_pixels`` x
     ``float_vectors`` of a float one). ``counts_words``: the popcount of 32-bit lanes is one instruction; without it
-    bytes are counted. ``registers`` of vectors; ``needs`` are the features that the host must have, ``target`` LLVM's triple, CPU and features
-    where they are not the host's own."""
+    bytes are counted. ``registers`` of vectors; ``needs`` are the features that the host must have, ``target`` LLVM's
+    CPU and features where they are not all that the host has."""
 
     name: str
     lanes: int
@@ -24,23 +25,23 @@ class Isa:
     counts_words: bool
     registers: int
     needs: tuple[str, ...]
-    target: tuple[str, str, str] | None
+    target: tuple[str, str] | None
 
 
-X86 = "x86_64-unknown-linux-gnu"
 V4 = "+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd"
-# Plain x86-64-v4 prefers vectors of 256 bits, x86-64-v3 with the features of v4 does not.
 ISAS = {
     isa.name: isa
     for isa in (
         Isa("avx512-vpopcnt", 16, 4, 7, 4, 7, True, 32, ("avx512vpopcntdq", "avx512bw", "avx512vl"), None),
-        Isa("avx512bw", 16, 4, 4, 4, 7, False, 32, ("avx512bw", "avx512vl"), (X86, "x86-64-v3", V4)),
-        Isa("avx2", 8, 2, 4, 2, 6, False, 16, ("avx2", "fma"), (X86, "x86-64-v3", "")),
-        Isa("sse", 4, 2, 4, 2, 6, False, 16, ("sse4.2", "popcnt"), (X86, "x86-64-v2", "")),
-        Isa("neon", 4, 4, 4, 4, 5, False, 32, ("neon",), ("aarch64-unknown-linux-gnu", "generic", "+neon")),
+        Isa("avx512bw", 16, 4, 4, 4, 7, False, 32, ("avx512bw", "avx512vl"), ("x86-64-v3", V4)),
+        Isa("avx2", 8, 2, 4, 2, 6, False, 16, ("avx2", "fma"), ("x86-64-v3", "")),
+        Isa("sse", 4, 2, 4, 2, 6, False, 16, ("sse4.2", "popcnt"), ("x86-64-v2", "")),
+        Isa("neon", 4, 4, 4, 4, 5, False, 32, (), None),
     )
 }
 """From the fastest on."""
+ARM = "aarch64-unknown-linux-gnu"
+"""What NEON kernels are made for on another machine (to be checked under an emulator)."""
 
 
 def llvm() -> ModuleType:
@@ -54,10 +55,16 @@ def llvm() -> ModuleType:
     return binding  # type: ignore[no-any-return]
 
 
+def is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 def host_isas() -> tuple[str, ...]:
     """Names of the instruction sets that this machine can run, the fastest first."""
+    if is_arm():
+        return ("neon",)
     features = llvm().get_host_cpu_features()
-    return tuple(isa.name for isa in ISAS.values() if all(features.get(need) for need in isa.needs))
+    return tuple(isa.name for isa in ISAS.values() if isa.needs and all(features.get(need) for need in isa.needs))
 
 
 def choose_isa(name: str | None = None) -> Isa:

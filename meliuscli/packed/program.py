@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -66,10 +66,6 @@ class Step:
     end: int
     keeps: tuple[Array, ...]
 
-    def piece(self, begin: int, end: int) -> Step:
-        """The step for fewer of its units."""
-        return replace(self, begin=begin, end=min(end, self.end))
-
     @property
     def part(self) -> str:
         """The stem, stage, transition or head that the layer belongs to."""
@@ -101,35 +97,45 @@ def make_step(
     return Step(layer, kind, key, address_of(isa, kernel, make), words, 0, units, keeps)
 
 
-class Program:
-    """Steps ready to run. Not for several callers at a time: they share the maps."""
+class Crew:
+    """The caller and ``threads - 1`` more, who do one thing together at a time."""
 
-    def __init__(self, isa: Isa, steps: Sequence[Step], threads: int = 1) -> None:
-        self.steps, self.threads = tuple(steps), threads
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def together(self, work: Callable[[int], None]) -> None:
+        """``work(thread)`` for every thread from 0 on."""
+        others = [self._pool.submit(work, thread) for thread in range(1, self.threads)] if self._pool else []
+        work(0)
+        for other in others:
+            other.result()
+
+
+class Program:
+    """Steps ready to run. Not for several callers at a time: they share the maps, and the crew."""
+
+    def __init__(self, isa: Isa, steps: Sequence[Step], crew: Crew) -> None:
+        self.steps, self._crew = tuple(steps), crew
         self._table = zeros((len(steps), 4), np.int64)
         for row, step in zip(self._table, steps, strict=True):
             row[:] = step.address, step.arguments.ctypes.data, step.begin, step.end
-        self._run = _RUN(address_of(isa, "run", lambda: _run_ir(isa)))
+        self._run = _RUN(address_of(isa, "run", _run_ir))
         self._counter = zeros(8, np.int64)
         self._give_away = ctypes.cast(_give_away(), ctypes.c_void_p).value or 0
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Run the steps from ``first`` to before ``last``."""
-        last = len(self.steps) if last is None else last
-        table = self._table[first].ctypes.data if first < last else 0
+        count = (len(self.steps) if last is None else last) - first
+        if count <= 0:
+            return
+        table, threads = self._table[first].ctypes.data, self._crew.threads
         self._counter[0] = 0
 
         def share(thread: int) -> None:
-            self._run(table, last - first, thread, self.threads, self._counter.ctypes.data, self._give_away)
+            self._run(table, count, thread, threads, self._counter.ctypes.data, self._give_away)
 
-        if self._pool is None:
-            share(0)
-            return
-        others = [self._pool.submit(share, thread) for thread in range(1, self.threads)]
-        share(0)
-        for other in others:
-            other.result()
+        self._crew.together(share)
 
 
 _RUN = ctypes.CFUNCTYPE(
@@ -150,7 +156,7 @@ def _give_away() -> Any:
         return _yield_in_python
 
 
-def _run_ir(isa: Isa) -> str:
+def _run_ir() -> str:
     """IR of ``run(steps, count, thread, threads, counter, give_away)``."""
     return f"""
 define void @run(ptr %steps, i64 %count, i64 %thread, i64 %threads, ptr %counter, ptr %give_away) {{

@@ -17,7 +17,7 @@ from meliuscli.nn.build import build
 from meliuscli.packed.convs import PackedConv2d, pack_convs
 from meliuscli.packed.dense import DensePlan, Tensors, fold_dense
 from meliuscli.packed.isa import Isa, choose_isa
-from meliuscli.packed.program import Kind, Program, clock
+from meliuscli.packed.program import Crew, Kind, Program, clock
 
 PartSeconds = dict[tuple[str, Kind], float]
 """Seconds by part of the network (stem, stage, transition, head) and kind of work, by ``program.clock``."""
@@ -33,7 +33,7 @@ class PackedNetwork(ABC):
 
     def __init__(self, spec: ArchSpec, isa: Isa, threads: int) -> None:
         self.spec, self.isa, self.threads = spec, isa, threads
-        self._lock = threading.Lock()
+        self._lock, self._crew = threading.Lock(), Crew(threads)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class PackedDense(PackedNetwork):
         """The steps for a batch, made when another one was run before."""
         if batch != self._batch:
             self._plan = DensePlan(self.spec, self.tensors, self.isa, batch)
-            self._program, self._batch = Program(self.isa, self._plan.steps, self.threads), batch
+            self._program, self._batch = Program(self.isa, self._plan.steps, self._crew), batch
         return self._plan, self._program
 
     def _enter(self, images: Tensor) -> tuple[DensePlan, Program]:
@@ -102,7 +102,7 @@ class PackedModule(PackedNetwork):
 
     def __init__(self, network: nn.Module, spec: ArchSpec, isa: Isa, threads: int = 1) -> None:
         super().__init__(spec, isa, threads)
-        self.module, packed, left = pack_convs(network, isa, threads)
+        self.module, packed, left = pack_convs(network, isa, self._crew)
         self.packed, self.left, self.num_convs = tuple(packed), tuple(left), len(packed)
         if not packed:
             what = "its convolutions have more than one bit" if left else "it has no binary convolution"
