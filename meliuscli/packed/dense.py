@@ -17,20 +17,18 @@ from meliuscli.nn.families.dense import SHUFFLE_GROUPS
 from meliuscli.nn.layers import ChannelShuffle
 from meliuscli.packed.fold import folded_conv, scale_and_shift, thresholds
 from meliuscli.packed.isa import Isa
-from meliuscli.packed.layout import Map, Planes, Window, num_words, round_up
+from meliuscli.packed.layout import Map, Window, num_words, round_up
 from meliuscli.packed.program import Array, Step, zeros
+from meliuscli.packed.stem import padded_width, stem_steps
 from meliuscli.packed.steps import (
     BinaryWeights,
     binary_step,
     fill_border,
     float_step,
-    gather_step,
     mean_step,
     norm_pool_step,
     pack_bits,
     pack_step,
-    plane_step,
-    split_step,
 )
 
 Tensors = dict[str, Array]
@@ -138,27 +136,10 @@ class DensePlan:
         yield float_step("head.fc", isa, pooled, self.logits, weights, bias)
 
     def _stem(self, out: Map) -> Iterator[Step]:
-        """Convolutions in planes, a channel each, then 3x3 max pooling on the way to pixels (not for thumbnails)."""
-        spec, isa, tensors = self.spec, self._isa, self._tensors
-        names = [layer.name for layer in spec.layers() if layer.kind == "conv" and layer.name.startswith("stem.")]
-        pools, kernel = spec.stem != "thumbnail", 7 if spec.stem == "imagenet" else 3
-        window = Window(kernel, 2 if pools else 1, 1, kernel // 2)
-        before, size = spec.input_size, window.out_size(spec.input_size)
-        vectors, columns = -(-size // isa.lanes), round_up(before, isa.lanes * window.stride)
-        content = max(vectors * isa.lanes, columns // window.stride)
-        self.images = zeros((self._batch, spec.input_channels, before, columns))
-        source = Planes.make(
-            self._batch, spec.input_channels, before, content, window.padding, isa, parities=window.stride
-        )
-        yield split_step("stem.images", isa, self.images, source)
-        for name in names:
-            weights, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-            channels = round_up(len(weights), isa.lanes) if name == names[-1] else len(weights)
-            made = Planes.make(self._batch, channels, size, vectors * isa.lanes, 1, isa)
-            yield plane_step(name, isa, source, made, before, window, weights, bias, pools, vectors)
-            source, before, window = made, size, Window(3, padding=1)
+        spec, isa = self.spec, self._isa
+        self.images = zeros((self._batch, spec.input_channels, spec.input_size, padded_width(spec, isa)))
         self.maps["stem"] = out
-        yield gather_step("stem.pool", isa, source, out, pools)
+        return stem_steps(spec, self._tensors, isa, self.images, out)
 
 
 def shuffled(channels: int) -> Array:

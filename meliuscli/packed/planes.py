@@ -10,9 +10,9 @@ from meliuscli.packed.maps import PAIR_BYTES
 PLANE = (
     "input",
     "output",
-    "rows",  # a row an output row: byte offsets of its window in the input, and of the row in the output
-    "taps",  # byte offsets of the window's floats, all channels of a group
-    "tap_bytes",
+    "rows",  # a row an output row: byte offsets of its taps, and of the row in the output
+    "taps",  # byte offsets of a window's floats, all channels of a group: a table for each place of the rows in it
+    "tap_bytes",  # of one table
     "weights",  # a block of output channels: a tap: a channel
     "block_bytes",  # of weights
     "groups",  # byte offsets of the planes that a block of output channels sees
@@ -38,10 +38,10 @@ def plane_kernel(isa: Isa, vectors: int, tail: int, channels: int) -> str:
 
     def unit(index: Value) -> None:
         row = k.at(rows, b.mul(index, i64(PAIR_BYTES)))
-        window, out = k.at(source, k.load_offset(row, i64(0))), k.at(output, k.load_offset(row, i64(4)))
+        own_taps, out = k.at(taps, k.load_offset(row, i64(0))), k.at(output, k.load_offset(row, i64(4)))
 
         def block(number: Value, _: list[Value]) -> list[Value]:
-            planes = k.at(window, k.load_offset(groups, b.mul(number, i64(4))))
+            planes = k.at(source, k.load_offset(groups, b.mul(number, i64(4))))
             own_weights = k.at(weights, b.mul(number, block_bytes))
             first = b.mul(number, i64(channels))
             biases = [k.load(scalar, bias, b.mul(b.add(first, i64(c)), i64(4))) for c in range(channels)]
@@ -51,7 +51,7 @@ def plane_kernel(isa: Isa, vectors: int, tail: int, channels: int) -> str:
                 here = k.at(planes, x)
 
                 def tap(number: Value, sums: list[Value]) -> list[Value]:
-                    place = k.at(here, k.load_offset(taps, number))
+                    place = k.at(here, k.load_offset(own_taps, number))
                     seen = [k.load(k.floats, place, i64(vector_bytes * v)) for v in range(count)]
                     at = k.at(own_weights, b.mul(number, i64(channels)))
                     new = []
@@ -111,42 +111,54 @@ def split_kernel(isa: Isa, stride: int) -> str:
     return k.units(unit)
 
 
-GATHER = ("input", "output", "rows", "plane_bytes", "line_bytes", "vectors", "width", "pixel_bytes", "spare")
+GATHER = (
+    "input",
+    "output",
+    "rows",  # a row an output row: byte offsets of three rows of the input, and of the row in the output
+    "plane_bytes",
+    "vectors",
+    "width",
+    "pixel_bytes",
+    "spare",  # takes what lies behind a row's width
+)
+GATHER_BYTES = 16
 
 
 def gather_kernel(isa: Isa, pools: bool) -> str:
     """IR of planes into pixels of channels, through 3x3 max pooling of stride 2 where ``pools`` (its padding 0, as
-    planes are behind ReLU). ``spare`` takes what lies behind a row's ``width``. Units are output rows."""
+    planes are behind ReLU), else the first of their three rows. Units are output rows."""
     k = Kernel(f"gather_{int(pools)}", isa.lanes, GATHER)
     source, output, rows, spare = (k.pointer(n) for n in ("input", "output", "rows", "spare"))
-    plane_bytes, line_bytes, vectors = k.number("plane_bytes"), k.number("line_bytes"), k.number("vectors")
+    plane_bytes, vectors = k.number("plane_bytes"), k.number("vectors")
     width, pixel_bytes, b, lanes = k.number("width"), k.number("pixel_bytes"), k.builder, isa.lanes
 
-    def line(plane: Value, x: Value) -> Value:
+    def line(three: list[Value], x: Value) -> Value:
         """``lanes`` output pixels of one channel, from ``x`` on."""
         if not pools:
-            return k.load(k.floats, plane, b.mul(x, i64(4)))
+            return k.load(k.floats, three[0], b.mul(x, i64(4)))
         down = []
         for shift in (-4, 0, 4 * lanes - 4, 4 * lanes):
-            place = k.at(plane, b.add(b.mul(x, i64(8)), i64(shift)))
-            three = [k.load(k.floats, place, b.mul(line_bytes, i64(y))) for y in range(3)]
-            down.append(k.larger(k.larger(three[0], three[1]), three[2]))
+            there = b.add(b.mul(x, i64(8)), i64(shift))
+            top, middle, bottom = (k.load(k.floats, row, there) for row in three)
+            down.append(k.larger(k.larger(top, middle), bottom))
         left = k.pick(down[0], down[2], range(0, 2 * lanes, 2))
         middle = k.pick(down[1], down[3], range(0, 2 * lanes, 2))
         right = k.pick(down[1], down[3], range(1, 2 * lanes, 2))
         return k.larger(k.larger(left, middle), right)
 
     def unit(index: Value) -> None:
-        row = k.at(rows, b.mul(index, i64(PAIR_BYTES)))
-        window, out = k.at(source, k.load_offset(row, i64(0))), k.at(output, k.load_offset(row, i64(4)))
+        entry = k.at(rows, b.mul(index, i64(GATHER_BYTES)))
+        offsets = [k.load_offset(entry, i64(4 * row)) for row in range(3)]
+        out = k.at(output, k.load_offset(entry, i64(12)))
 
         def block(number: Value, _: list[Value]) -> list[Value]:
             first = b.mul(number, i64(lanes))
-            planes = [k.at(window, b.mul(b.add(first, i64(c)), plane_bytes)) for c in range(lanes)]
+            planes = [k.at(source, b.mul(b.add(first, i64(c)), plane_bytes)) for c in range(lanes)]
+            triples = [[k.at(plane, offset) for offset in offsets] for plane in planes]
             channel = b.mul(number, i64(4 * lanes))
 
             def pixels(x: Value, _: list[Value]) -> list[Value]:
-                for place, value in enumerate(_transposed(k, [line(plane, x) for plane in planes])):
+                for place, value in enumerate(_transposed(k, [line(three, x) for three in triples])):
                     column = b.add(x, i64(place))
                     there = k.at(out, b.add(b.mul(column, pixel_bytes), channel))
                     k.store(value, b.select(b.icmp_signed("<", column, width), there, spare))

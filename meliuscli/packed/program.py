@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +65,10 @@ class Step:
     begin: int
     end: int
     keeps: tuple[Array, ...]
+
+    def piece(self, begin: int, end: int) -> Step:
+        """The step for some of its units."""
+        return replace(self, begin=begin, end=end)
 
     @property
     def part(self) -> str:
