@@ -24,23 +24,24 @@ CONV = (
     "factor",  # float: (factor * count + bias) * scale
     "old",  # what is added: the output itself, or zeros
     "old_mask",  # -1 or 0: with it offsets in the output become those in old
-    "pixel_blocks",
+    "channel_blocks",
 )
 PIXEL_BYTES = 12
 
 
 def conv_kernel(isa: Isa, kind: str, vectors: int, pixels: int) -> str:
     """IR of a convolution whose lanes are output channels. ``kind`` is "binary" (what differs between input and
-    weights is counted) or "float" (products are summed). Units are blocks of pixels, for each block of channels."""
+    weights is counted) or "float" (products are summed). Units are blocks of pixels, and in each the
+    blocks of channels: threads that take neighbouring units share little of the input."""
     k = Kernel(f"conv_{kind}_{vectors}x{pixels}", isa.lanes, CONV)
     b, vector_bytes = k.builder, 4 * isa.lanes
     source, output, table, taps = (k.pointer(name) for name in ("input", "output", "pixels", "taps"))
     tap_bytes, weights, bias, scale = k.number("tap_bytes"), k.pointer("weights"), k.pointer("bias"), k.pointer("scale")
     block_bytes, old, old_mask = k.number("block_bytes"), k.pointer("old"), k.number("old_mask")
-    factor, pixel_blocks = k.splat(k.real("factor")), k.number("pixel_blocks")
+    factor, channel_blocks = k.splat(k.real("factor")), k.number("channel_blocks")
 
     def unit(index: Value) -> None:
-        block, place = b.sdiv(index, pixel_blocks), b.srem(index, pixel_blocks)
+        place, block = b.sdiv(index, channel_blocks), b.srem(index, channel_blocks)
         rows = k.at(table, b.mul(place, i64(PIXEL_BYTES * pixels)))
         own_weights = k.at(weights, b.mul(block, block_bytes))
         windows = [k.at(source, k.load_offset(rows, i64(PIXEL_BYTES * p))) for p in range(pixels)]

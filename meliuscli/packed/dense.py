@@ -19,7 +19,7 @@ from meliuscli.packed.fold import folded_conv, scale_and_shift, thresholds
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, num_words, round_up
 from meliuscli.packed.program import Array, Step, zeros
-from meliuscli.packed.stem import padded_width, stem_steps
+from meliuscli.packed.stem import padded_width, stem_step
 from meliuscli.packed.steps import (
     BinaryWeights,
     binary_step,
@@ -69,8 +69,9 @@ class DensePlan:
     """The steps of a network for a batch, and what they work on: ``images`` (their columns padded with zeros), ``maps``
     by the name of the layer that writes them, ``words`` of signs by the name of the block that sees them, ``logits``."""
 
-    def __init__(self, spec: DenseFamilySpec, tensors: Tensors, isa: Isa, batch: int) -> None:
-        self.spec, self._tensors, self._isa, self._batch = spec, tensors, isa, batch
+    def __init__(self, spec: DenseFamilySpec, tensors: Tensors, isa: Isa, batch: int, threads: int) -> None:
+        self.spec, self._tensors, self._isa = spec, tensors, isa
+        self._batch, self._threads = batch, threads
         self._sizes = {layer.name: layer.out_size for layer in spec.layers()}
         self.maps: dict[str, Map] = {}
         self.words: dict[str, Map] = {}
@@ -139,7 +140,7 @@ class DensePlan:
         spec, isa = self.spec, self._isa
         self.images = zeros((self._batch, spec.input_channels, spec.input_size, padded_width(spec, isa)))
         self.maps["stem"] = out
-        return stem_steps(spec, self._tensors, isa, self.images, out)
+        yield stem_step(spec, self._tensors, isa, self.images, out, self._threads)
 
 
 def shuffled(channels: int) -> Array:

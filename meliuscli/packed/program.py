@@ -101,6 +101,24 @@ def make_step(
     return Step(layer, kind, key, address_of(isa, kernel, make), words, 0, units, keeps)
 
 
+def sequence_step(layer: str, isa: Isa, shares: Sequence[Sequence[Step]]) -> Step:
+    """A step of float work whose units are lists of steps, each for one thread to run on its own."""
+    tables = [_table(steps) for steps in shares]
+    values: dict[str, Argument] = {
+        "run": address_of(isa, "run", _run_ir),
+        "lists": aligned([[table.ctypes.data, len(table)] for table in tables], np.int64),
+    }
+    step = make_step(layer, "float", "sequence", isa, _sequence_ir, ("run", "lists"), values, len(shares))
+    inner = [array for steps in shares for step in steps for array in (step.arguments, *step.keeps)]
+    key = " ".join(["sequence", *(step.key for step in shares[0])])
+    return replace(step, key=key, keeps=(*step.keeps, *tables, *inner))
+
+
+def _table(steps: Sequence[Step]) -> Array:
+    rows = [(step.address, step.arguments.ctypes.data, step.begin, step.end) for step in steps]
+    return aligned(np.array(rows, np.int64).reshape(-1, 4), np.int64)
+
+
 class Crew:
     """The caller and ``threads - 1`` more, who do one thing together at a time."""
 
@@ -121,9 +139,7 @@ class Program:
 
     def __init__(self, isa: Isa, steps: Sequence[Step], crew: Crew) -> None:
         self.steps, self._crew = tuple(steps), crew
-        self._table = zeros((len(steps), 4), np.int64)
-        for row, step in zip(self._table, steps, strict=True):
-            row[:] = step.address, step.arguments.ctypes.data, step.begin, step.end
+        self._table = _table(steps)
         self._run = _RUN(address_of(isa, "run", _run_ir))
         self._counter = zeros(8, np.int64)
         self._give_away = ctypes.cast(_give_away(), ctypes.c_void_p).value or 0
@@ -214,4 +230,34 @@ following:
 out:
   ret void
 }}
+"""
+
+
+def _sequence_ir() -> str:
+    """IR of a kernel whose units are lists of steps for ``run``; its arguments the address of that, and for each list
+    where it is and how long."""
+    return """
+define void @sequence(ptr %args, i64 %begin, i64 %end) {
+entry:
+  %run.at = load i64, ptr %args
+  %run = inttoptr i64 %run.at to ptr
+  %lists.row = getelementptr i64, ptr %args, i64 1
+  %lists.at = load i64, ptr %lists.row
+  %lists = inttoptr i64 %lists.at to ptr
+  %some = icmp slt i64 %begin, %end
+  br i1 %some, label %unit, label %out
+unit:
+  %i = phi i64 [%begin, %entry], [%next, %unit]
+  %row = getelementptr [2 x i64], ptr %lists, i64 %i
+  %steps.at = load i64, ptr %row
+  %steps = inttoptr i64 %steps.at to ptr
+  %count.row = getelementptr i64, ptr %row, i64 1
+  %count = load i64, ptr %count.row
+  call void %run(ptr %steps, i64 %count, i64 0, i64 1, ptr null, ptr null)
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %end
+  br i1 %more, label %unit, label %out
+out:
+  ret void
+}
 """

@@ -61,12 +61,15 @@ class Planes:
         return offsets_of(tables.reshape(len(kinds), -1)), which.ravel()
 
 
-def schedule(windows: Sequence[Window], heights: Sequence[int], band: int) -> list[list[Rows]]:
-    """How to make the rows of a chain of layers a few at a time: ``band`` of the last layer and, of each before it,
-    what those need and is not there yet. ``windows[i]`` is how layer i + 1 sees layer i."""
-    done, bands = [0] * len(heights), []
-    while done[-1] < heights[-1]:
-        ends = [min(done[-1] + band, heights[-1])]
+def schedule(windows: Sequence[Window], heights: Sequence[int], rows: Rows, band: int) -> list[list[Rows]]:
+    """How to make ``rows`` of the last of a chain of layers a few at a time: ``band`` of the last and, of each before
+    it, what those need and is not there yet. ``windows[i]`` is how layer i + 1 sees layer i."""
+    done = [rows[0]]
+    for window in reversed(windows):
+        done.insert(0, max(done[0] * window.stride - window.padding, 0))
+    bands = []
+    while done[-1] < rows[1]:
+        ends = [min(done[-1] + band, rows[1])]
         for window, height in zip(reversed(windows), reversed(heights[:-1]), strict=True):
             last = (ends[0] - 1) * window.stride - window.padding + window.dilation * (window.kernel - 1)
             ends.insert(0, min(max(last + 1, 0), height))

@@ -71,7 +71,7 @@ class PackedDense(PackedNetwork):
     def plan(self, batch: int) -> tuple[DensePlan, Program]:
         """The steps for a batch, made when another one was run before."""
         if batch != self._batch:
-            self._plan = DensePlan(self.spec, self.tensors, self.isa, batch)
+            self._plan = DensePlan(self.spec, self.tensors, self.isa, batch, self.threads)
             self._program, self._batch = Program(self.isa, self._plan.steps, self._crew), batch
         return self._plan, self._program
 

@@ -3,13 +3,14 @@ to pixels (not for thumbnails)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import pairwise
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, round_up
-from meliuscli.packed.program import Array, Step
-from meliuscli.packed.ring import Planes, schedule, slots_needed
+from meliuscli.packed.program import Array, Step, sequence_step
+from meliuscli.packed.ring import Planes, Rows, schedule, slots_needed
 from meliuscli.packed.steps import gather_step, plane_step, split_step
 
 BAND = 4
@@ -28,17 +29,26 @@ def _first(spec: DenseFamilySpec) -> Window:
     return Window(7, 2, padding=3) if spec.stem == "imagenet" else Window(3, 2, padding=1)
 
 
-def stem_steps(
-    spec: DenseFamilySpec, tensors: Mapping[str, Array], isa: Isa, images: Array, out: Map
-) -> Iterator[Step]:
-    """Steps from images into the first channels of a map."""
+def stem_step(
+    spec: DenseFamilySpec, tensors: Mapping[str, Array], isa: Isa, images: Array, out: Map, threads: int
+) -> Step:
+    """From images into the first channels of a map. Every thread makes a share of the rows on its own, and what few rows
+    of the layers before them two shares need."""
+    edges = [out.height * thread // threads for thread in range(threads + 1)]
+    shares = [_share(spec, tensors, isa, images, out, rows) for rows in pairwise(edges) if rows[0] < rows[1]]
+    return sequence_step("stem", isa, shares)
+
+
+def _share(
+    spec: DenseFamilySpec, tensors: Mapping[str, Array], isa: Isa, images: Array, out: Map, rows: Rows
+) -> list[Step]:
     names = [layer.name for layer in spec.layers() if layer.kind == "conv" and layer.name.startswith("stem.")]
     pools, batch = spec.stem != "thumbnail", len(images)
     windows = [_first(spec), *[Window(3, padding=1)] * (len(names) - 1)]
     size = windows[0].out_size(spec.input_size)
     seen_by = [Window(1), *windows, Window(3, 2, padding=1) if pools else Window(1)]
     heights = [spec.input_size, spec.input_size, *[size] * len(names), out.height]
-    bands = schedule(seen_by, heights, BAND)
+    bands = schedule(seen_by, heights, rows, BAND)
     slots = [slots_needed(bands, seen_by, layer) for layer in range(1, len(seen_by))]
     vectors, parities = -(-size // isa.lanes), windows[0].stride
     content = max(vectors * isa.lanes, images.shape[3] // parities)
@@ -51,10 +61,11 @@ def stem_steps(
         steps.append(plane_step(name, isa, source, made, batch, window, weights, bias, pools, vectors))
         source = made
     steps.append(gather_step("stem.pool", isa, source, out, pools))
+    pieces = []
     for image in range(batch):
         for band in bands:
             for step, height, (begin, end) in zip(steps, heights[1:], band[1:], strict=True):
                 units = step.end // (batch * height)  # a row
-                first = image * height
                 if end > begin:
-                    yield step.piece((first + begin) * units, (first + end) * units)
+                    pieces.append(step.piece((image * height + begin) * units, (image * height + end) * units))
+    return pieces

@@ -214,10 +214,10 @@ def _conv_step(
         "factor": factor,
         "old": out.data if accumulate else zeros(64),
         "old_mask": -1 if accumulate else 0,
-        "pixel_blocks": len(table) // pixels,
+        "channel_blocks": len(blocked),
     }
     name = f"conv_{kind}_{vectors}x{pixels}"
-    units = values["pixel_blocks"] * blocked.shape[0]
+    units = len(table) // pixels * len(blocked)
     return make_step(
         layer, kind, name, isa, lambda: contract.conv_kernel(isa, kind, vectors, pixels), contract.CONV, values, units
     )
