@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_arch
-from meliuscli.packed import engine, program
+from meliuscli.packed import engine, program, stem
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.dense import DensePlan, fold_dense
 from meliuscli.packed.isa import ISAS, llvm
@@ -57,33 +60,38 @@ int main(void) {
 """
 
 
-def neon_plan(spec: DenseFamilySpec, tensors: dict[str, np.ndarray], batch: int) -> tuple[DensePlan, dict[str, str]]:
-    """The steps for NEON, whose addresses are numbers of the kernels that are returned with them."""
+def neon_plan(
+    spec: DenseFamilySpec, tensors: dict[str, np.ndarray], batch: int
+) -> tuple[DensePlan, list[program.Step], dict[str, str]]:
+    """The plan for NEON and its steps one by one, whose addresses are numbers of the kernels that come with them."""
     kernels: dict[str, str] = {}
-    original = program.address_of
+    inner: list[program.Step] = []
 
-    def number_of(_isa: object, name: str, make: object) -> int:
-        kernels.setdefault(name, make())  # type: ignore[operator]
+    def number_of(_isa: object, name: str, make: Callable[[], str]) -> int:
+        kernels.setdefault(name, make())
         return list(kernels).index(name)
 
-    program.address_of = number_of  # type: ignore[assignment]
-    try:
-        return DensePlan(spec, tensors, ISAS["neon"], batch), kernels
-    finally:
-        program.address_of = original
+    def in_line(layer: str, _isa: object, shares: list[list[program.Step]]) -> program.Step:
+        inner.extend(step for share in shares for step in share)
+        return replace(inner[0], layer=layer, key="sequence")
+
+    with mock.patch.object(program, "address_of", number_of), mock.patch.object(stem, "sequence_step", in_line):
+        plan = DensePlan(spec, tensors, ISAS["neon"], batch, threads=1)
+    steps = [part for step in plan.steps for part in (inner if step.key == "sequence" else [step])]
+    return plan, steps, kernels
 
 
-def serialised(plan: DensePlan) -> bytes:
+def serialised(plan: DensePlan, steps: list[program.Step]) -> bytes:
     arrays: dict[int, np.ndarray] = {}
-    for step in plan.steps:
+    for step in steps:
         for array in step.keeps:
             arrays[array.ctypes.data] = array
     order = list(arrays)
     out = [np.int64(len(order)).tobytes()]
     for address in order:
         out += [np.int64(arrays[address].nbytes).tobytes(), arrays[address].tobytes()]
-    out.append(np.int64(len(plan.steps)).tobytes())
-    for step in plan.steps:
+    out.append(np.int64(len(steps)).tobytes())
+    for step in steps:
         out.append(np.array([step.address, step.begin, step.end, len(step.arguments)], np.int64).tobytes())
         for value in step.arguments.tolist():
             pair = [1, order.index(value)] if value in arrays else [0, value]
@@ -125,10 +133,10 @@ def main() -> None:
     assert isinstance(spec, DenseFamilySpec)
     network, images = random_network(spec, arguments.batch, 0)
     ours = pack(network, spec)(images)
-    plan, kernels = neon_plan(spec, fold_dense(network), arguments.batch)
+    plan, steps, kernels = neon_plan(spec, fold_dense(network), arguments.batch)
     plan.images[..., : spec.input_size] = images.numpy()
-    print(f"LLVM {llvm().llvm_version_info}, {len(kernels)} kernels, {len(plan.steps)} steps: {', '.join(kernels)}")
-    data = np.frombuffer(run_under_qemu(kernels, serialised(plan)), np.float32)
+    print(f"LLVM {llvm().llvm_version_info}, {len(kernels)} kernels, {len(steps)} steps: {', '.join(kernels)}")
+    data = np.frombuffer(run_under_qemu(kernels, serialised(plan, steps)), np.float32)
     theirs = torch.from_numpy(data.reshape(plan.logits.data.shape)[:, 0, 0, : spec.num_classes].copy())
     equal = int((ours == theirs).sum())
     print(f"{equal} of {ours.numel()} logits equal; largest |logit| {float(ours.abs().max()):.3f}")
