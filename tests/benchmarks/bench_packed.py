@@ -1,7 +1,6 @@
 """Packed MeliusNet22 against torch and, where it is installed, OpenVINO's binary convolution: medians of paired runs.
 
-    python tests/benchmarks/bench_packed.py [--runs 15] [--no-compile] [--isa avx2]
-    PYTHONPATH=... chrt -f 1 python tests/benchmarks/bench_packed.py    # on a machine that others use too
+    python tests/benchmarks/bench_packed.py [--runs 15] [--no-compile] [--isa avx2] [--real-time]
 
 One thread and batch 1, and two threads against one. The OpenVINO graph is made by hand: activations through FakeQuantize
 with batch norm in its thresholds, weights u1, counts scaled in the next thresholds; it is an oracle, no dependency.
@@ -10,7 +9,7 @@ with batch norm in its thresholds, weights u1, counts scaled in the next thresho
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -141,16 +140,15 @@ class OpenVinoGraph:
         return op.binary_convolution(bits, constant, [1, 1], [1, 1], [1, 1], [1, 1], "xnor-popcount", -1.0)
 
 
-def paired(first: list[float], second: list[float]) -> float:
-    return statistics.median(b / a for a, b in zip(first, second, strict=True))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="meliusnet22")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--isa", default=None)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it takes minutes)")
+    parser.add_argument(
+        "--real-time", action="store_true", help="time before all other processes (root on Linux), on a busy machine"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     spec = load_arch(arguments.arch).spec
@@ -181,6 +179,8 @@ def main() -> None:
         if not arguments.no_compile:
             ways["compiled fp32"] = compiled(plain(network), images, torch.float32)
             ways["compiled bf16"] = compiled(plain(network), images, torch.bfloat16)
+        if arguments.real_time:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         samples = in_turns(ways, arguments.runs)
         ours = samples["packed"]
         for name, taken in samples.items():
