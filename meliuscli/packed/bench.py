@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 from meliuscli.nn.build import build
-from meliuscli.packed.opponents import Run, compiled, conv_seconds, float_twin, plain
+from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, plain
 from meliuscli.packed.program import Kind
-from meliuscli.packed.runner import PackedNetwork, pack
+from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
 from meliuscli.packed.timing import BenchResult, PartTime, Samples
 
 WARM_UP = 2
+_PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
 
 
@@ -55,22 +56,15 @@ def bench_network(
             missing["the network in int8"] = (
                 "torch has no int8 path for maps that stay float between binary convolutions"
             )
-        compile_seconds = time.perf_counter() - started
+        compile_seconds = time.perf_counter() - started if opponents == "all" else 0.0
+        alone, missing_convs = conv_runs(network, images) if opponents != "none" else ({}, {})
         talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
-        samples = in_turns(contenders, runs)
-        parts = _part_times(packed, spec, images, runs)
-        alone, missing_convs = conv_seconds(network, images) if opponents != "none" else ({}, {})
-    return _result(
-        name,
-        packed,
-        batch,
-        checks,
-        samples,
-        parts,
-        alone,
-        {**missing, **missing_convs},
-        compile_seconds if opponents == "all" else 0.0,
-    )
+        taken: list[PartSeconds] = []
+        by_part: Run = lambda: taken.append(packed.part_seconds(images))  # noqa: E731
+        in_full = {**contenders, _PARTS: by_part, **{f"{_ALONE}{format_}": run for format_, run in alone.items()}}
+        samples = in_turns(in_full, runs)
+    parts = _part_times(taken[2 * WARM_UP + 1 :: 2], spec, batch)  # as in_turns takes them
+    return _result(name, packed, batch, checks, samples, parts, {**missing, **missing_convs}, compile_seconds)
 
 
 @torch.no_grad()
@@ -131,22 +125,18 @@ def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk:
     return found
 
 
-def _part_times(packed: PackedNetwork, spec: ArchSpec, images: Tensor, runs: int) -> tuple[PartTime, ...]:
-    taken = [packed.part_seconds(images) for _ in range(WARM_UP + runs)][WARM_UP:]
+def _part_times(taken: Sequence[PartSeconds], spec: ArchSpec, batch: int) -> tuple[PartTime, ...]:
     macs: dict[str, int] = {}
     for row in count_spec(spec).layers:
         part = row.name.partition(".")[0]
         macs[part] = macs.get(part, 0) + row.binary_macs
-    parts = dict.fromkeys(part for part, _ in taken[0])
 
     def median(part: str, kind: Kind) -> float:
         return statistics.median(seconds.get((part, kind), 0.0) for seconds in taken)
 
     return tuple(
-        PartTime(
-            part, median(part, "binary"), median(part, "pack"), median(part, "float"), macs.get(part, 0) * len(images)
-        )
-        for part in parts
+        PartTime(part, median(part, "binary"), median(part, "pack"), median(part, "float"), macs.get(part, 0) * batch)
+        for part in dict.fromkeys(part for part, _ in taken[0])
     )
 
 
@@ -157,11 +147,11 @@ def _result(
     checks: list[LayerCheck],
     samples: dict[str, Samples],
     parts: tuple[PartTime, ...],
-    alone: dict[str, float],
     missing: dict[str, str],
     compile_seconds: float,
 ) -> BenchResult:
     spec, total = packed.spec, count_spec(packed.spec).total
+    alone = {key.removeprefix(_ALONE): taken for key, taken in samples.items() if key.startswith(_ALONE)}
     bits = sum(count * weight_bits for weight_bits, count in total.weights)
     floats = sum(count * 32 for _, count in total.weights)
     return BenchResult(
@@ -173,9 +163,9 @@ def _result(
         isa=packed.isa.name,
         checked_layers=len({layer.layer for layer in checks}),
         checked_values=sum(layer.values for layer in checks),
-        runs=samples,
+        runs={key: taken for key, taken in samples.items() if not key.startswith((_PARTS, _ALONE))},
         parts=parts,
-        conv_seconds=alone,
+        conv_seconds={key: taken.cpu_median if packed.threads == 1 else taken.median for key, taken in alone.items()},
         num_convs=packed.num_convs,
         left=packed.left,
         missing=missing,

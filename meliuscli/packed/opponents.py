@@ -4,11 +4,8 @@ convolutions alone in oneDNN."""
 from __future__ import annotations
 
 import copy
-import statistics
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +17,6 @@ from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.convs import binary_weights, channels_last, replace_module
 
 Run = Callable[[], object]
-CONV_REPEATS = 5
 
 
 class PlainSign(nn.Module):
@@ -104,51 +100,42 @@ def compiled(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Run:
     return lambda: function(x)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's quantized tensors are deprecated
-        yield
-
-
-def conv_seconds(network: nn.Module, images: Tensor) -> tuple[dict[str, float], dict[str, str]]:
-    """Processor seconds that the network's binary convolutions take as float and int8 ones in oneDNN, weights prepacked
-    and channels last (as compiled networks call it), by format; and why a format is missing."""
-    shapes: dict[tuple[object, ...], tuple[Tensor, Tensor, int, int, int]] = {}
-    counts: dict[tuple[object, ...], int] = {}
+def conv_runs(network: nn.Module, images: Tensor) -> tuple[dict[str, Run], dict[str, str]]:
+    """The network's binary convolutions, all of them after each other, as float and int8 ones in oneDNN, weights
+    prepacked and channels last (as compiled networks call it), by format; and why a format is missing."""
+    shapes: list[tuple[Tensor, Tensor, int, int, int]] = []
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
         assert isinstance(module, BinaryConv2d | QuantConv2d)
         dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
         padding = module.padding if isinstance(module, QuantConv2d) else dilation
-        key = (tuple(inputs[0].shape), tuple(module.weight.shape), module.stride, padding, dilation)
-        shapes[key] = inputs[0], module.weight.detach(), module.stride, padding, dilation
-        counts[key] = counts.get(key, 0) + 1
+        shapes.append((inputs[0], module.weight.detach(), module.stride, padding, dilation))
 
     convs = [module for module in network.modules() if binary_weights(module) is not None]
     handles = [conv.register_forward_hook(watch) for conv in convs]
     network(images)
     for handle in handles:
         handle.remove()
-    seconds: dict[str, float] = {}
+    runs: dict[str, Run] = {}
     missing: dict[str, str] = {}
     for name, make in (("fp32", _float_conv), ("bf16", _bfloat_conv), ("int8", _int8_conv)):
         try:
-            with _quiet():
-                seconds[name] = sum(counts[key] * _cpu_seconds(make(*shape)) for key, shape in shapes.items())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's quantized tensors are deprecated
+                runs[name] = _one_after_another([make(*shape) for shape in shapes])
+                runs[name]()
         except (RuntimeError, AttributeError, NotImplementedError) as error:
+            runs.pop(name, None)
             missing[f"convolutions in {name}"] = str(error).splitlines()[0]
-    return seconds, missing
+    return runs, missing
 
 
-def _cpu_seconds(run: Run) -> float:
-    run()
-    taken = []
-    for _ in range(CONV_REPEATS):
-        started = time.process_time()
-        run()
-        taken.append(time.process_time() - started)
-    return statistics.median(taken)
+def _one_after_another(runs: list[Run]) -> Run:
+    def run() -> None:
+        for one in runs:
+            one()
+
+    return run
 
 
 def _float_conv(

@@ -57,7 +57,7 @@ class PartTime:
 @dataclass(frozen=True, slots=True)
 class BenchResult:
     """A network on this machine. ``runs`` by name, ``packed`` first; ``conv_seconds`` what its binary convolutions alone
-    take elsewhere (processor time, by number format), ``missing`` why something was not measured. Sizes are for weights
+    take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not measured. Sizes are for weights
     at their bits, the twin's for 32 bits."""
 
     arch: str
