@@ -9,9 +9,9 @@ from itertools import pairwise
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, round_up
+from meliuscli.packed.plane_steps import gather_step, plane_step, split_step
 from meliuscli.packed.program import Array, Step, sequence_step
 from meliuscli.packed.ring import Planes, Rows, schedule, slots_needed
-from meliuscli.packed.steps import gather_step, plane_step, split_step
 
 BAND = 4
 """Rows of the stem's output that are made at a time."""
