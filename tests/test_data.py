@@ -129,16 +129,32 @@ def test_damaged_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         load_dataset("fashion-mnist-mini")
 
 
-@pytest.mark.parametrize(("size", "mean_kept"), [(8, True), (16, True), (32, True), (28, True), (30, True), (56, True)])
-def test_resizing_pads_or_averages_whole_cells(mini: Dataset, size: int, mean_kept: bool) -> None:
+@pytest.mark.parametrize("size", [8, 16, 32, 28, 30, 56])
+def test_resizing_pads_or_averages_whole_cells(mini: Dataset, size: int) -> None:
     few = Split(mini.train.images[:20], mini.train.labels[:20])
-    prepared = prepare(Dataset("few", 10, few, few, few), size)
-    images = prepared.train[0]
+    images = prepare(Dataset("few", 10, few, few, few), size).train[0]
     assert images.shape == (20, 1, size, size)
+    if size == 28:
+        assert torch.equal(images, few.images)
+        return
     assert float(images.max()) <= 1.0
     padded = -(-28 // size) * size if size < 56 else size
     scale = (padded / 28) ** 2 if size < 56 else 1.0
     assert float(images.mean()) * scale == pytest.approx(float(few.images.float().mean()) / 255, rel=1e-4)
+
+
+def test_bytes_and_floats_are_normalised_alike(mini: Dataset) -> None:
+    """Bytes are measured by exact histograms, floats by torch."""
+    few = Split(mini.train.images[:2000], mini.train.labels[:2000])
+    prepared = prepare(Dataset("few", 10, few, few, few), 28)
+    floats = few.images.float() / 255
+    std, mean = torch.std_mean(floats.double(), dim=(0, 2, 3), keepdim=True)
+    torch.testing.assert_close(prepared.mean, mean.float())
+    torch.testing.assert_close(prepared.std, std.float())
+    normal = prepared.normalise(few.images)
+    assert torch.equal(normal, prepared.normalise(floats))
+    assert normal.dtype == torch.float32
+    assert normal.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_normalisation_is_measured_on_the_training_images_alone(mini: Dataset) -> None:
@@ -167,17 +183,113 @@ def test_every_batch_is_exactly_balanced_and_depends_on_the_seed(mini: Dataset) 
     assert sorted(torch.cat(first(0, 200)).tolist()) == list(range(10_000))
 
 
-def test_augmentation_flips_and_shifts_whole_images() -> None:
-    image = torch.zeros(64, 1, 9, 9)
-    image[:, 0, 4, 2] = 1.0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_augmentation_flips_and_shifts_whole_images(dtype: torch.dtype) -> None:
+    image = torch.zeros(64, 1, 9, 9, dtype=dtype)
+    image[:, 0, 4, 2] = 1
     out = augment(image, flip=True, shift=2, generator=torch.Generator().manual_seed(0))
     assert out.shape == image.shape
-    assert torch.equal(out.sum((1, 2, 3)), torch.ones(64))
+    assert out.dtype == dtype
+    assert out.sum((1, 2, 3)).tolist() == [1] * 64
     places = {tuple(place[1:].tolist()) for place in out[:, 0].nonzero()}
     assert {row for row, _ in places} == {2, 3, 4, 5, 6}
     assert {column for _, column in places} == {0, 1, 2, 3, 4, 5, 6, 7, 8}
     untouched = augment(image, flip=False, shift=0, generator=torch.Generator())
     assert torch.equal(untouched, image)
+
+
+def test_larger_images_are_cut_at_every_place() -> None:
+    """Every pixel has its own value: what is cut out is a piece of the image, mirrored or not."""
+    image = torch.arange(36, dtype=torch.uint8).view(1, 1, 6, 6).expand(400, 1, 6, 6)
+    out = augment(image, flip=True, shift=0, generator=torch.Generator().manual_seed(1), size=4)
+    pieces = {bytes(piece.flatten().tolist()) for piece in out}
+    mirrored = torch.stack([image[0, 0], image[0, 0].flip(-1)])
+    expected = {
+        bytes(whole[row : row + 4, column : column + 4].flatten().tolist())
+        for whole in mirrored
+        for row in range(3)
+        for column in range(3)
+    }
+    assert pieces == expected
+
+
+@given(
+    low=st.floats(0.05, 1.0),
+    span=st.floats(0, 1),
+    stored=st.integers(8, 40),
+    size=st.integers(4, 32),
+    flip=st.booleans(),
+)
+def test_resized_crops_are_rectangles_in_the_image_of_the_area_asked_for(
+    low: float, span: float, stored: int, size: int, flip: bool
+) -> None:
+    """The image holds its pixels' own coordinates, which bilinear interpolation keeps but for the outermost half pixel:
+    the inner columns of the output tell where they come from."""
+    scale = (low, min(1.0, low + span))
+    x, y = torch.meshgrid(torch.arange(stored), torch.arange(stored), indexing="xy")
+    image = torch.stack([x, y]).float().expand(50, 2, stored, stored) + 0.5
+    out = augment(image, flip, 0, torch.Generator().manual_seed(stored), scale, size)
+    assert out.shape == (50, 2, size, size)
+    assert out.min() >= 0.5
+    assert out.max() <= stored - 0.5
+    columns, rows = out[:, 0].mean(1), out[:, 1].mean(2)
+    step = stored / size
+    for line in (columns, rows):
+        assert ((line.diff() >= -1e-3).all(1) | (line.diff() <= 1e-3).all(1)).all()
+        middle = line[:, size // 2] - line[:, size // 2 - 1]
+        assert (middle.abs() <= step + 1e-3).all()
+    assert (rows.diff() >= -1e-3).all()
+    assert flip or (columns.diff() >= -1e-3).all()
+    width, height = (line[:, size // 2].sub(line[:, size // 2 - 1]).abs() * size / stored for line in (columns, rows))
+    inner = (width < 0.99) & (height < 0.99)  # the others were clipped to the image
+    area, ratio = (width * height)[inner], (width / height)[inner]
+    # A rectangle that ends in the outermost half pixel is seen shorter where only two columns are left to see it.
+    if size > 4:
+        assert (area >= scale[0] - 1e-2).all()
+        assert (ratio >= 3 / 4 - 1e-2).all()
+        assert (ratio <= 4 / 3 + 1e-2).all()
+    assert (area <= scale[1] + 1e-2).all()
+
+
+def test_resized_crops_equal_a_plain_interpolation() -> None:
+    """The rectangles are read off an image of coordinates; a loop then interpolates another image in them."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (6, 3, 12, 12), generator=generator, dtype=torch.uint8)
+    x, y = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="xy")
+    places = torch.stack([x, y]).expand(6, 2, 12, 12)
+    out, where = (augment(i, True, 0, torch.Generator().manual_seed(4), (0.2, 0.9), 7) for i in (pixels, places))
+    assert out.dtype == torch.float32
+    for image in range(6):
+        for row in range(7):
+            for column in range(7):
+                px, py = where[image, :, row, column].tolist()
+                left, top = min(int(px), 10), min(int(py), 10)
+                right, down = px - left, py - top
+                corners = pixels[image, :, top : top + 2, left : left + 2].double() / 255
+                weights = torch.tensor(
+                    [[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]]
+                )
+                expected = (corners * weights).sum((1, 2)).float()
+                torch.testing.assert_close(out[image, :, row, column], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_half_of_the_crops_are_mirrored() -> None:
+    ramp = torch.arange(16.0).expand(400, 1, 16, 16)
+    out = augment(ramp, True, 0, torch.Generator().manual_seed(0), (0.5, 1.0), 8)
+    mirrored = (out[:, 0, 0, 0] > out[:, 0, 0, -1]).float().mean()
+    assert 0.4 < float(mirrored) < 0.6
+
+
+@given(seed=st.integers(0, 99), flip=st.booleans(), shift=st.integers(0, 3), crop=st.booleans())
+def test_augmentation_follows_its_generator_and_leaves_the_images_alone(
+    seed: int, flip: bool, shift: int, crop: bool
+) -> None:
+    images = torch.randint(0, 256, (8, 3, 10, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    before, scale = images.clone(), (0.3, 1.0) if crop else None
+    first, again = (augment(images, flip, shift, torch.Generator().manual_seed(seed), scale, 8) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(images, before)
+    assert first.shape == (8, 3, 8, 8)
 
 
 # CIFAR

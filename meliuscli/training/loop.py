@@ -39,7 +39,8 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
     for step, indices in zip(range(num_steps), batches(labels, recipe.batch_size, generator), strict=False):
         network.train()
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-        inputs = data.normalise(augment(images[indices], recipe.flip, recipe.shift, generator))
+        changed = augment(images[indices], recipe.flip, recipe.shift, generator, recipe.crop_scale, data.input_size)
+        inputs = data.normalise(changed)
         optimizer.zero_grad(set_to_none=False)
         loss = F.cross_entropy(network(inputs), labels[indices], label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]

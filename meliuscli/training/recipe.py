@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from meliuscli.arch.spec import read_toml, validate
 from meliuscli.errors import unknown_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Recipe(BaseModel):
@@ -21,7 +22,10 @@ class Recipe(BaseModel):
 
     ``betas`` and ``eps`` are for RAdam, Adam and AdamW, ``momentum`` (Nesterov's) for SGD. ``weight_decay`` is on all
     parameters; with ``adamw`` it is decoupled from the gradient. ``max_gradient_norm`` scales longer gradients down to
-    this norm. ``clip_threshold`` is that of the signs' gradients."""
+    this norm. ``clip_threshold`` is that of the signs' gradients.
+
+    Training images are mirrored (``flip``) and moved by up to ``shift`` pixels. With ``crop_scale`` (``[0.08, 1.0]`` is
+    usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -38,6 +42,14 @@ class Recipe(BaseModel):
     clip_threshold: Positive = 1.3
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
+    crop_scale: tuple[Share, Share] | None = None
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _ordered(cls, shares: tuple[float, float] | None) -> tuple[float, float] | None:
+        if shares is not None and shares[0] > shares[1]:
+            raise ValueError("the first share must not be above the second")
+        return shares
 
     def num_steps(self, num_images: int) -> int:
         """Optimiser steps in all; an epoch is the whole batches in ``num_images``."""
