@@ -415,6 +415,8 @@ def test_idx_files_of_ones_own_have_as_many_classes_as_their_labels_say(tmp_path
     dataset = load_dataset("idx", tmp_path)
     assert dataset.num_classes == 3
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 9]
-    write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(60))
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((60, 20, 20)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(60))
     with pytest.raises(BadInputError, match="too few images"):
         load_dataset("idx", tmp_path)

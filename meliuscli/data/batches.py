@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from meliuscli.data.cache import Cached, OnProgress, decoded
 from meliuscli.data.catalog import Dataset, Split
-from meliuscli.data.pixels import channel_histogram, mean_and_std
+from meliuscli.data.folder import ImageFolder
+from meliuscli.data.idx import Bytes
+from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
+from meliuscli.data.splits import Labels, pixel_hashes, shared_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,49 @@ class Prepared:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def prepare(dataset: Dataset, input_size: int) -> Prepared:
-    """Bring all splits to ``input_size`` and measure the normalisation on the training images alone."""
+def prepare(
+    dataset: Dataset | ImageFolder, input_size: int, on_progress: OnProgress = lambda done, total: None
+) -> Prepared:
+    """Bring all splits to ``input_size`` and measure the normalisation on the training images alone.
+
+    An image folder is decoded, unless it was before; ``on_progress`` hears of it. Raises ``decoded``'s errors."""
+    if isinstance(dataset, ImageFolder):
+        return _from_folder(decoded(dataset, input_size, on_progress), input_size)
     train = _resize(dataset.train, input_size)
     mean, std = _statistics(train[0])
+    splits = (dataset.train, dataset.validation, dataset.test)
+    notes = shared_images(*(pixel_hashes(split.images.numpy()) for split in splits))
     return Prepared(
-        train, _resize(dataset.validation, input_size), _resize(dataset.test, input_size), mean, std.clamp_min(1e-6)
+        train,
+        _resize(dataset.validation, input_size),
+        _resize(dataset.test, input_size),
+        mean,
+        std.clamp_min(1e-6),
+        notes,
     )
+
+
+def _from_folder(cached: Cached, size: int) -> Prepared:
+    """Views of the file: training images with their margin, the middle of the others."""
+    edge = (cached.train[0].shape[-1] - size) // 2
+    middle = slice(edge, edge + size)
+
+    def split(images: Bytes, labels: Labels, part: slice) -> tuple[Tensor, Tensor]:
+        return _mapped(images)[:, :, part, part], torch.from_numpy(labels)
+
+    mean, std = _per_channel(cached.histogram)
+    train, validation, test = (
+        split(*cached.train, slice(None)),
+        split(*cached.validation, middle),
+        split(*cached.test, middle),
+    )
+    return Prepared(train, validation, test, mean, std.clamp_min(1e-6), cached.notes)
+
+
+def _mapped(images: Bytes) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nobody writes to it
+        return torch.from_numpy(images)
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +94,11 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     if images.dtype != torch.uint8:
         std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True)
         return mean, std
-    means, deviations = mean_and_std(channel_histogram(images.numpy()))
+    return _per_channel(channel_histogram(images.numpy()))
+
+
+def _per_channel(counts: Histogram) -> tuple[Tensor, Tensor]:
+    means, deviations = mean_and_std(counts)
     return torch.tensor(means).view(1, -1, 1, 1), torch.tensor(deviations).view(1, -1, 1, 1)
 
 

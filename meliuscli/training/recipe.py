@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from meliuscli.arch.spec import read_toml, validate
+from meliuscli.data.splits import Cut
 from meliuscli.errors import unknown_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,7 +26,10 @@ class Recipe(BaseModel):
     this norm. ``clip_threshold`` is that of the signs' gradients.
 
     Training images are mirrored (``flip``) and moved by up to ``shift`` pixels. With ``crop_scale`` (``[0.08, 1.0]`` is
-    usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift."""
+    usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift.
+
+    Validation is ``validation_share`` of each class of the training images, at most ``validation_per_class``, drawn from
+    ``split_seed``, which is not the seed of a training: all seeds of a recipe see the same splits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -43,6 +47,15 @@ class Recipe(BaseModel):
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
     crop_scale: tuple[Share, Share] | None = None
+
+    split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_per_class: Annotated[int, Field(strict=True, ge=1)] = 500
+
+    @property
+    def cut(self) -> Cut:
+        """How validation is cut from train, where the data set has none of its own."""
+        return Cut(self.split_seed, self.validation_share, self.validation_per_class)
 
     @field_validator("crop_scale")
     @classmethod
