@@ -68,7 +68,6 @@ def search(
     if budget_ops is None and not (resume and study):
         raise BadInputError("--budget is missing", "for example --budget 5e8")
     with status("loading"):
-        from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin, write_json
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings, lock
@@ -78,7 +77,7 @@ def search(
         directory = _to_resume(reports, study, space, budget_ops)
         settings, searched, where = _read_study(directory)
         settings = _with_given(context, directory, settings, budget_ops)
-        digest = load_dataset(searched.proxy.dataset, _path(settings.data_dir)).digest
+        digest = _digest(searched, _path(settings.data_dir))
         with lock(directory):
             where = _check_origin(directory, where, {**origin(), "dataset": _dataset(searched, digest)})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
@@ -89,7 +88,7 @@ def search(
         lag, data_dir = max(MIN_LAG, 2 * num_workers), str(data.resolve()) if data else None
         settings = Settings(name, budget_ops, trials, seed, sampler, finalists, final_seeds, lag, data_dir)
         _check_budget(searched, budget_ops)
-        digest = load_dataset(searched.proxy.dataset, data).digest
+        digest = _digest(searched, data)
         where = {**origin(), "dataset": _dataset(searched, digest)}
         files = {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
         directory = _new_directory(reports, study, settings, force, files)
@@ -100,6 +99,21 @@ def search(
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
+
+
+def _digest(space: SearchSpace, data: Path | None) -> str:
+    """Of the proxy's data. Image folders are decoded here, once: the workers then find them in memory-mapped files."""
+    from meliuscli.cli.datasets import prepare_and_tell
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.data.folder import ImageFolder
+
+    digests = []
+    for cut in dict.fromkeys((space.proxy.recipe.cut, space.final.recipe.cut)):
+        loaded = load_dataset(space.proxy.dataset, data, cut)
+        if isinstance(loaded, ImageFolder):
+            prepare_and_tell(loaded, space.proxy.input_size)
+        digests.append(loaded.digest)
+    return "-".join(digests)
 
 
 def _dataset(space: SearchSpace, digest: str) -> dict[str, str]:
