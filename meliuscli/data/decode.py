@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow reads more, of which some (EPS) run other programs."""
+FEW = 256
+"""Fewer files than this are decoded without other processes, which take a moment to start."""
 HINT = "mend or delete it, or leave out such files with --skip-bad"
 
 
@@ -62,7 +64,7 @@ def decode_all(jobs: Sequence[Job]) -> Iterator[tuple[int, Decoded]]:
 
     Raises ``decode``'s errors, and ``BrokenProcessPool`` when a process is killed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == 1 or len(jobs) <= 2:
+    if cores == 1 or sum(len(job.paths) for job in jobs) < FEW:
         yield from ((number, decode(job)) for number, job in enumerate(jobs))
         return
     context = multiprocessing.get_context("spawn")
