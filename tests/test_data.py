@@ -83,6 +83,10 @@ def damage(name: str, how: str, directory: Path) -> None:
         path.write_bytes(content + b"x")
     elif how == "label":
         path.write_bytes(content[:-1] + b"\x0a")
+    elif how == "no images":
+        write_idx(path, np.zeros((0, 28, 28)))
+    elif how == "other size":
+        write_idx(path, np.zeros((100, 20, 28)))
     elif how == "class":
         path.write_bytes(content[:8] + bytes(len(content) - 8))
 
@@ -99,14 +103,21 @@ def damage(name: str, how: str, directory: Path) -> None:
         ("train-labels-idx1-ubyte", "longer", BadInputError),
         ("train-labels-idx1-ubyte", "label", BadInputError),
         ("train-labels-idx1-ubyte", "class", BadInputError),
+        ("t10k-labels-idx1-ubyte", "label", BadInputError),
+        ("t10k-labels-idx1-ubyte", "class", BadInputError),
         ("t10k-labels-idx1-ubyte", "gone", MissingError),
+        ("t10k-images-idx3-ubyte.gz", "no images", BadInputError),
+        ("t10k-images-idx3-ubyte.gz", "other size", BadInputError),
     ],
 )
 def test_a_damaged_file_is_named(idx_dir: Path, name: str, how: str, kind: type[MeliusError]) -> None:
     damage(name, how, idx_dir)
     with pytest.raises(kind) as caught:
         load_dataset("fashion-mnist", idx_dir)
-    assert how in ("label", "class") or name.removesuffix(".gz") in caught.value.message
+    named = "t10k" if how == "other size" else name.removesuffix(".gz")
+    assert str(idx_dir) in caught.value.message
+    assert named in caught.value.message
+    assert caught.value.exit_code == (3 if kind is MissingError else 2)
 
 
 def test_a_missing_directory_says_where_to_get_and_put_the_data(
@@ -399,7 +410,22 @@ def test_damaged_binary_files_are_named(tmp_path: Path, how: str) -> None:
     assert isinstance(caught.value, MissingError) == (how == "gone")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "idx", "fashion-mnist"])
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("name", ["data_batch_4", "test_batch"])
+def test_a_label_that_cifar_has_not_is_named(tmp_path: Path, version: str, name: str) -> None:
+    write_cifar(tmp_path, 10, version)
+    images, labels = cifar_part(30, 10, 0)
+    labels[7] = 10
+    if version == "binary":
+        content = np.concatenate([labels[:, None].astype(np.uint8), images], 1).tobytes()
+        (tmp_path / f"{name}.bin").write_bytes(content)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}, protocol=2))
+    with pytest.raises(BadInputError, match=rf"{name}.*: label 10 is out of range"):
+        load_dataset("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "idx", "fashion-mnist", "imagefolder"])
 def test_missing_files_say_where_to_get_and_where_to_put_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(MissingError) as caught:
         load_dataset(name, tmp_path)
