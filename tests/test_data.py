@@ -241,8 +241,8 @@ def test_resized_crops_are_rectangles_in_the_image_of_the_area_asked_for(
     image = torch.stack([x, y]).float().expand(50, 2, stored, stored) + 0.5
     out = augment(image, flip, 0, torch.Generator().manual_seed(stored), scale, size)
     assert out.shape == (50, 2, size, size)
-    assert out.min() >= 0.5
-    assert out.max() <= stored - 0.5
+    assert out.min() >= 0.5 - 1e-4
+    assert out.max() <= stored - 0.5 + 1e-4
     columns, rows = out[:, 0].mean(1), out[:, 1].mean(2)
     step = stored / size
     for line in (columns, rows):
@@ -252,6 +252,11 @@ def test_resized_crops_are_rectangles_in_the_image_of_the_area_asked_for(
     assert (rows.diff() >= -1e-3).all()
     assert flip or (columns.diff() >= -1e-3).all()
     width, height = (line[:, size // 2].sub(line[:, size // 2 - 1]).abs() * size / stored for line in (columns, rows))
+    for line in (columns, rows):
+        step_of = (line[:, size // 2] - line[:, size // 2 - 1])[:, None]
+        edges = line[:, size // 2, None] + step_of * torch.tensor([-(size // 2) - 0.5, size - size // 2 - 0.5])
+        assert edges.min() >= -0.02 * stored
+        assert edges.max() <= 1.02 * stored
     inner = (width < 0.99) & (height < 0.99)  # the others were clipped to the image
     area, ratio = (width * height)[inner], (width / height)[inner]
     # A rectangle that ends in the outermost half pixel is seen shorter where only two columns are left to see it.
@@ -284,11 +289,16 @@ def test_resized_crops_equal_a_plain_interpolation() -> None:
                 torch.testing.assert_close(out[image, :, row, column], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_half_of_the_crops_are_mirrored() -> None:
-    ramp = torch.arange(16.0).expand(400, 1, 16, 16)
-    out = augment(ramp, True, 0, torch.Generator().manual_seed(0), (0.5, 1.0), 8)
+def test_half_of_the_crops_are_mirrored_and_all_places_are_taken() -> None:
+    x, y = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="xy")
+    out = augment(torch.stack([x, y]).expand(400, 2, 64, 64), True, 0, torch.Generator().manual_seed(0), (0.2, 0.3), 8)
     mirrored = (out[:, 0, 0, 0] > out[:, 0, 0, -1]).float().mean()
     assert 0.4 < float(mirrored) < 0.6
+    for axis in (0, 1):
+        middles = out[:, axis].mean((1, 2))
+        assert 30 < float(middles.mean()) < 34
+        assert float(out[:, axis].min()) < 5
+        assert float(out[:, axis].max()) > 58
 
 
 @given(seed=st.integers(0, 99), flip=st.booleans(), shift=st.integers(0, 3), crop=st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -517,6 +518,35 @@ def test_many_bad_files_leave_the_others_with_their_labels(folder: Path, small_c
     assert images_of(prepared)[0] == kept
     assert len(prepared.train[1]) == len(kept)
     torch.testing.assert_close(prepared.mean, (prepared.train[0].double() / 255).mean((0, 2, 3), keepdim=True).float())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_was_skipped_is_decoded_when_it_can_be_read_again(
+    folder: Path, small_chunks: None, interrupted: bool
+) -> None:
+    """As after a change of permissions, which changes neither size nor time."""
+    whole = images_of(prepare(load(folder), 12))
+    shutil.rmtree(cache.cache_directory())
+    path = folder / load(folder).train.paths[1]
+    content, stamp = path.read_bytes(), path.stat()
+
+    def write(content: bytes) -> None:
+        path.write_bytes(content)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+    def interrupt(done: int, total: int) -> None:
+        if interrupted and done >= 12:
+            raise KeyboardInterrupt
+
+    write(bytes(len(content)))
+    with contextlib.suppress(KeyboardInterrupt):
+        prepare(load(folder, skip_bad=True), 12, interrupt)
+    if not interrupted:
+        with pytest.raises(BadInputError) as caught:
+            prepare(load(folder), 12)
+        assert str(path) in caught.value.message
+    write(content)
+    assert images_of(prepare(load(folder), 12)) == whole
 
 
 def remove(*names: str) -> Callable[[Path], None]:
