@@ -82,7 +82,7 @@ def test_a_real_network_learns_real_images(data: Prepared) -> None:
 def test_two_blocks_beat_a_linear_classifier() -> None:
     """A linear classifier reaches 83.8 % from these 10,000 images."""
     spec = MeliusNetSpec(num_blocks=(2,), growth_rate=64, stem_channels=64)  # type: ignore[call-arg, arg-type]
-    recipe = find_recipe("short").model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
+    recipe = find_recipe("quick").model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
     data = prepare(load_dataset("fashion-mnist-mini"), 16)
     run = train_once(at_input(spec, 10, 1, 16), data, recipe, 0, score_test=True)
     assert run.test_top1 is not None

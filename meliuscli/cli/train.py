@@ -32,8 +32,8 @@ def train(
     ),
     data: options.Data = None,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="short, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
-    ] = "short",
+        str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
+    ] = "quick",
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
     ] = None,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from meliuscli.data.catalog import Dataset, Split
+
+ON_DEVICE_BYTES = 4 * 2**30
+"""Images up to this size lie on the training's device as a whole; of larger sets the batches are brought there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,15 @@ class Prepared:
     test: tuple[Tensor, Tensor]
     mean: Tensor
     std: Tensor
+
+    def to(self, device: torch.device) -> Prepared:
+        """On a device: all splits where they take up to ``ON_DEVICE_BYTES``, else the normalisation alone."""
+        splits = (self.train, self.validation, self.test)
+        if sum(images.nbytes for images, _ in splits) <= ON_DEVICE_BYTES:
+            splits = tuple((images.to(device), labels.to(device)) for images, labels in splits)  # type: ignore[assignment]
+        train, validation, test = splits
+        moved = {"train": train, "validation": validation, "test": test}
+        return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
 
     def normalise(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

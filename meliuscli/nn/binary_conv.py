@@ -23,8 +23,8 @@ mostly set-up there (``tests/benchmarks/bench_training.py``)."""
 class BinaryConv2d(nn.Module):
     """Binary 3x3 convolution with padding: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
-    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` and
-    the weights' sign unchanged."""
+    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` (as
+    ApproxSign's where it is None) and the weights' sign unchanged."""
 
     weight_bits = activation_bits = 1
 
@@ -37,7 +37,8 @@ class BinaryConv2d(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.dilation, self.clip, self.stride = dilation, clip, stride
+        self.dilation, self.stride = dilation, stride
+        self.clip: float | None = clip
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
@@ -62,7 +63,7 @@ class _BinaryConv(torch.autograd.Function):
     """Keeps the input alone; its bits and the weights' signs are computed again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float | None) -> Tensor:
         ctx.save_for_backward(x, latent)
         ctx.stride, ctx.dilation, ctx.clip = stride, dilation, clip
         return _binary_conv(x, latent, stride, dilation)
