@@ -54,10 +54,7 @@ class Checkpoint:
         state, tensors = self._read()
         for key, value in self.made_for.items():
             if state["made_for"].get(key) != value:
-                raise BadInputError(
-                    f"{self.path}: a checkpoint of another training: its {key} is {state['made_for'].get(key)!r},"
-                    f" not {value!r}"
-                )
+                raise BadInputError(f"{self.path}: a checkpoint of another training: its {key} differs")
         try:
             kept = state["progress"]
             curve = tuple(EpochMetrics(**metrics) for metrics in kept["curve"])

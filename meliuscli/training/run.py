@@ -111,12 +111,13 @@ def train_once(
     for metrics in training.steps():
         if metrics is not None:
             curve.append(metrics)
-            on_epoch(metrics)
         try:
             on_step(training)
         except InterruptedByUser:
             keep()
             raise
+        if metrics is not None:
+            on_epoch(metrics)
         if checkpoint is not None and (metrics is not None or time.perf_counter() - saved > SAVE_SECONDS):
             keep()
             saved = time.perf_counter()
