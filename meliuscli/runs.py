@@ -89,6 +89,8 @@ def load_run(name: str, directory: Path) -> Run:
 
     Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown or ambiguous name."""
     runs = find_runs(directory)
+    if name and list(directory.glob(f"{PREFIX}{name.lower()}*.checkpoint")):
+        raise BadInputError(f"run:{name} is not finished", f"meliuscli train --resume run:{name}")
     if not runs:
         raise MissingError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"

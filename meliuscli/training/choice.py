@@ -27,7 +27,8 @@ WORTH = 0.95
 COMPILES_FROM = 300.0
 """Seconds of eager training below which compiling, which takes a minute or more, is not even tried."""
 
-ROUNDS = 5
+ROUNDS, ROUND_SECONDS = 5, 20.0
+"""Steps timed for a choice; with steps of many seconds fewer, but two."""
 
 
 def choose_execution(
@@ -64,9 +65,7 @@ def _with_precision(chosen: Execution, starter: Callable[[Execution], Callable[[
     if not has_bfloat16(chosen.device):
         return _noted(chosen, f"float32: {chosen.device} has no bfloat16 arithmetic")
     narrow = replace(chosen, precision="bfloat16")
-    wide_step, narrow_step = starter(chosen), starter(narrow)
-    times = [(wide_step(), narrow_step()) for _ in range(ROUNDS)]
-    wide, narrowed = (statistics.median(column) for column in zip(*times, strict=True))
+    wide, narrowed = _seconds(starter(chosen), starter(narrow))
     note = f"a step took {1000 * wide:.1f} ms in float32 and {1000 * narrowed:.1f} ms in bfloat16"
     return _noted(narrow, f"bfloat16: {note}") if narrowed < WORTH * wide else _noted(chosen, f"float32: {note}")
 
@@ -78,8 +77,7 @@ def _with_compilation(
         return chosen
     eager = 0.0
     if mode == "auto":
-        step = starter(chosen)
-        eager = statistics.median(step() for _ in range(ROUNDS))
+        (eager,) = _seconds(starter(chosen))
         if eager * num_steps < COMPILES_FROM:
             return _noted(chosen, f"not compiled: the run takes about {format_duration(eager * num_steps)}")
     compiled = replace(chosen, compiled=True)
@@ -87,7 +85,7 @@ def _with_compilation(
     try:
         step = starter(compiled)
         first = time.perf_counter() - started
-        fast = statistics.median(step() for _ in range(ROUNDS))
+        (fast,) = _seconds(step)
     except Exception as error:  # no compiler on the machine, or a graph that it cannot take
         return _noted(chosen, f"not compiled, torch.compile failed: {_first_line(error)}")
     if mode == "on":
@@ -99,10 +97,18 @@ def _with_compilation(
     return _noted(compiled, f"compiled: {note}") if total < WORTH * without else _noted(chosen, f"not compiled: {note}")
 
 
+def _seconds(*steps: Callable[[], float]) -> list[float]:
+    """The median seconds of each, in turns."""
+    started, times = time.perf_counter(), list[list[float]]()
+    while len(times) < 2 or (len(times) < ROUNDS and time.perf_counter() - started < ROUND_SECONDS):
+        times.append([step() for step in steps])
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
 def _stepper(
     spec: ArchSpec, data: Prepared, recipe: Recipe, execution: Execution, teacher: nn.Module | None
 ) -> Callable[[], float]:
-    """A function that trains one step and returns its seconds, after two to warm up."""
+    """A function that trains one step and returns its seconds, after one to warm up."""
     torch.manual_seed(0)
     network = build(spec, recipe.clip_threshold, recipe.sign_gradient)
     training = Training(network, data, recipe, 0, execution, teacher)
@@ -113,8 +119,7 @@ def _stepper(
         training.losses[-1].item()  # waits for the device
         return time.perf_counter() - started
 
-    for _ in range(2):
-        step()
+    step()
     return step
 
 

@@ -116,11 +116,11 @@ def train_once(
         except InterruptedByUser:
             keep()
             raise
-        if metrics is not None:
-            on_epoch(metrics)
         if checkpoint is not None and (metrics is not None or time.perf_counter() - saved > SAVE_SECONDS):
             keep()
             saved = time.perf_counter()
+        if metrics is not None:  # told when it is kept
+            on_epoch(metrics)
     end = progress()
     images = training.num_steps * min(recipe.batch_size, len(data.train[1]))
     on_end(training.result)
