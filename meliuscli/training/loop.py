@@ -73,7 +73,10 @@ class Training:
         self.generator = torch.Generator().manual_seed(seed)
         self._order_state = self.generator.get_state()
         self._order = batches(data.train[1].cpu(), recipe.batch_size, self.generator)
-        self._forward = self._wrapped()
+        self._parallel = DistributedDataParallel(self.network) if processes.count > 1 else None
+        self._forward: nn.Module = self.network if self._parallel is None else self._parallel
+        if self.execution.compiled:
+            self._forward = torch.compile(self._forward)  # type: ignore[assignment]
 
     @property
     def result(self) -> nn.Module:
@@ -165,20 +168,13 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
 
-    def _wrapped(self) -> nn.Module:
-        forward: nn.Module = self.network
-        if self.processes.count > 1:
-            forward = DistributedDataParallel(forward)
-        return torch.compile(forward) if self.execution.compiled else forward  # type: ignore[return-value]
-
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of the mean loss over a batch, part by part; returns the loss."""
         total = torch.zeros((), device=self.device)
         parts = list(zip(inputs.chunk(self.recipe.accumulate), labels.chunk(self.recipe.accumulate), strict=True))
         for index, (images, wanted) in enumerate(parts):
-            last = index == len(parts) - 1
-            alone = isinstance(self._forward, DistributedDataParallel) and not last
-            with self._forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            more = index + 1 < len(parts)
+            with self._parallel.no_sync() if self._parallel and more else nullcontext():
                 loss = self._loss(images, wanted) * (len(wanted) / len(labels))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
