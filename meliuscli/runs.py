@@ -55,6 +55,29 @@ def weights_path(directory: Path, run_id: str, seed: int) -> Path:
     return directory / f"{PREFIX}{run_id}-seed{seed}.safetensors"
 
 
+def checkpoint_directory(directory: Path, run_id: str) -> Path:
+    """Where a run is written down while it is trained."""
+    return directory / f"{PREFIX}{run_id}.checkpoint"
+
+
+def find_unfinished(name: str, directory: Path) -> Path:
+    """The checkpoint directory of the unfinished run whose short name is or begins with ``name`` (``run:ID`` too).
+
+    Raises ``BadInputError`` for a finished, unknown or ambiguous one."""
+    wanted = name.lower().removeprefix("run:")
+    ids = {path.name.removeprefix(PREFIX).split(".")[0]: path for path in directory.glob(f"{PREFIX}*.checkpoint")}
+    found = [run_id for run_id in sorted(ids) if wanted and run_id.startswith(wanted)]
+    if len(found) == 1:
+        return ids[found[0]]
+    if found:
+        raise BadInputError(f"run {wanted!r}: several begin so: {', '.join(found)}")
+    if wanted and any(run.id.startswith(wanted) for run in find_runs(directory)):
+        raise BadInputError(f"run:{wanted} is finished", f"meliuscli show run:{wanted}")
+    if not ids:
+        raise MissingError(f"{directory}: no unfinished runs", "--reports names the directory")
+    raise unknown_name("unfinished run", wanted, ids)
+
+
 def find_runs(directory: Path) -> list[Run]:
     """All runs in a directory, the oldest first. Raises ``BadInputError`` naming a record that is corrupt."""
     paths = directory.glob(f"{PREFIX}*.json") if directory.is_dir() else ()
@@ -66,6 +89,8 @@ def load_run(name: str, directory: Path) -> Run:
 
     Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown or ambiguous name."""
     runs = find_runs(directory)
+    if name and list(directory.glob(f"{PREFIX}{name.lower()}*.checkpoint")):
+        raise BadInputError(f"run:{name} is not finished", f"meliuscli train --resume run:{name}")
     if not runs:
         raise MissingError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"

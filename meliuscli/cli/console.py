@@ -71,13 +71,13 @@ def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, aft
 class Progress:
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
-        self._label, self._total, self._done = label, total, done
+    def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        self._label, self._total, self._done, self._quiet = label, total, done, quiet
         self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             import rich.progress
 
             self._bar = rich.progress.Progress(
@@ -99,12 +99,24 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def go_on_from(self, done: int) -> None:
+        """So many are done already; those before do not count for the time left."""
+        self._first += done - self._done
+        self._done = done
+
+    def within(self, part: float, label: str) -> None:
+        """``part`` (0 to 1) of the next step is done: a terminal's bar says so, with ``label`` in front."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done + part, description=label)
+
     def step(self, message: str) -> None:
         """One more is done."""
         self._done += 1
         if self._bar is not None:
             self._bar.console.print(message, markup=False)
-            self._bar.advance(self._task)
+            self._bar.update(self._task, completed=self._done)
+            return
+        if self._quiet:
             return
         each = (time.monotonic() - self._started) / (self._done - self._first)
         left = format_duration(each * (self._total - self._done))

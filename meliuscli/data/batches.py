@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from meliuscli.data.folder import ImageFolder
 from meliuscli.data.idx import Bytes
 from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
 from meliuscli.data.splits import Labels, pixel_hashes, shared_images
+
+ON_DEVICE_BYTES = 4 * 2**30
+"""Images up to this size lie on the training's device as a whole; of larger sets the batches are brought there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,15 @@ class Prepared:
     def input_size(self) -> int:
         """S."""
         return int(self.validation[0].shape[-1])
+
+    def to(self, device: torch.device) -> Prepared:
+        """On a device: all splits where they take up to ``ON_DEVICE_BYTES``, else the normalisation alone."""
+        splits = (self.train, self.validation, self.test)
+        if sum(images.nbytes for images, _ in splits) <= ON_DEVICE_BYTES:
+            splits = tuple((images.to(device), labels.to(device)) for images, labels in splits)  # type: ignore[assignment]
+        train, validation, test = splits
+        moved = {"train": train, "validation": validation, "test": test}
+        return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes, or float32 in [0, 1], as float32 of the training images' mean 0 and deviation 1, channels last."""

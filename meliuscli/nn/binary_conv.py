@@ -23,8 +23,8 @@ mostly set-up there (``tests/benchmarks/bench_training.py``)."""
 class BinaryConv2d(nn.Module):
     """Binary 3x3 convolution with padding: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
-    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` and
-    the weights' sign unchanged."""
+    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` (as
+    ApproxSign's where it is None) and the weights' sign unchanged."""
 
     weight_bits = activation_bits = 1
 
@@ -37,7 +37,8 @@ class BinaryConv2d(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.dilation, self.clip, self.stride = dilation, clip, stride
+        self.dilation, self.stride = dilation, stride
+        self.clip: float | None = clip
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
@@ -55,6 +56,10 @@ class BinaryConv2d(nn.Module):
 def _binary_conv(x: Tensor, latent: Tensor, stride: int, dilation: int) -> Tensor:
     weight = sign(latent)
     offset = (weight[0].numel() - weight.sum((1, 2, 3))) / 2
+    if torch.is_autocast_enabled(x.device.type):
+        # The products' sums are near 0 and fit a narrow type; K / 2 is added in float32.
+        sums = F.conv2d(bits(x), weight, None, stride, padding=dilation, dilation=dilation)
+        return sums + offset[:, None, None]
     return F.conv2d(bits(x), weight, offset, stride, padding=dilation, dilation=dilation)
 
 
@@ -62,9 +67,11 @@ class _BinaryConv(torch.autograd.Function):
     """Keeps the input alone; its bits and the weights' signs are computed again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float | None) -> Tensor:
         ctx.save_for_backward(x, latent)
         ctx.stride, ctx.dilation, ctx.clip = stride, dilation, clip
+        kind = x.device.type
+        ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         return _binary_conv(x, latent, stride, dilation)
 
     @staticmethod
@@ -73,9 +80,11 @@ class _BinaryConv(torch.autograd.Function):
         small = ctx.stride == 1 and max(x.shape[2:]) <= SMALL_MAP
         gradients = _small_map_gradients if small else _conv_gradients
         # The weights are halved so that the first gradient is the one with respect to signs, not bits.
-        grad_signs, grad_weight = gradients(grad, bits(x), sign(latent).mul_(0.5), ctx.stride, ctx.dilation)
+        own, signs, halves = (factor.to(ctx.dtype) for factor in (grad, bits(x), sign(latent).mul_(0.5)))
+        grad_signs, grad_weight = gradients(own, signs, halves, ctx.stride, ctx.dilation)
+        grad_weight = grad_weight.to(latent.dtype)
         grad_weight -= 0.5 * grad.sum((0, 2, 3))[:, None, None, None]
-        return clipped_gradient(grad_signs, x, ctx.clip), grad_weight, None, None, None
+        return clipped_gradient(grad_signs.to(x.dtype), x, ctx.clip), grad_weight, None, None, None
 
 
 def _conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, stride: int, d: int) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from meliuscli.arch.spec import read_toml, validate
 from meliuscli.data.splits import Cut
-from meliuscli.errors import unknown_name
+from meliuscli.errors import SpecError, unknown_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -23,7 +23,16 @@ class Recipe(BaseModel):
 
     ``betas`` and ``eps`` are for RAdam, Adam and AdamW, ``momentum`` (Nesterov's) for SGD. ``weight_decay`` is on all
     parameters; with ``adamw`` it is decoupled from the gradient. ``max_gradient_norm`` scales longer gradients down to
-    this norm. ``clip_threshold`` is that of the signs' gradients.
+    this norm. A batch goes through the network in ``accumulate`` parts, for less memory; batch norm sees the parts.
+
+    ``sign_gradient`` is that of the activations' signs in MeliusNet, BinaryDenseNet and ResNetE (other families have
+    their papers' own): ``clip`` passes it where |x| <= ``clip_threshold``, ``approx`` is Bi-Real Net's.
+
+    ``ema_decay`` d averages weights and batch norm's statistics over about 1 / (1 - d) steps; the averages are what is
+    evaluated and saved. ``distill_weight`` w makes the loss (1 - w) cross-entropy + w T^2 KL(teacher || student) of
+    logits divided by T = ``distill_temperature`` (arXiv 1503.02531, section 2). ``precision`` is that of the forward and
+    backward pass; weights, statistics, optimiser and evaluation are float32, and ``auto`` is what is faster on the
+    machine.
 
     Training images are mirrored (``flip``) and moved by up to ``shift`` pixels. With ``crop_scale`` (``[0.08, 1.0]`` is
     usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift.
@@ -43,7 +52,13 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_gradient_norm: Positive | None = None
     label_smoothing: Fraction = 0.0
+    accumulate: Annotated[int, Field(strict=True, ge=1)] = 1
+    sign_gradient: Literal["clip", "approx"] = "clip"
     clip_threshold: Positive = 1.3
+    ema_decay: Fraction | None = None
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    distill_temperature: Positive = 4.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
     crop_scale: tuple[Share, Share] | None = None
@@ -63,6 +78,12 @@ class Recipe(BaseModel):
         if shares is not None and shares[0] > shares[1]:
             raise ValueError("the first share must not be above the second")
         return shares
+
+    @model_validator(mode="after")
+    def _parts_have_images(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise SpecError("accumulate", f"must be at most the batch size, {self.batch_size}, not {self.accumulate}")
+        return self
 
     def num_steps(self, num_images: int) -> int:
         """Optimiser steps in all; an epoch is the whole batches in ``num_images``."""
