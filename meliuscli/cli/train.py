@@ -34,6 +34,9 @@ def train(
         "fashion-mnist-mini"
     ),
     data: options.Data = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")
+    ] = False,
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
     ] = "quick",
@@ -98,7 +101,9 @@ def train(
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             sizes = (seeds, input_size, width_divisor)
-            ready = begin(Wanted(named, dataset, data, recipe, *sizes, weights, teacher, device, compile_), reports)
+            ready = begin(
+                Wanted(named, dataset, data, skip_bad, recipe, *sizes, weights, teacher, device, compile_), reports
+            )
         _run(ready, reports, fmt, output)
     except MeliusError as error:
         if leads:

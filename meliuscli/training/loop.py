@@ -106,9 +106,7 @@ class Training:
         # Every process draws for the whole batch, so that all generators stay in step, and takes its share.
         images = self.data.train[0][indices].to(self.device)
         recipe = self.recipe
-        images = augment(
-            images, recipe.flip, recipe.shift, self.generator, recipe.crop_scale, self.data.input_size
-        )
+        images = augment(images, recipe.flip, recipe.shift, self.generator, recipe.crop_scale, self.data.input_size)
         inputs = self.data.normalise(self.processes.share(images))
         labels = self.processes.share(self.data.train[1][indices].to(self.device))
         self.network.train()
