@@ -127,8 +127,8 @@ def _train_all(
         spec = narrowed(spec, divisor, "--width-divisor")
         prepared = prepare(loaded, input_size)
     runs: list[RunResult] = []
-    epochs_each = -(-recipe.num_steps(len(loaded.train)) // recipe.steps_per_epoch(len(loaded.train)))
-    with Progress("epoch", epochs_each * seeds) as progress:
+    validations = len(recipe.validation_steps(len(loaded.train)))
+    with Progress("epoch", validations * seeds) as progress:
 
         def show(metrics: EpochMetrics) -> None:
             progress.step(

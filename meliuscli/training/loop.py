@@ -27,7 +27,8 @@ class EpochMetrics:
 
 
 def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterator[EpochMetrics]:
-    """Train ``network`` in place; yields after each epoch. The order and augmentation depend on ``seed`` alone.
+    """Train ``network`` in place; yields after each epoch and where else the recipe says. The order and augmentation
+    depend on ``seed`` alone.
 
     Raises ``FailedError`` when the loss is not finite."""
     images, labels = data.train
@@ -35,6 +36,7 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
     parameters = flatten_parameters(network)
     optimizer = make_optimizer([parameters], recipe)
     num_steps, per_epoch = recipe.num_steps(len(labels)), recipe.steps_per_epoch(len(labels))
+    validated = recipe.validation_steps(len(labels))
     losses: list[Tensor] = []
     for step, indices in zip(range(num_steps), batches(labels, recipe.batch_size, generator), strict=False):
         network.train()
@@ -47,7 +49,7 @@ def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterat
             nn.utils.clip_grad_norm_([parameters], recipe.max_gradient_norm)
         optimizer.step()
         losses.append(loss.detach())
-        if (step + 1) % per_epoch == 0 or step + 1 == num_steps:
+        if step + 1 in validated:
             yield _metrics(network, data, (step + 1) / per_epoch, losses)
             losses.clear()
 

@@ -21,7 +21,8 @@ class Recipe(BaseModel):
 
     ``betas`` and ``eps`` are for RAdam, Adam and AdamW, ``momentum`` (Nesterov's) for SGD. ``weight_decay`` is on all
     parameters; with ``adamw`` it is decoupled from the gradient. ``max_gradient_norm`` scales longer gradients down to
-    this norm. ``clip_threshold`` is that of the signs' gradients."""
+    this norm. ``clip_threshold`` is that of the signs' gradients. ``validate_at`` are fractions of the whole training
+    after which to validate too, besides every epoch and the end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -38,6 +39,7 @@ class Recipe(BaseModel):
     clip_threshold: Positive = 1.3
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
+    validate_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 
     def num_steps(self, num_images: int) -> int:
         """Optimiser steps in all; an epoch is the whole batches in ``num_images``."""
@@ -45,6 +47,13 @@ class Recipe(BaseModel):
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.batch_size)
+
+    def validation_steps(self, num_images: int) -> frozenset[int]:
+        """The steps, counted from 1, after which the network is validated."""
+        num_steps = self.num_steps(num_images)
+        marks = (max(1, round(fraction * num_steps)) for fraction in self.validate_at)
+        epochs = range(0, num_steps, self.steps_per_epoch(num_images))
+        return frozenset({*marks, *epochs[1:], num_steps})
 
 
 @cache
