@@ -79,6 +79,7 @@ def check_proxy(
         raise BadInputError("--resume and --force exclude each other")
     budget_ops = None if budget is None else parse_count(budget, "--budget")
     with status("loading"):
+        from meliuscli.results import origin, write_text
         from meliuscli.search.check import Check, read_data, sample
         from meliuscli.search.plan import OWN, Changes, Plan, changed, checked_fractions, long_way, read_changes
         from meliuscli.search.space import load_space
@@ -86,6 +87,7 @@ def check_proxy(
 
         space_name, searched, text = load_space(space)
         changes = Changes() if check is None else read_changes(check)
+        copies = {} if check is None else {"check.toml": check.read_text(encoding="utf-8-sig")}
         if long_dataset is not None:
             changes = changes.model_copy(update={"long": {**changes.long, "dataset": long_dataset}})
         fractions = checked_fractions((0.25, 0.5) if at_fraction is None else tuple(at_fraction))
@@ -103,24 +105,21 @@ def check_proxy(
             data_dir=str(data.resolve()) if data else None,
         )
         facts = read_data(plan)
-        where = _origin()
+        where = origin()
     default = f"check-{space_name}"
     if resume:
         directory = CHECK.find(reports, name, default)
         with CHECK.lock(directory):
-            _run(_resumed(directory, searched, plan, facts, where), workers, fmt, output)
+            left = _resumed(directory, searched, plan, facts, where)
+            for file, content in copies.items():
+                write_text(directory / file, content)
+            _run(left, workers, fmt, output)
     else:
         fresh = Check(Path(), plan, facts, sample(searched, plan, facts), where)
-        files = {"space.toml": text, CHECK.marker: to_json(fresh.content())}
+        files = {"space.toml": text, **copies, CHECK.marker: to_json(fresh.content())}
         directory = CHECK.make(reports, name, default, force, files)
         with CHECK.lock(directory):
             _run(Check(directory, plan, facts, fresh.networks, where), workers, fmt, output)
-
-
-def _origin() -> dict[str, Any]:
-    from meliuscli.results import origin
-
-    return origin()
 
 
 def _resumed(

@@ -110,6 +110,9 @@ def sentence(row: Row) -> str:
         return f"{row.name}: nothing can be said: {trust.n} networks have all trainings.{failed}"
     if trust.interval is None:
         return f"{row.name}: nothing can be said beyond OPs: there is nothing to rank.{failed}"
+    if row.kind == "ceiling":
+        seeds = f"one long training ranks as one of another seed does with tau {trust.tau:.2f}"
+        return f"{row.name}: the ceiling: {seeds}, {trust.tau_given_ops:.2f} given OPs.{failed}"
     low, high = trust.interval
     errors = f"{100 * trust.free_error:.2f} to {100 * trust.error:.2f} points"
     if not trust.beyond_ops:
@@ -191,8 +194,8 @@ def markdown(check: Check, rows: Sequence[Row]) -> str:
         " round.",
         "- Everything is scored on validation splits; no test split was looked at.",
         "## To repeat it",
-        "The command above, with the versions below. `check.json` has every training's result, `check.csv` the table's raw"
-        " values, `space.toml` the space.",
+        "The command above, with the versions below; what it was given is here as `space.toml` and, where proxies were"
+        " asked for, `check.toml`. `check.json` has every training's result, `check.csv` the table's raw values.",
         "```json\n" + json.dumps({"data": check.content()["data"], **check.origin}, indent=2) + "\n```",
     ]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("was done\n- ", "was done\n\n- ") + "\n"

@@ -65,7 +65,8 @@ def residuals(values: Array, ops: Array) -> Array:
     spread = (x**2).sum(-1, keepdims=True)
     slope = np.divide((x * y).sum(-1, keepdims=True), spread, out=np.zeros_like(spread), where=spread > 1e-12)
     scale = np.abs(y).max(-1, keepdims=True)
-    return np.asarray(np.round((y - slope * x) / np.where(scale > 0, scale, 1), 9))
+    rounding = 1e-12 * np.abs(values).max(-1, keepdims=True)
+    return np.asarray(np.round((y - slope * x) / np.where(scale > rounding, scale, np.inf), 9))
 
 
 def tau_given_ops(score: Array, truth: Array, ops: Array) -> Array:

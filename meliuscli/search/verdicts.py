@@ -50,7 +50,7 @@ def rows(check: Check) -> list[Row]:
     judged by the other: the first seed's by the second's end, the second's by the first's, and the two averaged."""
     first, second = (_accuracies(check, LONG, seed) for seed in check.plan.long_seeds)
     ends = np.array([first, second])
-    seconds = float(np.nanmean(_finite([_field(check, LONG, seed, "seconds") for seed in check.plan.long_seeds])))
+    seconds = _mean(*(_field(check, LONG, long_seed, "seconds") for long_seed in check.plan.long_seeds))
     ops = np.array([candidate.ops for candidate in check.networks])
     known = [[measure(candidate) for measure in FREE.values()] for candidate in check.networks]
     free = np.log(np.maximum(known, 1.0))
@@ -63,7 +63,7 @@ def rows(check: Check) -> list[Row]:
 
     made = [row("long, other seed", "ceiling", seconds, ends, _counts(check, LONG, check.plan.long_seeds))]
     for name in check.plan.proxies:
-        cost = float(np.nanmean(_finite([_field(check, name, seed, "seconds")])))
+        cost = _mean(_field(check, name, seed, "seconds"))
         made.append(row(name, "trained", cost, _accuracies(check, name, seed)[None], _counts(check, name, (seed,))))
     for fraction in reversed(check.plan.fractions):
         scores = np.array([_at(check, long_seed, fraction) for long_seed in check.plan.long_seeds])
@@ -118,8 +118,8 @@ def _counts(check: Check, way: str, seeds: Sequence[int]) -> tuple[int, int]:
     return sum("reason" in outcome for outcome in outcomes), at_chance
 
 
-def _finite(values: Sequence[Array]) -> Array:
-    """All finite ones, or a single NaN."""
+def _mean(*values: Array) -> float:
+    """Of all finite ones; NaN where there is none."""
     together = np.concatenate(values)
     kept = together[np.isfinite(together)]
-    return kept if len(kept) else np.array([np.nan])
+    return float(kept.mean()) if len(kept) else float("nan")
