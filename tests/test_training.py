@@ -52,6 +52,15 @@ def test_metrics_come_after_every_epoch_and_at_the_end(data: Prepared) -> None:
     assert run.last.train_loss < run.curve[0].train_loss
 
 
+def test_validating_more_often_shows_more_of_the_same_run(data: Prepared) -> None:
+    recipe = QUICK.model_copy(update={"epochs": 1.5, "batch_size": 500})
+    often = recipe.model_copy(update={"validate_at": (0.5, 0.25, 0.5, 0.999)})
+    plain, more = (train_once(small(), data, each, 0).curve for each in (recipe, often))
+    assert [metrics.epoch for metrics in more] == [0.4, 0.75, 1.0, 1.5]  # of 30 steps after 8, 15, 20 and 30
+    assert [m.validation_top1 for m in more if m.epoch in (1.0, 1.5)] == [m.validation_top1 for m in plain]
+    assert often.validation_steps(10_000) == {8, 15, 20, 30}
+
+
 def test_the_flat_optimiser_takes_the_same_steps_as_torch(data: Prepared) -> None:
     """RAdam on one long parameter against RAdam on the list, from the same start, on the same batches; in double,
     so that a rounding error flips no sign."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +12,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
+from meliuscli.cli.folders import Kind
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, parse_count, parse_duration
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
     from meliuscli.search.space import SearchSpace
     from meliuscli.search.study import Settings, Study
+
+
+STUDY = Kind("study", "--study", "study.json")
 
 
 def search(
@@ -70,15 +72,16 @@ def search(
     with status("loading"):
         from meliuscli.results import origin, write_json
         from meliuscli.search.space import load_space
-        from meliuscli.search.study import MIN_LAG, Settings, lock
+        from meliuscli.search.study import MIN_LAG, Settings
 
     num_workers = workers or os.cpu_count() or 1
     if resume:
-        directory = _to_resume(reports, study, space, budget_ops)
+        default = "" if budget_ops is None else _default_name(Path(space).stem, budget_ops)
+        directory = STUDY.find(reports, study, default)
         settings, searched, where = _read_study(directory)
         settings = _with_given(context, directory, settings, budget_ops)
         digest = _digest(searched, _path(settings.data_dir))
-        with lock(directory):
+        with STUDY.lock(directory):
             where = _check_origin(directory, where, {**origin(), "dataset": _dataset(searched, digest)})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
@@ -91,10 +94,14 @@ def search(
         digest = _digest(searched, data)
         where = {**origin(), "dataset": _dataset(searched, digest)}
         files = {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
-        directory = _new_directory(reports, study, settings, force, files)
-        with lock(directory):
+        directory = STUDY.make(reports, study, _default_name(name, budget_ops), force, files)
+        with STUDY.lock(directory):
             report = _run(directory, settings, searched, num_workers, limit, where)
     _print(report, fmt, output)
+
+
+def _default_name(space: str, budget: int) -> str:
+    return f"{space}-{format_count(budget)}"
 
 
 def _path(text: str | None) -> Path | None:
@@ -209,71 +216,6 @@ def _check_budget(space: SearchSpace, budget: int) -> None:
             f"--budget {format_count(budget)}: the smallest network of this space needs {format_count(needed)} OPs",
             f"raise the budget to {needed:.0f} or more, or allow smaller values in the space",
         )
-
-
-def _new_directory(reports: Path, study: str | None, settings: Settings, force: bool, files: Mapping[str, str]) -> Path:
-    """A fresh folder with these files, there from one moment to the next. A name that the user gave must be free; the
-    default name takes the next free number."""
-    from meliuscli.results import cannot_write, write_text
-
-    if study is not None:
-        _check_study_name(study)
-    base = study or f"{settings.space}-{format_count(settings.budget)}"
-    directory, number = reports / base, 1
-    if force:
-        _delete_study(directory)
-    while directory.exists() and study is None:
-        number += 1
-        directory = reports / f"{base}-{number}"
-    hint = "continue it with --resume, replace it with --force, or choose another --study"
-    if directory.exists():
-        raise BadInputError(f"{directory} exists", hint)
-    made = directory.with_name(f".{directory.name}-{os.getpid()}")
-    try:
-        made.mkdir(parents=True)
-        for name, content in files.items():
-            write_text(made / name, content)
-        made.rename(directory)
-    except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if directory.exists():
-            raise BadInputError(f"{directory} exists", hint) from None
-        raise cannot_write(directory, error) from None
-    return directory
-
-
-def _check_study_name(study: str) -> None:
-    if not study or Path(study).name != study or study in (".", ".."):
-        raise BadInputError(f"--study {study!r}: must be a plain folder name")
-
-
-def _delete_study(directory: Path) -> None:
-    """Delete a study that nobody is writing; refuse anything that is not a study."""
-    from meliuscli.search.study import lock
-
-    if not directory.exists():
-        return
-    if not (directory / "study.json").is_file():
-        raise BadInputError(f"{directory} is not a study; --force does not delete it")
-    with lock(directory):
-        shutil.rmtree(directory)
-
-
-def _to_resume(reports: Path, study: str | None, space: str, budget: int | None) -> Path:
-    """The study to continue: the one named, or the youngest of this space and budget."""
-    if study is not None:
-        _check_study_name(study)
-        directory = reports / study
-    else:
-        assert budget is not None
-        base = f"{Path(space).stem}-{format_count(budget)}"
-        found = [path.parent for path in reports.glob(f"{base}*/study.json")]
-        if not found:
-            raise BadInputError(f"no study {base} in {reports}", "name one with --study")
-        directory = max(found, key=lambda path: (path / "study.json").stat().st_mtime)
-    if not (directory / "study.json").is_file():
-        raise BadInputError(f"{directory}: no study to resume", "leave --resume out to start one")
-    return directory
 
 
 def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,15 +23,16 @@ REFRESH_SECONDS = 0.5
 def train_all(ready: Ready) -> FailedError | InterruptedByUser | None:
     """Train the seeds that are left, with progress on stderr; what ended it early, if anything."""
     session, plan = ready.session, ready.session.plan
-    num_images, leads = len(ready.data.train[1]), session.processes.leads
-    epochs_each = -(-plan.recipe.num_steps(num_images) // plan.recipe.steps_per_epoch(num_images))
+    leads = session.processes.leads
+    # What is counted is validations: one an epoch, and where else the recipe says.
+    marks = sorted(plan.recipe.validation_steps(len(ready.data.train[1])))
     if leads:
         for note in plan.execution.notes:
             talk(note)
-    progress = Progress("epoch", epochs_each * plan.seeds, epochs_each * len(session.runs), quiet=not leads)
+    progress = Progress("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs), quiet=not leads)
     go_on = f"continue with: meliuscli train --resume run:{plan.id}"
     with progress, _first_interrupt_waits() as asked:
-        watch = _Watch(progress, asked, epochs_each, len(session.runs))
+        watch = _Watch(progress, asked, marks, len(session.runs))
         try:
             for result in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
                 watch.next_seed(result.seed + 1)
@@ -46,26 +48,28 @@ def train_all(ready: Ready) -> FailedError | InterruptedByUser | None:
 class _Watch:
     """Counts images and says what came of each epoch."""
 
-    def __init__(self, progress: Progress, asked: Callable[[], bool], epochs_each: int, seed: int) -> None:
-        self._progress, self._asked, self._epochs_each = progress, asked, epochs_each
+    def __init__(self, progress: Progress, asked: Callable[[], bool], marks: list[int], seed: int) -> None:
+        self._progress, self._asked, self._marks = progress, asked, marks
         self.next_seed(seed)
 
     def next_seed(self, seed: int) -> None:
         self._seed, self._begun = seed, False
 
     def on_step(self, training: Training) -> None:
-        now, per_epoch = time.monotonic(), training.steps_per_epoch
+        now, marks = time.monotonic(), self._marks
         if not self._begun:
             self._begun, self._images, self._since, self._shown = True, 0, now, now
             # A resumed training begins in the middle.
-            self._progress.go_on_from(self._epochs_each * self._seed + (training.step - 1) // per_epoch)
+            self._progress.go_on_from(len(marks) * self._seed + bisect_right(marks, training.step - 1))
         self._images += training.recipe.batch_size
         if self._asked():
             raise InterruptedByUser(f"seed {self._seed} up to epoch {training.epoch:.2f}")
         if now - self._shown > REFRESH_SECONDS and training.losses:
             self._shown = now
             live = f"loss {training.losses[-1].item():.3f}, {self._rate(now):.0f} images/s, epoch"
-            self._progress.within(training.step % per_epoch / per_epoch, live)
+            place = bisect_right(marks, training.step)
+            before, after = [0, *marks, marks[-1] + 1][place : place + 2]
+            self._progress.within((training.step - before) / (after - before), live)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         now = time.monotonic()

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
 from meliuscli.search.objective import final_task
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import Study, TrialRecord, worker_killed
+from meliuscli.search.study import Study, TrialRecord
 from meliuscli.search.surrogate import features, fit
-from meliuscli.training.pool import TrainingPool
-
-if TYPE_CHECKING:
-    from meliuscli.training.run import RunResult
+from meliuscli.search.trainings import train_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +111,16 @@ def choose_entrants(study: Study) -> list[Entrant]:
 def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
     """Train every entrant from every final seed; yields (entrant, seed) as each is written to ``finals.json``."""
     done = _load(study.directory)
-    todo = [
-        (entrant, seed)
+    todo = {
+        (entrant, seed): final_task(entrant.candidate.spec, study.space, study.data_dir, seed)
         for seed in range(study.settings.final_seeds)
         for entrant in entrants
         if str(seed) not in done.get(entrant.candidate.archid, {})
-    ]
-    if not todo:
-        return
-    with TrainingPool(workers) as pool:
-        running: dict[Future[RunResult], tuple[Entrant, int]] = {
-            pool.submit(final_task(entrant.candidate.spec, study.space, study.data_dir, seed)): (entrant, seed)
-            for entrant, seed in todo
-        }
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                entrant, seed = running.pop(future)
-                try:
-                    fields = future.result().fields()
-                except BrokenProcessPool:
-                    raise worker_killed() from None
-                except MeliusError as error:
-                    fields = {"reason": error.message}
-                done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
-                write_json(study.directory / "finals.json", done)
-                yield entrant, seed
+    }
+    for (entrant, seed), fields in train_all(todo, workers):
+        done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
+        write_json(study.directory / "finals.json", done)
+        yield entrant, seed
 
 
 def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:

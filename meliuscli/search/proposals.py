@@ -58,7 +58,11 @@ class Proposer:
     def _feasible(self, proposals: Iterable[Params], enough: int) -> list[Candidate]:
         """The first ``enough`` different networks within the budget."""
         found: dict[str, Candidate] = {}
+        seen: set[Params] = set()
         for params in proposals:
+            if params in seen:
+                continue
+            seen.add(params)
             candidate = self.space.try_candidate(params)
             if candidate is not None and candidate.ops <= self.budget:
                 found.setdefault(candidate.archid, candidate)

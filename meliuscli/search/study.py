@@ -15,17 +15,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
 import numpy as np
 import optuna
 import optuna.storages.journal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from meliuscli.errors import BadInputError, FailedError, MeliusError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MeliusError
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Params, SearchSpace, params_from_mapping
+from meliuscli.search.trainings import worker_killed
 from meliuscli.training.pool import TrainingPool
 
 if TYPE_CHECKING:
@@ -272,25 +272,6 @@ def _note_result(trial: optuna.trial.Trial, future: Future[RunResult]) -> None:
         trial.set_user_attr("reason", error.message)
         return
     trial.set_user_attr("result", run.fields())
-
-
-def worker_killed() -> MissingError:
-    return MissingError(
-        "a training process was killed from outside (out of memory?)",
-        "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
-    )
-
-
-def lock(directory: Path) -> filelock.BaseFileLock:
-    """Hold a study for writing. Raises ``BadInputError`` when another process holds it."""
-    held = filelock.FileLock(directory / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        raise BadInputError(
-            f"{directory}: another process is writing this study", "wait for it, or use another --study"
-        ) from None
-    return held
 
 
 def _distribution(values: Sequence[int]) -> BaseDistribution:

@@ -33,7 +33,8 @@ class EpochMetrics:
 
 
 def fit(network: nn.Module, data: Prepared, recipe: Recipe, seed: int) -> Iterator[EpochMetrics]:
-    """Train ``network`` in place; yields after each epoch. The order and augmentation depend on ``seed`` alone.
+    """Train ``network`` in place; yields after each epoch and where else the recipe says. The order and augmentation
+    depend on ``seed`` alone.
 
     Raises ``FailedError`` when the loss is not finite."""
     return (metrics for metrics in Training(network, data, recipe, seed).steps() if metrics is not None)
@@ -88,13 +89,13 @@ class Training:
         return self.step / self.steps_per_epoch
 
     def steps(self) -> Iterator[EpochMetrics | None]:
-        """Train to the end; yields after each step, with metrics after each epoch and at the end.
+        """Train to the end; yields after each step, with metrics where the recipe validates.
 
         Raises ``FailedError`` when the loss is not finite by then."""
+        validated = self.recipe.validation_steps(len(self.data.train[1]))
         while self.step < self.num_steps:
             self.advance()
-            ends = self.step % self.steps_per_epoch == 0 or self.step == self.num_steps
-            yield self._metrics() if ends else None
+            yield self._metrics() if self.step in validated else None
 
     def advance(self) -> None:
         """One step of the optimiser."""

@@ -38,7 +38,8 @@ class Recipe(BaseModel):
     usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift.
 
     Validation is ``validation_share`` of each class of the training images, at most ``validation_per_class``, drawn from
-    ``split_seed``, which is not the seed of a training: all seeds of a recipe see the same splits."""
+    ``split_seed``, which is not the seed of a training: all seeds of a recipe see the same splits. ``validate_at`` are
+    fractions of the whole training after which to validate too, besides every epoch and the end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -66,6 +67,7 @@ class Recipe(BaseModel):
     split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_per_class: Annotated[int, Field(strict=True, ge=1)] = 500
+    validate_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 
     @property
     def cut(self) -> Cut:
@@ -91,6 +93,13 @@ class Recipe(BaseModel):
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.batch_size)
+
+    def validation_steps(self, num_images: int) -> frozenset[int]:
+        """The steps, counted from 1, after which the network is validated."""
+        num_steps = self.num_steps(num_images)
+        marks = (max(1, round(fraction * num_steps)) for fraction in self.validate_at)
+        epochs = range(0, num_steps, self.steps_per_epoch(num_images))
+        return frozenset({*marks, *epochs[1:], num_steps})
 
 
 @cache

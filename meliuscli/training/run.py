@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import InterruptedByUser
 from meliuscli.nn.build import build
+from meliuscli.training.chance import chance_limit
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution
@@ -46,8 +46,7 @@ class RunResult:
 
     def is_at_chance(self, num_classes: int, num_images: int) -> bool:
         """Is the top-1 on ``num_images`` validation images no better than guessing, by three standard deviations?"""
-        chance = 1 / num_classes
-        return self.last.validation_top1 <= chance + 3 * math.sqrt(chance * (1 - chance) / num_images)
+        return self.last.validation_top1 <= chance_limit(num_classes, num_images)
 
     def fields(self) -> dict[str, Any]:
         """As plain JSON values."""
