@@ -1,0 +1,88 @@
+"""``meliuscli bench``: how fast a network really runs on this machine, bit-packed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from meliuscli.arch.zoo import load_arch
+from meliuscli.cli import options
+from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.networks import is_own, parse_input
+from meliuscli.errors import BadInputError
+from meliuscli.report.tables import to_json
+
+Opponents = Literal["none", "quick", "all"]
+
+
+def bench(
+    arch: Annotated[
+        list[str],
+        typer.Option("--arch", help="A network's name or a TOML file; repeatable.", show_default=False),
+    ],
+    set_: options.Set = None,
+    input_: options.Input = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Images at a time.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads, of ours and of torch.")] = 1,
+    opponents: Annotated[
+        Opponents,
+        typer.Option(
+            "--opponents",
+            help="quick: torch as it is and the float twin; all: compiled by torch too, minutes a network.",
+        ),
+    ] = "quick",
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Timed runs.")] = 15,
+    isa: Annotated[
+        str | None,
+        typer.Option("--isa", help="Instruction set of the packed kernels (the fastest there is).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights and images.")] = 0,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
+
+    Needs the extra "packed" (pip install 'meliuscli[packed]')."""
+    for name in arch:
+        if is_own(name):
+            raise BadInputError(f"--arch {name}: only networks of a spec can be packed, not modules of your own")
+    specs = {name: load_arch(name, set_ or []) for name in arch}
+    size = None if input_ is None else parse_input(input_)
+    if size is not None and size[1] != size[2]:
+        raise BadInputError(f"--input {input_}: networks take square images only")
+    from meliuscli.packed.isa import choose_isa
+
+    choose_isa(isa)  # before torch is loaded
+    from meliuscli.packed.bench import bench_network
+    from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
+
+    results = []
+    for named in specs.values():
+        spec = named.spec if size is None else named.spec.replace(input_channels=size[0], input_size=size[1])
+        result = bench_network(
+            named.name,
+            spec,
+            batch=batch,
+            threads=threads,
+            isa=isa,
+            opponents=opponents,
+            runs=runs,
+            seed=seed,
+            talk=talk,
+        )
+        warning = busy_warning(result)
+        if warning is not None:
+            talk(f"warning: {warning}", "yellow")
+        results.append(result)
+    if fmt == "json":
+        from importlib import metadata
+
+        from meliuscli.results import origin
+
+        made = origin()
+        made["versions"]["llvmlite"] = metadata.version("llvmlite")
+        answer(to_json({"networks": [bench_object(result) for result in results], "origin": made}), output)
+        return
+    tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
+    answer_tables(tables, fmt, output)

@@ -1,0 +1,182 @@
+"""Measuring a network: the self-test first, then packed and its opponents in turns, then part by part."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.analytic import count_spec
+from meliuscli.nn.build import build
+from meliuscli.packed.opponents import Run, compiled, conv_seconds, float_twin, plain
+from meliuscli.packed.program import Kind
+from meliuscli.packed.runner import PackedNetwork, pack
+from meliuscli.packed.selftest import LayerCheck, check, require_exact
+from meliuscli.packed.timing import BenchResult, PartTime, Samples
+
+WARM_UP = 2
+Talk = Callable[[str], None]
+
+
+def bench_network(
+    name: str,
+    spec: ArchSpec,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    isa: str | None = None,
+    opponents: str = "quick",
+    runs: int = 15,
+    seed: int = 0,
+    talk: Talk = lambda _: None,
+) -> BenchResult:
+    """Time a network of random weights (the time does not depend on them). ``opponents``: "none", "quick" (torch as it
+    is, the float twin, the convolutions alone) or "all" (compiled networks too, which takes minutes).
+
+    Raises ``FailedError`` when a packed layer is not equal to torch's, ``MissingError`` without llvmlite."""
+    torch.set_num_threads(threads)
+    network, images = random_network(spec, batch, seed)
+    packed = pack(network, spec, isa, threads)
+    talk(f"{name}: checking every layer against torch")
+    checks = check(packed, network, images)
+    require_exact(checks)
+    with torch.inference_mode():
+        contenders: dict[str, Run] = {"packed": lambda: packed(images)}
+        missing: dict[str, str] = {}
+        started = time.perf_counter()
+        if opponents != "none":
+            contenders |= _in_torch(network, images)
+        if opponents == "all":
+            contenders |= _compiled(network, images, missing, talk, name)
+        compile_seconds = time.perf_counter() - started
+        talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
+        samples = in_turns(contenders, runs)
+        parts = _part_times(packed, spec, images, runs)
+        alone, missing_convs = conv_seconds(network, images) if opponents != "none" else ({}, {})
+    return _result(
+        name,
+        packed,
+        batch,
+        checks,
+        samples,
+        parts,
+        alone,
+        {**missing, **missing_convs},
+        compile_seconds if opponents == "all" else 0.0,
+    )
+
+
+@torch.no_grad()
+def random_network(spec: ArchSpec, batch: int, seed: int) -> tuple[nn.Module, Tensor]:
+    """A network in eval mode and images, both from ``seed``; its batch norms have scales of both signs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(spec)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_()
+                module.bias.normal_(0, 0.3)
+                module.momentum = None  # statistics of what it sees next
+                module.reset_running_stats()
+        network(torch.randn(2, *spec.input_shape))
+        return network.eval(), torch.randn(batch, *spec.input_shape)
+
+
+def in_turns(contenders: Mapping[str, Run], runs: int) -> dict[str, Samples]:
+    """Each once a round, so that whatever slows the machine slows them alike."""
+    wall: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(-WARM_UP, runs):
+        for name, run in contenders.items():
+            run()  # its weights in the cache, as in use
+            started, began = time.perf_counter(), time.process_time()
+            run()
+            if turn >= 0:
+                cpu[name].append(time.process_time() - began)
+                wall[name].append(time.perf_counter() - started)
+    return {name: Samples(tuple(wall[name]), tuple(cpu[name])) for name in contenders}
+
+
+def _in_torch(network: nn.Module, images: Tensor) -> dict[str, Run]:
+    last = plain(network)
+    twin = float_twin(network)
+    behind = images.contiguous(memory_format=torch.channels_last)
+    return {
+        "eager": lambda: network(images),
+        "eager, channels last": lambda: last(behind),
+        "float twin, channels last": lambda: twin(behind),
+    }
+
+
+def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk: Talk, name: str) -> dict[str, Run]:
+    found: dict[str, Run] = {}
+    ways: tuple[tuple[str, Callable[[nn.Module], nn.Module], torch.dtype], ...] = (
+        ("compiled fp32", plain, torch.float32),
+        ("compiled bf16", plain, torch.bfloat16),
+        ("float twin, compiled fp32", float_twin, torch.float32),
+    )
+    for number, (way, make, dtype) in enumerate(ways, start=1):
+        talk(f"{name}: compiling {number}/{len(ways)}: {way} (about a minute)")
+        try:
+            found[way] = compiled(make(network), images, dtype)
+        except Exception as error:  # torch._dynamo raises what its compilers raise
+            missing[way] = str(error).strip().splitlines()[0][:200]
+    return found
+
+
+def _part_times(packed: PackedNetwork, spec: ArchSpec, images: Tensor, runs: int) -> tuple[PartTime, ...]:
+    taken = [packed.part_seconds(images) for _ in range(WARM_UP + runs)][WARM_UP:]
+    macs: dict[str, int] = {}
+    for row in count_spec(spec).layers:
+        part = row.name.partition(".")[0]
+        macs[part] = macs.get(part, 0) + row.binary_macs
+    parts = dict.fromkeys(part for part, _ in taken[0])
+
+    def median(part: str, kind: Kind) -> float:
+        return statistics.median(seconds.get((part, kind), 0.0) for seconds in taken)
+
+    return tuple(
+        PartTime(
+            part, median(part, "binary"), median(part, "pack"), median(part, "float"), macs.get(part, 0) * len(images)
+        )
+        for part in parts
+    )
+
+
+def _result(
+    name: str,
+    packed: PackedNetwork,
+    batch: int,
+    checks: list[LayerCheck],
+    samples: dict[str, Samples],
+    parts: tuple[PartTime, ...],
+    alone: dict[str, float],
+    missing: dict[str, str],
+    compile_seconds: float,
+) -> BenchResult:
+    spec, total = packed.spec, count_spec(packed.spec).total
+    bits = sum(count * weight_bits for weight_bits, count in total.weights)
+    floats = sum(count * 32 for _, count in total.weights)
+    return BenchResult(
+        arch=name,
+        archid=spec.archid,
+        input_shape=spec.input_shape,
+        batch=batch,
+        threads=packed.threads,
+        isa=packed.isa.name,
+        checked_layers=len({layer.layer for layer in checks}),
+        checked_values=sum(layer.values for layer in checks),
+        runs=samples,
+        parts=parts,
+        conv_seconds=alone,
+        num_convs=packed.num_convs,
+        left=packed.left,
+        missing=missing,
+        compile_seconds=compile_seconds,
+        size_bytes=total.size_bytes,
+        twin_size_bytes=total.size_bytes + (floats - bits) // 8,
+    )

@@ -1,0 +1,172 @@
+"""What packed kernels are measured against: torch as it is, torch at its best, the float twin, and the binary
+convolutions alone in oneDNN."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.quantized import QuantConv2d
+from meliuscli.nn.quantizers import ApproxSign, SteSign
+from meliuscli.packed.convs import binary_weights, channels_last, replace_module
+
+Run = Callable[[], object]
+CONV_REPEATS = 5
+
+
+class PlainSign(nn.Module):
+    """Sign in operations that torch.compile can fuse."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+
+class PlainConv2d(nn.Module):
+    """A binary convolution in float arithmetic with its weights' signs made beforehand."""
+
+    def __init__(self, conv: BinaryConv2d | QuantConv2d) -> None:
+        super().__init__()
+        self.of_signs = isinstance(conv, QuantConv2d)
+        if isinstance(conv, QuantConv2d):
+            weight, bias = conv.quantizer(conv.weight), None
+            self.padding, self.pad_value, self.dilation = conv.padding, conv.pad_value, 1
+            self.activation = PlainSign() if isinstance(conv.activation, SteSign | ApproxSign) else conv.activation
+        else:
+            weight = torch.where(conv.weight >= 0, 1.0, -1.0)
+            bias = nn.Parameter((weight[0].numel() - weight.sum((1, 2, 3))) / 2, requires_grad=False)
+            self.padding, self.pad_value, self.dilation = conv.dilation, 0.0, conv.dilation
+            self.activation = nn.Identity()
+        self.stride = conv.stride
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, padding = self.activation(x) if self.of_signs else (x >= 0).to(x.dtype), self.padding
+        if padding and self.pad_value:
+            x, padding = F.pad(x, (padding,) * 4, value=self.pad_value), 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
+
+
+@torch.no_grad()
+def plain(network: nn.Module) -> nn.Module:
+    """The same function in operations that torch.compile sees through; channels last."""
+    copied = copy.deepcopy(network)
+    for name, module in list(copied.named_modules()):
+        if binary_weights(module) is not None:
+            assert isinstance(module, BinaryConv2d | QuantConv2d)
+            replace_module(copied, name, PlainConv2d(module))
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, SteSign | ApproxSign):
+            replace_module(copied, name, PlainSign())
+    return channels_last(copied)
+
+
+def float_twin(network: nn.Module) -> nn.Module:
+    """The same network with its signs removed: float convolutions of the same shapes; channels last."""
+    copied = copy.deepcopy(network)
+    for name, module in list(copied.named_modules()):
+        if binary_weights(module) is None:
+            continue
+        assert isinstance(module, BinaryConv2d | QuantConv2d)
+        outputs, inputs, kernel, _ = module.weight.shape
+        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
+        padding = dilation if isinstance(module, BinaryConv2d) else module.padding
+        twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, dilation, bias=False)
+        replace_module(copied, name, twin)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, SteSign | ApproxSign):
+            replace_module(copied, name, nn.Identity())
+    return channels_last(copied).eval()
+
+
+def compiled(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Run:
+    """``torch.compile`` with its weights frozen, channels last; compiled when this returns.
+
+    Raises ``RuntimeError`` and its kin where torch cannot (no C++ compiler, say)."""
+    import torch._inductor.config as inductor
+
+    module = copy.deepcopy(network).to(dtype)
+    x = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    with inductor.patch(freezing=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function = torch.compile(module)
+        for _ in range(2):
+            function(x)
+    return lambda: function(x)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's quantized tensors are deprecated
+        yield
+
+
+def conv_seconds(network: nn.Module, images: Tensor) -> tuple[dict[str, float], dict[str, str]]:
+    """Processor seconds that the network's binary convolutions take as float and int8 ones in oneDNN, weights prepacked
+    and channels last (as compiled networks call it), by format; and why a format is missing."""
+    shapes: dict[tuple[object, ...], tuple[Tensor, Tensor, int, int, int]] = {}
+    counts: dict[tuple[object, ...], int] = {}
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        assert isinstance(module, BinaryConv2d | QuantConv2d)
+        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
+        padding = module.padding if isinstance(module, QuantConv2d) else dilation
+        key = (tuple(inputs[0].shape), tuple(module.weight.shape), module.stride, padding, dilation)
+        shapes[key] = inputs[0], module.weight.detach(), module.stride, padding, dilation
+        counts[key] = counts.get(key, 0) + 1
+
+    convs = [module for module in network.modules() if binary_weights(module) is not None]
+    handles = [conv.register_forward_hook(watch) for conv in convs]
+    network(images)
+    for handle in handles:
+        handle.remove()
+    seconds: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for name, make in (("fp32", _float_conv), ("bf16", _bfloat_conv), ("int8", _int8_conv)):
+        try:
+            with _quiet():
+                seconds[name] = sum(counts[key] * _cpu_seconds(make(*shape)) for key, shape in shapes.items())
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            missing[f"convolutions in {name}"] = str(error).splitlines()[0]
+    return seconds, missing
+
+
+def _cpu_seconds(run: Run) -> float:
+    run()
+    taken = []
+    for _ in range(CONV_REPEATS):
+        started = time.process_time()
+        run()
+        taken.append(time.process_time() - started)
+    return statistics.median(taken)
+
+
+def _float_conv(
+    x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, dtype: torch.dtype = torch.float32
+) -> Run:
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    around = ([padding] * 2, [stride] * 2, [dilation] * 2, 1)
+    ready = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to(dtype).to_mkldnn(), *around, list(x.shape))  # type: ignore[call-arg]
+    return lambda: torch.ops.mkldnn._convolution_pointwise(x, ready, None, *around, "none", [], "")
+
+
+def _bfloat_conv(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Run:
+    return _float_conv(x, weight, stride, padding, dilation, torch.bfloat16)
+
+
+def _int8_conv(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Run:
+    torch.backends.quantized.engine = "onednn"
+    quantized = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+    ready = torch.ops.quantized.conv2d_prepack(quantized, None, [stride] * 2, [padding] * 2, [dilation] * 2, 1)
+    given = torch.quantize_per_tensor(x.contiguous(memory_format=torch.channels_last), 0.1, 64, torch.quint8)
+    return lambda: torch.ops.quantized.conv2d(given, ready, 0.1, 64)

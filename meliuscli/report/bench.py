@@ -1,0 +1,177 @@
+"""Measured times as tables and as the JSON object that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meliuscli.packed.timing import BUSY, BenchResult, PartTime
+from meliuscli.report.count import shape_text
+from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.units import format_mib
+
+THEORY = 64
+"""By how much OPs take a binary MAC to be cheaper than a float one."""
+
+
+def bench_object(result: BenchResult) -> dict[str, Any]:
+    """The JSON of ``bench``, an object a network. Times are milliseconds."""
+    return {
+        "arch": result.arch,
+        "archid": result.archid,
+        "input": list(result.input_shape),
+        "batch": result.batch,
+        "threads": result.threads,
+        "isa": result.isa,
+        "self_test": {"layers": result.checked_layers, "values": result.checked_values, "wrong": 0},
+        "wall_over_cpu": result.busy,
+        "runs": [
+            {
+                "name": name,
+                "n": len(samples.wall),
+                "ms": 1e3 * samples.median,
+                "spread_ms": 1e3 * samples.spread,
+                "cpu_ms": 1e3 * samples.cpu_median,
+                "times_packed": samples.times(result.packed, result.threads),
+            }
+            for name, samples in result.runs.items()
+        ],
+        "parts": [_part_object(part) for part in result.parts],
+        "convolutions": {
+            "number": result.num_convs,
+            "binary_macs": result.binary_macs,
+            "packed_ms": 1e3 * result.binary_seconds,
+            "sign_and_pack_ms": 1e3 * result.pack_seconds,
+            "elsewhere_cpu_ms": {name: 1e3 * seconds for name, seconds in result.conv_seconds.items()},
+            "gmac_per_second": _rate(result.binary_macs, result.binary_seconds),
+            "divisor": result.divisor(),
+            "divisor_with_pack": result.divisor(with_pack=True),
+            "theory": THEORY,
+            "not_packed": list(result.left),
+        },
+        "missing": result.missing,
+        "compile_seconds": result.compile_seconds,
+        "size_bytes": result.size_bytes,
+        "twin_size_bytes": result.twin_size_bytes,
+    }
+
+
+def _part_object(part: PartTime) -> dict[str, Any]:
+    return {
+        "name": part.part,
+        "binary_ms": 1e3 * part.binary,
+        "pack_ms": 1e3 * part.pack,
+        "float_ms": 1e3 * part.float_,
+        "binary_macs": part.binary_macs,
+        "gmac_per_second": _rate(part.binary_macs, part.binary),
+    }
+
+
+def _rate(macs: int, seconds: float) -> float | None:
+    return 1e-9 * macs / seconds if seconds else None
+
+
+def runs_table(results: Sequence[BenchResult]) -> Table:
+    """One row a network and way to run it."""
+    first = results[0]
+    rows = tuple(
+        (
+            result.arch,
+            name,
+            _ms(samples.median),
+            _ms(samples.spread),
+            _ms(samples.cpu_median),
+            f"{samples.times(result.packed, result.threads):.2f}x",
+        )
+        for result in results
+        for name, samples in result.runs.items()
+    )
+    heads = ("ms", "± ms", "CPU ms", "packed is faster")
+    return Table(
+        f"batch {first.batch}, {first.threads} thread{'s' * (first.threads > 1)}, {first.isa}",
+        (Column("network", numeric=False), Column("how", numeric=False), *map(Column, heads)),
+        rows,
+        lines=tuple(line for result in results for line in _lines(result)),
+        notes=(
+            f"ms: median wall time of {len(first.packed.wall)} runs in turns, ± half the distance between the quartiles;"
+            " CPU: all threads together",
+            "packed is faster: median of the ratios of paired runs, by "
+            + ("CPU time" if first.threads == 1 else "wall time"),
+            "float twin: the same network without its signs",
+        ),
+        records=tuple(_record(result, name) for result in results for name in result.runs),
+    )
+
+
+def _record(result: BenchResult, name: str) -> dict[str, Cell]:
+    samples = result.runs[name]
+    return {
+        "network": result.arch,
+        "how": name,
+        "ms": 1e3 * samples.median,
+        "spread_ms": 1e3 * samples.spread,
+        "cpu_ms": 1e3 * samples.cpu_median,
+        "times_packed": samples.times(result.packed, result.threads),
+    }
+
+
+def _lines(result: BenchResult) -> list[str]:
+    lines = [
+        f"{result.arch}: self-test passed: {result.checked_layers} layers, {result.checked_values:,} values,"
+        " binary ones equal to torch's to the last bit"
+    ]
+    if result.conv_seconds:
+        others = ", ".join(f"{name} {_ms(seconds)}" for name, seconds in result.conv_seconds.items())
+        lines.append(
+            f"{result.arch}: its {result.num_convs} binary convolutions: packed {_ms(result.binary_seconds)} ms (with"
+            f" sign and pack {_ms(result.binary_seconds + result.pack_seconds)}), {others} ms in oneDNN"
+        )
+    divisor, with_pack = result.divisor(), result.divisor(with_pack=True)
+    if divisor is not None and with_pack is not None:
+        lines.append(
+            f"{result.arch}: effective divisor {divisor:.1f} ({with_pack:.1f} with sign and pack); OPs take it to be {THEORY}"
+        )
+    ratio = result.twin_size_bytes / result.size_bytes
+    lines.append(
+        f"{result.arch}: size {format_mib(result.size_bytes)}, float twin {format_mib(result.twin_size_bytes)}"
+        f" ({ratio:.1f}x)"
+    )
+    lines += [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
+    if result.left:
+        lines.append(f"{result.arch}: not packed, of more than one bit: {len(result.left)} convolutions")
+    return lines
+
+
+def parts_table(result: BenchResult) -> Table:
+    """One row a part, by kind of work."""
+    whole = sum(part.total for part in result.parts)
+
+    def cells(name: str, parts: Sequence[PartTime]) -> tuple[Cell, ...]:
+        binary, pack, floats = (sum(getattr(p, kind) for p in parts) for kind in ("binary", "pack", "float_"))
+        rate = _rate(sum(p.binary_macs for p in parts), binary)
+        times = (_ms(seconds) if seconds else None for seconds in (binary, pack, floats))
+        share = f"{100 * (binary + pack + floats) / whole:.1f}"
+        return (name, *times, share, None if rate is None else f"{rate:,.0f}")
+
+    heads = ("binary convs ms", "sign, pack ms", "float ms", "% of time", "binary GMAC/s")
+    return Table(
+        f"{result.arch} ({result.archid}) at {shape_text(result.input_shape)}, part by part",
+        (Column("part", numeric=False), *map(Column, heads)),
+        tuple(cells(part.part, [part]) for part in result.parts),
+        total=cells("total", result.parts),
+    )
+
+
+def busy_warning(result: BenchResult) -> str | None:
+    """What to say when the machine was busy with something else."""
+    if result.busy <= BUSY:
+        return None
+    return (
+        f"{result.arch}: the machine is busy: wall time is {result.busy:.2f} times the processor time; look at CPU ms,"
+        " or run again when it is idle"
+    )
+
+
+def _ms(seconds: float) -> str:
+    ms = 1e3 * seconds
+    return f"{ms:.1f}" if ms >= 100 else f"{ms:.2f}" if ms >= 1 else f"{ms:.3f}"
