@@ -20,7 +20,7 @@ from meliuscli import __version__
 from meliuscli.cli.console import talk
 from meliuscli.errors import InterruptedByUser, MeliusError
 
-COMMANDS = ("count", "compare", "list", "show", "explain", "cite", "paper-tables", "search", "train")
+COMMANDS = ("count", "compare", "list", "show", "explain", "cite", "paper-tables", "search", "train", "export")
 
 
 def make_app(words: Sequence[str]) -> typer.Typer:

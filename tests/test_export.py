@@ -1,0 +1,121 @@
+"""Exported files: run by another program, they answer as the network does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from meliuscli.arch.families.dense import MeliusNetSpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import load_name, spec_from_fields
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.export.onnx import write_onnx
+from meliuscli.nn.build import build
+from meliuscli.runs import Run
+from meliuscli.training.trained import load_trained
+from meliuscli.training.weights import save_weights
+
+TINY = MeliusNetSpec(
+    num_blocks=(1, 1),
+    growth_rate=8,
+    transition_channels=(16,),
+    groups=4,
+    stem="thumbnail",
+    stem_channels=16,
+    input_size=16,
+    num_classes=10,
+)
+
+
+def trained_like(spec: ArchSpec) -> torch.nn.Module:
+    """A network whose batch norms are not the identity."""
+    torch.manual_seed(0)
+    network = build(spec)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return network.eval()
+
+
+def check(spec: ArchSpec, path: Path) -> None:
+    agreement = write_onnx(trained_like(spec), spec, path)
+    assert agreement is not None
+    assert agreement.equal == agreement.images
+    assert agreement.difference < 1e-3
+
+
+def test_the_file_is_standard_and_holds_signs(tmp_path: Path) -> None:
+    """Only operators of ONNX itself; the binary convolutions' weights are -1 and +1; any batch; the spec is in it."""
+    import onnx
+
+    network = trained_like(TINY)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    path = tmp_path / "tiny.onnx"
+    assert write_onnx(network, TINY, path) is not None
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = [constants[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
+    binary = [weight for weight in weights if set(np.unique(weight)) == {-1.0, 1.0}]
+    assert len(binary) == 4
+    assert {entry.key: entry.value for entry in model.metadata_props}["archid"] == TINY.archid
+
+
+def test_onnxruntime_gives_the_same_answers(tmp_path: Path) -> None:
+    check(TINY, tmp_path / "tiny.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    "binarydensenet28 resnete18 xnornet-resnet18 dorefanet-alexnet real2binary reactnet-a quicknet bnext-t pokebnn-1.0"
+    " mobilenet-v2".split(),
+)
+def test_every_family(name: str, tmp_path: Path) -> None:
+    check(load_name(name), tmp_path / "network.onnx")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingError, match="onnxscript") as raised:
+        write_onnx(build(TINY), TINY, tmp_path / "tiny.onnx")
+    assert "meliuscli[onnx]" in (raised.value.hint or "")
+    assert not list(tmp_path.iterdir())
+
+
+def recorded(tmp_path: Path, top1: dict[int, float]) -> Run:
+    """A run whose seeds have weights that differ."""
+    fields = {
+        "trained_as": TINY.model_dump(mode="json"),
+        "runs": [{"seed": seed, "validation_top1": value} for seed, value in top1.items()],
+    }
+    for seed in top1:
+        torch.manual_seed(seed)
+        save_weights(build(TINY), TINY, tmp_path / f"run-1234-seed{seed}.safetensors")
+    return Run(tmp_path / "run-1234.json", {**fields, "id": "1234"})
+
+
+def test_the_seed_best_on_validation_is_taken(tmp_path: Path) -> None:
+    run = recorded(tmp_path, {0: 0.5, 1: 0.7, 2: 0.6})
+    best = load_trained(run)
+    assert best.path.name == "run-1234-seed1.safetensors"
+    assert best.spec == spec_from_fields(TINY.model_dump(mode="json"))
+    assert load_trained(run, 2).path.name == "run-1234-seed2.safetensors"
+    with pytest.raises(BadInputError, match="no seed 5"):
+        load_trained(run, 5)
+
+
+def test_weights_that_were_not_kept(tmp_path: Path) -> None:
+    run = recorded(tmp_path, {0: 0.5})
+    (tmp_path / "run-1234-seed0.safetensors").unlink()
+    with pytest.raises(MissingError, match="no such file"):
+        load_trained(run)
