@@ -44,11 +44,12 @@ def trained_like(spec: ArchSpec) -> torch.nn.Module:
     return network.eval()
 
 
-def check(spec: ArchSpec, path: Path) -> None:
+def check(spec: ArchSpec, path: Path, difference: float) -> None:
+    """``difference`` is in standard deviations of the logits."""
     agreement = write_onnx(trained_like(spec), spec, path)
     assert agreement is not None
     assert agreement.equal == agreement.images
-    assert agreement.difference < 1e-3
+    assert agreement.difference < difference
 
 
 def test_the_file_is_standard_and_holds_signs(tmp_path: Path) -> None:
@@ -71,17 +72,20 @@ def test_the_file_is_standard_and_holds_signs(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_gives_the_same_answers(tmp_path: Path) -> None:
-    check(TINY, tmp_path / "tiny.onnx")
+    check(TINY, tmp_path / "tiny.onnx", 1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    "binarydensenet28 resnete18 xnornet-resnet18 dorefanet-alexnet real2binary reactnet-a quicknet bnext-t pokebnn-1.0"
-    " mobilenet-v2".split(),
+    [
+        *("binarydensenet28", "resnete18", "xnornet-resnet18", "dorefanet-alexnet", "real2binary"),
+        *("reactnet-a", "quicknet", "bnext-t", "pokebnn-1.0", "mobilenet-v2"),
+    ],
 )
 def test_every_family(name: str, tmp_path: Path) -> None:
-    check(load_name(name), tmp_path / "network.onnx")
+    """A last digit of a float layer flips a sign here and there, which the layers behind it spread."""
+    check(load_name(name), tmp_path / "network.onnx", 0.1)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
