@@ -1,0 +1,125 @@
+"""Any network of ours with its binary convolutions packed, one by one, and the rest left to torch."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.quantized import QuantConv2d
+from meliuscli.nn.quantizers import ApproxSign, SteSign
+from meliuscli.packed.isa import Isa
+from meliuscli.packed.layout import Map, Window, num_words, round_up
+from meliuscli.packed.program import Array, Program
+from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack_bits, pack_step
+
+
+@torch.no_grad()
+def binary_weights(conv: nn.Module) -> BinaryWeights | None:
+    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias or weights of
+    other than two values a filter."""
+    if isinstance(conv, BinaryConv2d):
+        window = Window(3, conv.stride, conv.dilation, conv.dilation)
+        return BinaryWeights(_words(conv.weight >= 0), conv.weight.shape[1], window, -1, xnor=True)
+    if not isinstance(conv, QuantConv2d) or conv.weight_bits != 1 or conv.activation_bits != 1:
+        return None
+    weight = conv.quantizer(conv.weight)
+    scale = weight.abs().amax((1, 2, 3))
+    two_values = bool((weight.abs() == scale[:, None, None, None]).all())
+    if conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
+        return None
+    window = Window(conv.weight.shape[2], conv.stride, 1, conv.padding)
+    return BinaryWeights(
+        _words(weight > 0), conv.weight.shape[1], window, int(conv.pad_value), scale=scale.numpy().copy()
+    )
+
+
+def _words(bits: Tensor) -> Array:
+    return pack_bits(bits.permute(0, 2, 3, 1).numpy())
+
+
+class PackedConv2d(nn.Module):
+    """(N, channels, H, W), of which the signs count -> (N, outputs, H', W'), a view that the next call overwrites.
+
+    ``pack_seconds`` and ``conv_seconds`` add up what calls took."""
+
+    def __init__(self, weights: BinaryWeights, isa: Isa, threads: int) -> None:
+        super().__init__()
+        self.weights, self._isa, self._threads = weights, isa, threads
+        self._shape: tuple[int, ...] = ()
+        self.pack_seconds = self.conv_seconds = 0.0
+
+    def _plan(self, batch: int, height: int, width: int) -> None:
+        weights, isa, window = self.weights, self._isa, self.weights.window
+        self._source = Map.make(batch, height, width, round_up(weights.channels, 32))
+        self._words = Map.make(batch, height, width, num_words(weights.channels), window.padding, np.uint32)
+        fill_border(self._words, weights)
+        rows, columns = window.out_size(height), window.out_size(width)
+        self._out = Map.make(batch, rows, columns, round_up(weights.outputs, isa.lanes * isa.vectors))
+        signs = np.zeros(weights.channels, np.float32), np.zeros(num_words(weights.channels), np.uint32)
+        steps = [
+            pack_step("", isa, self._source, self._words, *signs),
+            binary_step("", isa, self._words, self._out, weights),
+        ]
+        self._program = Program(isa, steps, self._threads)
+        self._inner = torch.from_numpy(self._source.data)[..., : weights.channels]
+        self._result = torch.from_numpy(self._out.data).permute(0, 3, 1, 2)[:, : weights.outputs]
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (len(x), *x.shape[2:])
+        if shape != self._shape:
+            self._plan(*shape)
+            self._shape = shape
+        started = time.perf_counter()
+        self._inner.copy_(x.permute(0, 2, 3, 1))
+        self._program.run(0, 1)
+        packed = time.perf_counter()
+        self._program.run(1, 2)
+        self.pack_seconds += packed - started
+        self.conv_seconds += time.perf_counter() - packed
+        return self._result
+
+
+def pack_convs(network: nn.Module, isa: Isa, threads: int) -> tuple[nn.Module, list[str], list[str]]:
+    """A copy in torch's channels-last layout with binary convolutions packed and batch norm folded into the float
+    convolutions before it; the names of what was packed, and of the convolutions of few bits that were not."""
+    packed: list[str] = []
+    left: list[str] = []
+    copied = copy.deepcopy(network)
+    for name, module in list(copied.named_modules()):
+        if not isinstance(module, BinaryConv2d | QuantConv2d):
+            continue
+        weights = binary_weights(module)
+        if weights is None:
+            left.append(name)
+            continue
+        packed.append(name)
+        _replace(copied, name, PackedConv2d(weights, isa, threads))
+    if not any(copied.get_submodule(name).activation_bits == 1 for name in left):
+        # The packed convolutions take the sign themselves.
+        for name, module in list(copied.named_modules()):
+            if isinstance(module, SteSign | ApproxSign) and not any(name.startswith(f"{at}.") for at in left):
+                _replace(copied, name, nn.Identity())
+    for module in copied.modules():
+        if isinstance(module, nn.Sequential):
+            _fold_norms(module)
+    return copied.to(memory_format=torch.channels_last), packed, left
+
+
+def _fold_norms(layers: nn.Sequential) -> None:
+    names = list(layers._modules)
+    for before, after in zip(names, names[1:], strict=False):
+        conv, norm = layers.get_submodule(before), layers.get_submodule(after)
+        if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
+            layers.add_module(before, fuse_conv_bn_eval(conv, norm))
+            layers.add_module(after, nn.Identity())
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    network.get_submodule(parent).add_module(child, module)

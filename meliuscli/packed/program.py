@@ -1,0 +1,199 @@
+"""A network as a list of steps, each a kernel with its arguments and a range of work units, and the function that runs
+them: every thread takes its share of each step and waits for the others before the next."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meliuscli.packed.engine import address_of
+from meliuscli.packed.isa import Isa
+
+Array = NDArray[Any]
+Kind = Literal["binary", "pack", "float"]
+Argument = int | float | Array
+SPINS = 2000
+"""Looks at the other threads' progress before the processor is given away."""
+
+
+def zeros(shape: Sequence[int] | int, dtype: Any = np.float32, spare: int = 64) -> Array:
+    """Zeros at a multiple of 64 bytes, with ``spare`` more elements behind them that kernels may touch."""
+    count = math.prod(shape) if isinstance(shape, Sequence) else shape
+    size = np.dtype(dtype).itemsize
+    raw = np.zeros((count + spare) * size + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + count * size].view(dtype).reshape(shape)
+
+
+def aligned(array: Any, dtype: Any) -> Array:
+    """A copy of an array as ``zeros`` makes it."""
+    array = np.asarray(array)
+    copy = zeros(array.shape, dtype)
+    copy[...] = array
+    return copy
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Work units ``begin`` to ``end`` of a kernel, for a layer. ``arguments`` are in the order of the kernel's names:
+    addresses of arrays (which the step keeps alive), whole numbers, or floats. ``key`` is the same for steps that do
+    the same work, whatever the values."""
+
+    layer: str
+    kind: Kind
+    key: str
+    address: int
+    arguments: Array
+    begin: int
+    end: int
+    keeps: tuple[Array, ...]
+
+    def piece(self, begin: int, end: int) -> Step:
+        """The step for fewer of its units."""
+        return replace(self, begin=begin, end=min(end, self.end))
+
+    @property
+    def part(self) -> str:
+        """The stem, stage, transition or head that the layer belongs to."""
+        return self.layer.partition(".")[0]
+
+
+def make_step(
+    layer: str,
+    kind: Kind,
+    kernel: str,
+    isa: Isa,
+    make: Callable[[], str],
+    names: tuple[str, ...],
+    values: Mapping[str, Argument],
+    units: int,
+) -> Step:
+    """A step of the kernel that ``make`` gives the IR of; ``names`` are its arguments' names, in order."""
+    assert tuple(values) == names, kernel
+    words = zeros(len(values), np.int64)
+    plain = []
+    for index, value in enumerate(values.values()):
+        if isinstance(value, np.ndarray):
+            words[index] = value.ctypes.data
+            continue
+        words[index] = value if isinstance(value, int) else struct.unpack("<i", struct.pack("<f", value))[0]
+        plain.append(str(value))
+    keeps = tuple(value for value in values.values() if isinstance(value, np.ndarray))
+    key = " ".join([kernel, str(units), *plain])
+    return Step(layer, kind, key, address_of(isa, kernel, make), words, 0, units, keeps)
+
+
+class Program:
+    """Steps ready to run. Not for several callers at a time: they share the maps."""
+
+    def __init__(self, isa: Isa, steps: Sequence[Step], threads: int = 1) -> None:
+        self.steps, self.threads = tuple(steps), threads
+        self._table = zeros((len(steps), 4), np.int64)
+        for row, step in zip(self._table, steps, strict=True):
+            row[:] = step.address, step.arguments.ctypes.data, step.begin, step.end
+        self._run = _RUN(address_of(isa, "run", lambda: _run_ir(isa)))
+        self._counter = zeros(8, np.int64)
+        self._give_away = ctypes.cast(_give_away(), ctypes.c_void_p).value or 0
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def run(self, first: int = 0, last: int | None = None) -> None:
+        """Run the steps from ``first`` to before ``last``."""
+        last = len(self.steps) if last is None else last
+        table = self._table[first].ctypes.data if first < last else 0
+        self._counter[0] = 0
+
+        def share(thread: int) -> None:
+            self._run(table, last - first, thread, self.threads, self._counter.ctypes.data, self._give_away)
+
+        if self._pool is None:
+            share(0)
+            return
+        others = [self._pool.submit(share, thread) for thread in range(1, self.threads)]
+        share(0)
+        for other in others:
+            other.result()
+
+
+_RUN = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
+)
+
+
+@ctypes.CFUNCTYPE(None)
+def _yield_in_python() -> None:
+    os.sched_yield() if hasattr(os, "sched_yield") else threading.Event().wait(0)
+
+
+def _give_away() -> Any:
+    """The C function that gives the processor to another thread."""
+    try:
+        return ctypes.CDLL(None).sched_yield
+    except (OSError, AttributeError, TypeError):
+        return _yield_in_python
+
+
+def _run_ir(isa: Isa) -> str:
+    """IR of ``run(steps, count, thread, threads, counter, give_away)``."""
+    return f"""
+define void @run(ptr %steps, i64 %count, i64 %thread, i64 %threads, ptr %counter, ptr %give_away) {{
+entry:
+  %some = icmp sgt i64 %count, 0
+  br i1 %some, label %step, label %out
+step:
+  %i = phi i64 [0, %entry], [%next, %following]
+  %row = getelementptr [4 x i64], ptr %steps, i64 %i
+  %function.at = load i64, ptr %row
+  %args.row = getelementptr i64, ptr %row, i64 1
+  %args.at = load i64, ptr %args.row
+  %begin.row = getelementptr i64, ptr %row, i64 2
+  %begin = load i64, ptr %begin.row
+  %end.row = getelementptr i64, ptr %row, i64 3
+  %end = load i64, ptr %end.row
+  %units = sub i64 %end, %begin
+  %before = mul i64 %units, %thread
+  %first = sdiv i64 %before, %threads
+  %behind = add i64 %before, %units
+  %last = sdiv i64 %behind, %threads
+  %from = add i64 %begin, %first
+  %to = add i64 %begin, %last
+  %function = inttoptr i64 %function.at to ptr
+  %args = inttoptr i64 %args.at to ptr
+  call void %function(ptr %args, i64 %from, i64 %to)
+  %next = add i64 %i, 1
+  %alone = icmp eq i64 %threads, 1
+  br i1 %alone, label %following, label %arrive
+arrive:
+  %old = atomicrmw add ptr %counter, i64 1 seq_cst
+  %wanted = mul i64 %next, %threads
+  br label %wait
+wait:
+  %spins = phi i64 [0, %arrive], [%spun, %again], [0, %tired]
+  %now = load atomic i64, ptr %counter seq_cst, align 8
+  %all = icmp sge i64 %now, %wanted
+  br i1 %all, label %following, label %again.or.tired
+again.or.tired:
+  %spun = add i64 %spins, 1
+  %long = icmp sgt i64 %spun, {SPINS}
+  br i1 %long, label %tired, label %again
+again:
+  br label %wait
+tired:
+  call void %give_away()
+  br label %wait
+following:
+  %more = icmp slt i64 %next, %count
+  br i1 %more, label %step, label %out
+out:
+  ret void
+}}
+"""

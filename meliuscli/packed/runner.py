@@ -1,0 +1,167 @@
+"""``pack(network, spec)``: a network ready to run bit-packed on this CPU."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.packed.convs import PackedConv2d, pack_convs
+from meliuscli.packed.dense import DensePlan, Tensors, fold_dense
+from meliuscli.packed.isa import Isa, choose_isa
+from meliuscli.packed.program import Kind, Program
+
+PartSeconds = dict[tuple[str, Kind], float]
+"""Wall seconds by part of the network (stem, stage, transition, head) and kind of work."""
+
+
+class PackedNetwork(ABC):
+    """(N, C, H, W) float images -> (N, num_classes) logits. One call at a time; others wait.
+
+    ``left`` names the convolutions of few bits that are not packed, and run in torch."""
+
+    left: tuple[str, ...] = ()
+
+    def __init__(self, spec: ArchSpec, isa: Isa, threads: int) -> None:
+        self.spec, self.isa, self.threads = spec, isa, threads
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raises ``BadInputError`` for images of another shape or type, or with values that are not finite."""
+        images = checked_images(images, self.spec)
+        with self._lock:
+            return self._run(images)
+
+    @torch.inference_mode()
+    def part_seconds(self, images: Tensor) -> PartSeconds:
+        """One call, timed part by part."""
+        images = checked_images(images, self.spec)
+        with self._lock:
+            return self._time(images)
+
+    @abstractmethod
+    def _run(self, images: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _time(self, images: Tensor) -> PartSeconds: ...
+
+
+class PackedDense(PackedNetwork):
+    """MeliusNet and BinaryDenseNet, all in kernels of our own. ``tensors`` and ``spec`` are all there is to it: what
+    is made of them again predicts the same to the last bit."""
+
+    spec: DenseFamilySpec
+
+    def __init__(self, spec: DenseFamilySpec, tensors: Tensors, isa: Isa, threads: int = 1) -> None:
+        super().__init__(spec, isa, threads)
+        self.tensors = tensors
+        self._batch = 0
+
+    def plan(self, batch: int) -> tuple[DensePlan, Program]:
+        """The steps for a batch, made when another one was run before."""
+        if batch != self._batch:
+            self._plan = DensePlan(self.spec, self.tensors, self.isa, batch)
+            self._program, self._batch = Program(self.isa, self._plan.steps, self.threads), batch
+        return self._plan, self._program
+
+    def _enter(self, images: Tensor) -> tuple[DensePlan, Program]:
+        plan, program = self.plan(len(images))
+        plan.images[..., : self.spec.input_size] = images.numpy()
+        return plan, program
+
+    def _run(self, images: Tensor) -> Tensor:
+        plan, program = self._enter(images)
+        program.run()
+        return torch.from_numpy(plan.logits.data[:, 0, 0, : self.spec.num_classes].copy())
+
+    def _time(self, images: Tensor) -> PartSeconds:
+        plan, program = self._enter(images)
+        seconds: PartSeconds = {}
+        for key, steps in groupby(range(len(plan.steps)), lambda i: (plan.steps[i].part, plan.steps[i].kind)):
+            numbers = list(steps)
+            started = time.perf_counter()
+            program.run(numbers[0], numbers[-1] + 1)
+            seconds[key] = seconds.get(key, 0.0) + time.perf_counter() - started
+        return seconds
+
+
+class PackedModule(PackedNetwork):
+    """The other families: binary convolutions in our kernels, what is between them in torch."""
+
+    def __init__(self, network: nn.Module, spec: ArchSpec, isa: Isa, threads: int = 1) -> None:
+        super().__init__(spec, isa, threads)
+        self.module, packed, left = pack_convs(network, isa, threads)
+        self.packed, self.left = tuple(packed), tuple(left)
+        if not packed:
+            what = "its convolutions have more than one bit" if left else "it has no binary convolution"
+            raise BadInputError(f"nothing of this {spec.family} can be packed: {what}")
+
+    def _run(self, images: Tensor) -> Tensor:
+        return self.module(images.contiguous(memory_format=torch.channels_last)).clone()  # type: ignore[no-any-return]
+
+    def _time(self, images: Tensor) -> PartSeconds:
+        seconds: PartSeconds = {}
+        x = images.contiguous(memory_format=torch.channels_last)
+        for name, part in self.module.named_children():
+            convs = [module for module in part.modules() if isinstance(module, PackedConv2d)]
+            for conv in convs:
+                conv.pack_seconds = conv.conv_seconds = 0.0
+            started = time.perf_counter()
+            x = part(x)
+            whole = time.perf_counter() - started
+            binary, pack = sum(c.conv_seconds for c in convs), sum(c.pack_seconds for c in convs)
+            times: dict[Kind, float] = {"binary": binary, "pack": pack, "float": whole - binary - pack}
+            seconds |= {(name, kind): value for kind, value in times.items() if value}
+        return seconds
+
+
+def pack(network: nn.Module, spec: ArchSpec, isa: str | None = None, threads: int = 1) -> PackedNetwork:
+    """A network of ``spec`` in eval mode, packed for this machine (or for an instruction set of ``isa.ISAS``).
+
+    Raises ``MissingError`` without llvmlite, ``BadInputError`` for a module that is not ``build(spec)``'s, one that is
+    in training mode, and one without anything to pack."""
+    chosen = choose_isa(isa)
+    _check_network(network, spec)
+    if isinstance(spec, DenseFamilySpec):
+        return PackedDense(spec, fold_dense(network), chosen, threads)
+    return PackedModule(network, spec, chosen, threads)
+
+
+def _check_network(network: nn.Module, spec: ArchSpec) -> None:
+    if any(module.training for module in network.modules()):
+        raise BadInputError("the network is in training mode", "call its eval() first")
+    with torch.random.fork_rng(devices=[]):
+        expected = build(spec)
+
+    def structure(module: nn.Module) -> tuple[object, ...]:
+        kinds = [(name, type(part)) for name, part in module.named_modules()]
+        return kinds, [(name, tensor.shape, tensor.dtype) for name, tensor in module.state_dict().items()]
+
+    if structure(network) != structure(expected):
+        raise BadInputError("the module is not a network of this spec", "build it with meliuscli.nn.build.build(spec)")
+    if any(tensor.device.type != "cpu" for tensor in network.state_dict().values()):
+        raise BadInputError("the network is not on the CPU")
+
+
+def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
+    """Float32 images of the network's shape, whatever their layout in memory."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.device.type != "cpu":
+        raise BadInputError("images must be a float tensor on the CPU")
+    if images.dim() != 4 or len(images) == 0 or tuple(images.shape[1:]) != spec.input_shape:
+        wanted = "x".join(map(str, spec.input_shape))
+        raise BadInputError(f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})")
+    images = images.detach().float()
+    # A sum is not finite when a value is not; it may also overflow, so look again.
+    if not math.isfinite(float(images.sum())) and not bool(torch.isfinite(images).all()):
+        raise BadInputError("images have values that are not finite (NaN or infinite)")
+    return images

@@ -1,0 +1,150 @@
+"""Packed against torch, layer by layer, each fed what torch fed it: signs and counts must be equal to the last bit. Final
+logits alone would prove nothing: one sign that flips for a rounding of the float stem changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from meliuscli.errors import FailedError
+from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.packed.convs import PackedConv2d
+from meliuscli.packed.layout import Map
+from meliuscli.packed.program import Array
+from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, checked_images
+from meliuscli.packed.steps import pack_bits
+
+FLOAT_TOLERANCE = 1e-4
+"""Of float parts, against the largest value: they round in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCheck:
+    """``values`` compared, of which ``wrong`` differ: bits and counts at all, floats by more than the tolerance."""
+
+    layer: str
+    kind: str
+    values: int
+    wrong: int
+
+
+@torch.inference_mode()
+def check(packed: PackedNetwork, network: nn.Module, images: Tensor) -> list[LayerCheck]:
+    """All layers on these images. ``network`` is what was packed."""
+    images = checked_images(images, packed.spec)
+    if isinstance(packed, PackedDense):
+        return list(_check_dense(packed, network, images))
+    assert isinstance(packed, PackedModule)
+    return list(_check_convs(packed, network, images))
+
+
+def require_exact(checks: list[LayerCheck]) -> None:
+    """Raises ``FailedError`` that names the first layer that is wrong."""
+    for layer in checks:
+        if layer.wrong:
+            raise FailedError(
+                f"self-test failed: {layer.layer}: {layer.wrong:,} of {layer.values:,} {layer.kind} differ from torch",
+                "nothing was measured; please report this, with the processor's name",
+            )
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Input and output of every module of the last call, by name."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(name: str) -> object:
+        return lambda _, inputs, output: seen.__setitem__(name, (inputs[0], output))
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]  # type: ignore[arg-type]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_dense(packed: PackedDense, network: nn.Module, images: Tensor) -> Iterator[LayerCheck]:
+    with _watched(network) as seen:
+        logits = network(images)
+    plan, program = packed.plan(len(images))
+    plan.images[..., : packed.spec.input_size] = images.numpy()
+
+    def run(layer: str) -> None:
+        numbers = [i for i, step in enumerate(plan.steps) if step.layer == layer or step.layer.startswith(f"{layer}.")]
+        program.run(numbers[0], numbers[-1] + 1)
+
+    run("stem")
+    yield _close("stem", plan.maps["stem"], seen["stem"][1])
+    for name, words in plan.words.items():
+        block, conv = seen[name], seen[f"{name}.conv"]
+        whole, channels = plan.maps[name], block[0].shape[1]
+        whole.data[..., :channels] = _pixels(block[0])
+        run(name)
+        yield _equal(name, "bits", _bits(words, channels), _pixels(conv[0] >= 0))
+        after = block[1].shape[1]
+        yield _equal(name, "counts", whole.data[..., :after], _pixels(block[1]))
+    for index in range(len(packed.spec.transition_channels)):
+        name, after = f"transition{index + 1}", f"stage{index + 2}.block1.dense"
+        plan.maps[name].data[..., : seen[name][0].shape[1]] = _pixels(seen[name][0])
+        run(name)
+        yield _close(name, plan.maps[after], seen[name][1])
+    plan.maps["head"].data[..., : seen["head"][0].shape[1]] = _pixels(seen["head"][0])
+    run("head")
+    yield _close("head", plan.logits, logits[:, :, None, None])
+
+
+def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> Iterator[LayerCheck]:
+    with _watched(network) as seen:
+        network(images)
+    for name in packed.packed:
+        conv, original = packed.module.get_submodule(name), network.get_submodule(name)
+        assert isinstance(conv, PackedConv2d)
+        x, torchs = seen[name]
+        ours = _pixels(conv(x))
+        if conv.weights.scale is None:
+            yield _equal(name, "counts", ours, _pixels(torchs))
+            continue
+        assert not isinstance(original, BinaryConv2d)
+        # Torch adds up products with the scale and rounds each time; ours is the whole sum times the scale.
+        yield _equal(name, "products", ours, _pixels(_scaled_dots(conv, x)))
+        yield _near(name, ours, _pixels(torchs))
+
+
+def _scaled_dots(conv: PackedConv2d, x: Tensor) -> Tensor:
+    weights, window = conv.weights, conv.weights.window
+    assert weights.scale is not None
+    signs = torch.where(x >= 0, 1.0, -1.0)
+    signs = F.pad(signs, (window.padding,) * 4, value=float(weights.pad_value))
+    kernel = torch.from_numpy(weights.signs()).float().permute(0, 3, 1, 2)
+    dots = F.conv2d(signs, kernel, stride=window.stride, dilation=window.dilation)
+    return dots * torch.from_numpy(weights.scale)[:, None, None]
+
+
+def _pixels(x: Tensor) -> Array:
+    return x.permute(0, 2, 3, 1).numpy()
+
+
+def _bits(words: Map, channels: int) -> Array:
+    inner = np.ascontiguousarray(words.inner)
+    assert not (inner & ~pack_bits(np.ones(channels, bool))).any()
+    return np.unpackbits(inner.view(np.uint8), axis=-1, bitorder="little")[..., :channels].astype(bool)
+
+
+def _equal(layer: str, kind: str, ours: Array, theirs: Array) -> LayerCheck:
+    return LayerCheck(layer, kind, theirs.size, int((ours != theirs).sum()))
+
+
+def _close(layer: str, ours: Map, theirs: Tensor) -> LayerCheck:
+    return _near(layer, ours.data[..., : theirs.shape[1]], _pixels(theirs))
+
+
+def _near(layer: str, ours: Array, theirs: Array) -> LayerCheck:
+    wrong = ~(np.abs(ours - theirs) <= FLOAT_TOLERANCE * max(float(np.abs(theirs).max()), 1e-30))
+    return LayerCheck(layer, "floats", theirs.size, int(wrong.sum()))

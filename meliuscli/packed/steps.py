@@ -1,0 +1,347 @@
+"""From layers to steps: each function lays out the tables and weights of one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meliuscli.packed import contract, maps, planes
+from meliuscli.packed.isa import Isa
+from meliuscli.packed.layout import (
+    WORD,
+    Map,
+    Planes,
+    Window,
+    choose_vectors,
+    in_blocks,
+    num_words,
+    offsets_of,
+    padded,
+    round_up,
+)
+from meliuscli.packed.program import Array, Kind, Step, make_step, zeros
+
+FEW_PIXELS = 3
+"""Up to so many pixels a kernel takes them one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryWeights:
+    """A binary convolution: ``words`` (outputs, kernel, kernel, words), bit c of word c // 32 set where the weight of
+    input channel c is +1.
+
+    ``xnor``: the result is the number of equal signs in [0, K] (MeliusNet), else their dot product in [-K, K]; times
+    ``scale``, one an output channel. ``pad_value`` is -1, 0 or 1."""
+
+    words: Array
+    channels: int
+    window: Window
+    pad_value: int = -1
+    xnor: bool = False
+    scale: Array | None = None
+
+    @property
+    def outputs(self) -> int:
+        return int(self.words.shape[0])
+
+    def signs(self) -> Array:
+        """(outputs, kernel, kernel, channels) of -1 and 1."""
+        bits = np.unpackbits(np.ascontiguousarray(self.words).view(np.uint8), axis=-1, bitorder="little")
+        return bits[..., : self.channels].astype(np.int8) * 2 - 1
+
+
+def pack_bits(bits: Array) -> Array:
+    """(..., channels) of booleans -> (..., words), the first channel in the lowest bit; little-endian machines only."""
+    channels = bits.shape[-1]
+    full = np.zeros((*bits.shape[:-1], num_words(channels) * WORD), bool)
+    full[..., :channels] = bits
+    return np.packbits(full, axis=-1, bitorder="little").view(np.uint32)
+
+
+def pack_step(layer: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:
+    """Bits of the first channels of a float map, as many as there are thresholds, into the inside of a map of words."""
+    count = num_words(len(thresholds))
+    values = {
+        "input": source.data,
+        "output": words.data,
+        "places": offsets_of(np.stack([source.all_places(), words.all_places()], axis=1)),
+        "words_bytes": 4 * count,
+        "thresholds": padded(thresholds, WORD * count, np.inf),
+        "flips": _words(flips),
+    }
+    units = len(source.all_places())
+    return make_step(layer, "pack", "pack", isa, lambda: maps.pack_kernel(isa), maps.PACK, values, units)
+
+
+def _words(values: Array) -> Array:
+    copy = zeros(values.shape, np.uint32)
+    copy[...] = values
+    return copy
+
+
+def fill_border(words: Map, weights: BinaryWeights) -> None:
+    """Make the border the padding that the convolution sees: ones where it pads with +1."""
+    inner = words.inner.copy()
+    ones = pack_bits(np.full(weights.channels, weights.pad_value == 1))
+    words.data[...] = 0
+    words.data[..., : len(ones)] = ones
+    words.inner[...] = inner
+
+
+def binary_step(
+    layer: str,
+    isa: Isa,
+    words: Map,
+    out: Map,
+    weights: BinaryWeights,
+    channel: int = 0,
+    accumulate: bool = False,
+) -> Step:
+    """A binary convolution of a packed map into channels of a float map from ``channel`` on, or added to them."""
+    window = weights.window
+    total = weights.channels * window.kernel**2
+    pixels = isa.pixels if out.data.shape[0] * out.height * out.width > FEW_PIXELS else 1
+    classes, bias = _border_classes(weights, words, total)
+    flat = weights.words.reshape(weights.outputs, -1)
+    return _conv_step(
+        layer,
+        isa,
+        "binary",
+        (choose_vectors(weights.outputs, isa, isa.vectors), pixels),
+        words,
+        out,
+        window,
+        words.taps(window, range(num_words(weights.channels))),
+        flat,
+        bias,
+        classes,
+        np.ones(weights.outputs) if weights.scale is None else weights.scale,
+        -1.0 if weights.xnor else -2.0,
+        channel,
+        accumulate,
+    )
+
+
+def _border_classes(weights: BinaryWeights, words: Map, total: int) -> tuple[Array, Array]:
+    """For each output pixel (rows, columns) its class, and (classes, outputs) what is added to its count.
+
+    Outside the map the words are zeros, which count as -1. With zero padding the sums of the weights that lie outside
+    are added back; which those are makes the classes (16 at most for 3x3 kernels)."""
+    window = weights.window
+    rows, columns = window.inside(words.height), window.inside(words.width)
+    if weights.pad_value != 0:
+        return np.zeros((len(rows), len(columns)), int), np.full((1, weights.outputs), float(total))
+    kinds_down, down = np.unique(rows, axis=0, return_inverse=True)
+    kinds_across, across = np.unique(columns, axis=0, return_inverse=True)
+    sums = weights.signs().sum(-1, dtype=np.int64)
+    outside = ~(kinds_down[:, None, :, None] & kinds_across[None, :, None, :])
+    missing = np.einsum("dakl,okl->dao", outside, sums).reshape(-1, weights.outputs)
+    return down.ravel()[:, None] * len(kinds_across) + across.ravel(), total + missing
+
+
+def float_step(
+    layer: str,
+    isa: Isa,
+    source: Map,
+    out: Map,
+    weights: Array,
+    bias: Array | None = None,
+    channel: int = 0,
+    elements: Sequence[int] | None = None,
+) -> Step:
+    """A float 1x1 convolution, (outputs, inputs) weights, of all channels or of ``elements`` of a map."""
+    pixels = isa.float_pixels if out.data.shape[0] * out.height * out.width > FEW_PIXELS else 1
+    window = Window(1)
+    outputs = len(weights)
+    return _conv_step(
+        layer,
+        isa,
+        "float",
+        (choose_vectors(outputs, isa, isa.float_vectors), pixels),
+        source,
+        out,
+        window,
+        source.taps(window, range(weights.shape[1]) if elements is None else elements),
+        weights.astype(np.float32),
+        np.zeros((1, outputs)) if bias is None else bias[None],
+        np.zeros((out.height, out.width), int),
+        np.ones(outputs),
+        1.0,
+        channel,
+        False,
+    )
+
+
+def _conv_step(
+    layer: str,
+    isa: Isa,
+    kind: Kind,
+    tile: tuple[int, int],
+    source: Map,
+    out: Map,
+    window: Window,
+    taps: Array,
+    weights: Array,
+    bias: Array,
+    classes: Array,
+    scale: Array,
+    factor: float,
+    channel: int,
+    accumulate: bool,
+) -> Step:
+    vectors, pixels = tile
+    lanes = vectors * isa.lanes
+    blocked = in_blocks(weights, lanes)
+    width = blocked.shape[0] * lanes
+    starts = source.places(window.starts(source.height), window.starts(source.width))
+    outs = out.all_places() + 4 * channel
+    batch = source.data.shape[0]
+    rows = np.stack([starts, outs, np.tile(classes.ravel(), batch) * width * 4], axis=1)
+    spare = np.array([[starts[-1], out.data.nbytes, 0]]).repeat(-len(rows) % pixels, axis=0)
+    table = offsets_of(np.concatenate([rows, spare]))
+    values = {
+        "input": source.data,
+        "output": out.data,
+        "pixels": table,
+        "taps": taps,
+        "tap_bytes": 4 * len(taps),
+        "weights": blocked,
+        "block_bytes": blocked[0].nbytes,
+        "bias": padded(bias, width),
+        "scale": padded(scale, width),
+        "factor": factor,
+        "old": out.data if accumulate else zeros(64),
+        "old_mask": -1 if accumulate else 0,
+        "pixel_blocks": len(table) // pixels,
+    }
+    name = f"conv_{kind}_{vectors}x{pixels}"
+    units = values["pixel_blocks"] * blocked.shape[0]
+    return make_step(
+        layer, kind, name, isa, lambda: contract.conv_kernel(isa, kind, vectors, pixels), contract.CONV, values, units
+    )
+
+
+def norm_pool_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array, pools: bool) -> Step:
+    """Batch norm, 2x2 max pooling (where ``pools``), ReLU."""
+    step = 2 if pools else 1
+    starts = source.places(np.arange(out.height) * step, np.arange(out.width) * step)
+    _, line, pixel, _ = source.data.strides
+    count = round_up(len(scale), isa.lanes)
+    values = {
+        "input": source.data,
+        "output": out.data,
+        "places": offsets_of(np.stack([starts, out.all_places()], axis=1)),
+        "right": pixel,
+        "below": line,
+        "channel_bytes": 4 * count,
+        "scale": padded(scale, count),
+        "shift": padded(shift, count),
+    }
+    name = f"norm_pool_{int(pools)}"
+    return make_step(layer, "float", name, isa, lambda: maps.norm_pool_kernel(isa, pools), maps.POOL, values, len(starts))
+
+
+def mean_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array) -> Step:
+    """Batch norm, ReLU and the mean over a map, into a map of one pixel."""
+    count, pixels = round_up(len(scale), isa.lanes), source.height * source.width
+    assert out.data.shape[3] == count
+    values = {
+        "input": source.data,
+        "output": out.data,
+        "image_bytes": source.data.strides[0],
+        "pixel_bytes": source.data.strides[2],
+        "pixels": pixels,
+        "vectors": count // isa.lanes,
+        "scale": padded(scale, count),
+        "shift": padded(shift, count),
+        "weight": 1.0 / pixels,
+    }
+    units = source.data.shape[0] * count // isa.lanes
+    return make_step(layer, "float", "mean", isa, lambda: maps.mean_kernel(isa), maps.MEAN, values, units)
+
+
+def split_step(layer: str, isa: Isa, images: Array, out: Planes) -> Step:
+    """(batch, channels, height, width) into planes; the width a multiple of the lanes (and parities)."""
+    parities, (_, channels, height, width) = out.data.shape[3], images.shape
+    starts = (np.arange(len(images) * channels * height) * images.strides[2]).reshape(len(images), channels, height)
+    outs = out.lines(range(height)).reshape(len(images), 1, height)
+    outs = outs + np.arange(channels)[:, None] * out.plane_bytes
+    # Rows of an image together, whatever the channel, so that a range of units is a range of rows.
+    rows = np.stack([starts, outs], axis=-1).transpose(0, 2, 1, 3).reshape(-1, 2)
+    values = {
+        "input": images,
+        "output": out.data,
+        "rows": offsets_of(rows),
+        "row_bytes": width // parities * 4,
+        "odd": out.parity_bytes,
+    }
+    name = f"split_{parities}"
+    return make_step(layer, "float", name, isa, lambda: planes.split_kernel(isa, parities), planes.SPLIT, values, len(rows))
+
+
+def plane_step(
+    layer: str,
+    isa: Isa,
+    source: Planes,
+    out: Planes,
+    size: int,
+    window: Window,
+    weights: Array,
+    bias: Array,
+    relu: bool,
+    vectors: int,
+) -> Step:
+    """A float convolution of planes: (outputs, inputs a group, kernel, kernel) weights; groups from their shape.
+    ``size`` is the input's height, ``vectors`` are those of an output row."""
+    outputs, inputs = weights.shape[:2]
+    groups = int(source.data.shape[1]) // inputs
+    channels = next(count for count in (4, 2, 1) if outputs // groups % count == 0)
+    together = 4 if isa.registers >= 32 else 2
+    tail = vectors % together
+    together = together if vectors > tail else 0
+    blocked = in_blocks(weights.reshape(outputs, -1).astype(np.float32), channels)
+    out_size = window.out_size(size)
+    starts = source.lines(window.starts(size))
+    row = vectors * isa.lanes
+    values = {
+        "input": source.data,
+        "output": out.data,
+        "rows": offsets_of(np.stack([starts, out.lines(range(out_size))], axis=1)),
+        "taps": source.taps(window, inputs),
+        "tap_bytes": 4 * weights[0].size,
+        "weights": blocked,
+        "block_bytes": blocked[0].nbytes,
+        "groups": offsets_of(
+            np.arange(len(blocked)) * channels // (outputs // groups) * inputs * source.plane_bytes
+        ),
+        "plane_bytes": out.plane_bytes,
+        "bias": padded(bias, outputs),
+        "blocks": len(blocked),
+        "row_bytes": 4 * (row - tail * isa.lanes),
+        "floor": 0.0 if relu else float("-inf"),
+        "mask": padded(np.ones(out_size), row),
+    }
+    name = f"plane_{together}.{tail}x{channels}"
+    return make_step(
+        layer, "float", name, isa, lambda: planes.plane_kernel(isa, together, tail, channels), planes.PLANE, values, len(starts)
+    )
+
+
+def gather_step(layer: str, isa: Isa, source: Planes, out: Map, pools: bool) -> Step:
+    """Planes into a map, through 3x3 max pooling of stride 2 where ``pools`` (planes of ReLU, padded by 1)."""
+    starts = source.lines(np.arange(out.height) * 2 - 1 if pools else np.arange(out.height))
+    values = {
+        "input": source.data,
+        "output": out.data,
+        "rows": offsets_of(np.stack([starts, out.places(range(out.height), [0])], axis=1)),
+        "plane_bytes": source.plane_bytes,
+        "line_bytes": source.line_bytes,
+        "vectors": source.data.shape[1] // isa.lanes,
+        "width": out.width,
+        "pixel_bytes": out.data.strides[2],
+        "spare": zeros(64),
+    }
+    name = f"gather_{int(pools)}"
+    return make_step(layer, "float", name, isa, lambda: planes.gather_kernel(isa, pools), planes.GATHER, values, len(starts))
