@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_name, spec_from_fields
+from meliuscli.counting.analytic import count_spec
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.onnx import write_onnx
+from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.nn.build import build
+from meliuscli.packed.runner import pack
 from meliuscli.runs import Run
 from meliuscli.training.trained import load_trained
 from meliuscli.training.weights import save_weights
@@ -123,3 +128,64 @@ def test_weights_that_were_not_kept(tmp_path: Path) -> None:
     (tmp_path / "run-1234-seed0.safetensors").unlink()
     with pytest.raises(MissingError, match="no such file"):
         load_trained(run)
+
+
+# Packed weights
+
+ODD = TINY.replace(growth_rate=(20, 20), stem_channels=44, groups=1)
+"""Channels that fill no whole words."""
+
+
+def test_packed_weights_predict_to_the_last_bit(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    network = trained_like(ODD)
+    assert write_packed(network, ODD, path)
+    images = torch.randn(5, *ODD.input_shape)
+    assert torch.equal(load_packed(path)(images), pack(network, ODD)(images))
+
+
+@pytest.mark.parametrize("name", ["meliusnet22", "binarydensenet28"])
+def test_the_file_is_as_large_as_counted(name: str, tmp_path: Path) -> None:
+    spec = load_name(name).replace(input_size=64)
+    path = tmp_path / "network.safetensors"
+    assert write_packed(build(spec).eval(), spec, path)
+    assert path.stat().st_size == pytest.approx(count_spec(spec).total.size_bytes, rel=0.02)
+
+
+def test_other_families_do_not_run_packed_whole(tmp_path: Path) -> None:
+    spec = load_name("resnet18").replace(input_size=32)
+    with pytest.raises(BadInputError, match="resnet"):
+        write_packed(build(spec).eval(), spec, tmp_path / "network.safetensors")
+
+
+@pytest.fixture(scope="module")
+def packed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "odd.safetensors"
+    assert write_packed(trained_like(ODD), ODD, path)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "shape", "missing", "type", "spec", "no packed network", "empty"])
+def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Path) -> None:
+    """A tensor of the wrong shape would make a kernel read beyond it."""
+    path = tmp_path / "bad.safetensors"
+    if damage in ("truncated", "empty"):
+        path.write_bytes(packed_file.read_bytes()[:-100] if damage == "truncated" else b"")
+    else:
+        with safe_open(packed_file, framework="numpy") as file:
+            metadata = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        name = "stage1.block1.dense.conv.words"
+        if damage == "shape":
+            tensors[name] = tensors[name][:-1]
+        elif damage == "missing":
+            del tensors[name]
+        elif damage == "type":
+            tensors[name] = tensors[name].astype(np.int8)
+        elif damage == "spec":
+            metadata["spec"] = metadata["spec"].replace('"groups":1', '"groups":7')
+        else:
+            metadata["format"] = "another"
+        path.write_bytes(save(tensors, metadata))
+    with pytest.raises(BadInputError, match=r"bad\.safetensors"):
+        load_packed(path)

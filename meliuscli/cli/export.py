@@ -37,23 +37,55 @@ def export(
         int | None,
         typer.Option("--seed", min=0, help="Which seed of the run (its best on validation).", show_default=False),
     ] = None,
-    to: Annotated[Literal["onnx"], typer.Option("--to", help="onnx: a graph of standard operators.")] = "onnx",
+    to: Annotated[
+        Literal["onnx", "packed"],
+        typer.Option(
+            "--to", help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner."
+        ),
+    ] = "onnx",
     reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file (ARCH.onnx).", show_default=False)
+        Path | None,
+        typer.Option("--output", "-o", help="The file (ARCH.onnx or ARCH.packed.safetensors).", show_default=False),
     ] = None,
 ) -> None:
     """Write a network to a file, run the file, and compare it with the network.
 
     Without --weights the network is untrained, from --seed (0)."""
     name, spec, network = _network(arch, set_ or [], weights, seed, reports)
-    path = Path(f"{name}.{to}") if output is None else output
+    suffix = "onnx" if to == "onnx" else "packed.safetensors"
+    path = Path(f"{name}.{suffix}") if output is None else output
+    if not path.parent.is_dir():
+        raise BadInputError(f"--output {path}: no such directory {path.parent}")
+    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
+
+
+def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+    from meliuscli.counting.analytic import count_spec
+    from meliuscli.export.packed import IMAGES, write_packed
+
+    with status(f"exporting {name}"):
+        equal = write_packed(network, spec, path)
+    if not equal:
+        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+    size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
+    answer(
+        f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
+    )
+    answer(f"read again, it gives the runner's logits to the last bit on {IMAGES} random images\n", None)
+
+
+def _written(name: str, spec: ArchSpec, path: Path) -> str:
+    shape = "x".join(map(str, spec.input_shape))
+    return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
+
+
+def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
     from meliuscli.export.onnx import write_onnx
 
     with status(f"exporting {name}"):
         agreement = write_onnx(network, spec, path)
-    shape = "x".join(map(str, spec.input_shape))
-    answer(f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}\n", None)
+    answer(f"{_written(name, spec, path)}\n", None)
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
         return

@@ -1,1 +1,1 @@
-"""Networks as files for other programs: standard ONNX graphs."""
+"""Networks as files: standard ONNX graphs for other programs, and packed weights."""

@@ -52,9 +52,7 @@ class Map:
     border: int
 
     @staticmethod
-    def make(
-        batch: int, height: int, width: int, channels: int, border: int = 0, dtype: type[Any] = np.float32
-    ) -> Map:
+    def make(batch: int, height: int, width: int, channels: int, border: int = 0, dtype: type[Any] = np.float32) -> Map:
         shape = (batch, height + 2 * border, width + 2 * border, channels)
         return Map(zeros(shape, dtype, spare=channels + 64), border)
 

@@ -159,7 +159,9 @@ def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
         raise BadInputError("images must be a float tensor on the CPU")
     if images.dim() != 4 or len(images) == 0 or tuple(images.shape[1:]) != spec.input_shape:
         wanted = "x".join(map(str, spec.input_shape))
-        raise BadInputError(f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})")
+        raise BadInputError(
+            f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})"
+        )
     images = images.detach().float()
     # A sum is not finite when a value is not; it may also overflow, so look again.
     if not math.isfinite(float(images.sum())) and not bool(torch.isfinite(images).all()):

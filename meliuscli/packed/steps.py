@@ -240,7 +240,9 @@ def norm_pool_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, sh
         "shift": padded(shift, count),
     }
     name = f"norm_pool_{int(pools)}"
-    return make_step(layer, "float", name, isa, lambda: maps.norm_pool_kernel(isa, pools), maps.POOL, values, len(starts))
+    return make_step(
+        layer, "float", name, isa, lambda: maps.norm_pool_kernel(isa, pools), maps.POOL, values, len(starts)
+    )
 
 
 def mean_step(layer: str, isa: Isa, source: Map, out: Map, scale: Array, shift: Array) -> Step:
@@ -278,7 +280,9 @@ def split_step(layer: str, isa: Isa, images: Array, out: Planes) -> Step:
         "odd": out.parity_bytes,
     }
     name = f"split_{parities}"
-    return make_step(layer, "float", name, isa, lambda: planes.split_kernel(isa, parities), planes.SPLIT, values, len(rows))
+    return make_step(
+        layer, "float", name, isa, lambda: planes.split_kernel(isa, parities), planes.SPLIT, values, len(rows)
+    )
 
 
 def plane_step(
@@ -313,9 +317,7 @@ def plane_step(
         "tap_bytes": 4 * weights[0].size,
         "weights": blocked,
         "block_bytes": blocked[0].nbytes,
-        "groups": offsets_of(
-            np.arange(len(blocked)) * channels // (outputs // groups) * inputs * source.plane_bytes
-        ),
+        "groups": offsets_of(np.arange(len(blocked)) * channels // (outputs // groups) * inputs * source.plane_bytes),
         "plane_bytes": out.plane_bytes,
         "bias": padded(bias, outputs),
         "blocks": len(blocked),
@@ -325,7 +327,14 @@ def plane_step(
     }
     name = f"plane_{together}.{tail}x{channels}"
     return make_step(
-        layer, "float", name, isa, lambda: planes.plane_kernel(isa, together, tail, channels), planes.PLANE, values, len(starts)
+        layer,
+        "float",
+        name,
+        isa,
+        lambda: planes.plane_kernel(isa, together, tail, channels),
+        planes.PLANE,
+        values,
+        len(starts),
     )
 
 
@@ -344,4 +353,6 @@ def gather_step(layer: str, isa: Isa, source: Planes, out: Map, pools: bool) -> 
         "spare": zeros(64),
     }
     name = f"gather_{int(pools)}"
-    return make_step(layer, "float", name, isa, lambda: planes.gather_kernel(isa, pools), planes.GATHER, values, len(starts))
+    return make_step(
+        layer, "float", name, isa, lambda: planes.gather_kernel(isa, pools), planes.GATHER, values, len(starts)
+    )

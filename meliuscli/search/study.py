@@ -51,6 +51,7 @@ class Settings:
     final_seeds: int
     lag: int
     data_dir: str | None = None
+    objective: Literal["ops", "latency"] = "ops"
 
 
 @dataclass(frozen=True, slots=True)
