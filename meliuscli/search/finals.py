@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
+from meliuscli.search.cost import OPS
 from meliuscli.search.objective import final_task
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Study, TrialRecord
@@ -53,7 +54,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The search's answer to one known network: the found one, chosen on validation among those of no more OPs."""
+    """The search's answer to one known network: the found one, chosen on validation among those of no higher cost."""
 
     known: Standing
     found: Standing | None
@@ -90,18 +91,19 @@ def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
     The found ones are the best believed overall and, for each known network from the dearest to the cheapest, the
-    best believed of no more OPs."""
+    best believed of no higher cost."""
     records = study.records()
     believed = believed_accuracy(study.space, records)
-    known = sorted(study.known.values(), key=lambda item: item[1].ops)
+    cost = study.cost.of
+    known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     found = sorted(
         (r for r in records if r.known_as is None and r.accuracy is not None),
         key=lambda record: -believed[record.candidate.archid],
     )
-    limits = [float(study.settings.budget), *(candidate.ops for _, candidate in reversed(known))]
+    limits = [float(study.settings.budget), *(cost(candidate) for _, candidate in reversed(known))]
     chosen: dict[int, TrialRecord] = {}
     for limit in limits:
-        best = next((record for record in found if record.candidate.ops <= limit), None)
+        best = next((record for record in found if cost(record.candidate) <= limit), None)
         if best is not None and len(chosen) < study.settings.finalists:
             chosen.setdefault(best.number, best)
     entrants = [Entrant(f"found-{number}", None, record.candidate) for number, record in sorted(chosen.items())]
@@ -134,9 +136,9 @@ def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:
     return sorted(found, key=lambda standing: -standing.validation_mean)
 
 
-def verdicts(table: Sequence[Standing]) -> list[Verdict]:
+def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:
     """One for each known network, cheapest first."""
-    known = sorted((s for s in table if s.entrant.known_as is not None), key=lambda s: s.entrant.candidate.ops)
+    known = sorted((s for s in table if s.entrant.known_as is not None), key=lambda s: cost(s.entrant.candidate))
     return [
         Verdict(
             standing,
@@ -144,7 +146,8 @@ def verdicts(table: Sequence[Standing]) -> list[Verdict]:
                 (
                     other
                     for other in table
-                    if other.entrant.known_as is None and other.entrant.candidate.ops <= standing.entrant.candidate.ops
+                    if other.entrant.known_as is None
+                    and cost(other.entrant.candidate) <= cost(standing.entrant.candidate)
                 ),
                 None,
             ),

@@ -1,0 +1,209 @@
+"""How long a network would take, without building it: the measured times of its parts, added up.
+
+A part (the stem, a block's convolution, a transition, the head) takes the same time wherever it stands, so each is timed
+once, in the smallest network that has it, and kept in a file for this processor and instruction set. What the caches
+cost in a whole network, a part on its own does not see: one factor, from whole networks, makes up for that."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+
+from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import load_name
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.packed.dense import fold_dense
+from meliuscli.packed.isa import Isa
+from meliuscli.packed.layout import round_up
+from meliuscli.packed.runner import PackedDense
+from meliuscli.results import processor, write_json
+
+Part = tuple[str | int, ...]
+"""What a time depends on: a kind, then numbers (see ``parts``)."""
+FORMAT = 1
+SAMPLES, SAMPLE_SECONDS = 12, 3e-4
+WHOLE_SAMPLES = 30
+WORD = 32
+FACTOR = "factor"
+CALIBRATED_ON = ("meliusnet22", "meliusnet-a", "meliusnet29")
+"""Whole networks that are held against their parts once a machine."""
+
+
+def parts(spec: DenseFamilySpec) -> Iterator[Part]:
+    """The parts of a network, in order:
+
+    ``call: input size and channels``, what is done to an image first · ``stem, its kind, width, input size and channels`` · ``dense`` and ``improvement``: ``channels seen (rounded up to
+    whole words), growth, map size, dilation`` · ``transition: channels, target, groups, map size, pools`` · ``head:
+    channels, classes, map size``."""
+    sizes = {layer.name: layer.out_size for layer in spec.layers()}
+    yield "call", spec.input_size, spec.input_channels
+    yield "stem", spec.stem, spec.stem_channels, spec.input_size, spec.input_channels
+    channels = spec.stem_channels
+    for index, (num, growth) in enumerate(zip(spec.num_blocks, spec.growth_rate, strict=True)):
+        size, dilation = sizes[f"stage{index + 1}.block1.dense.conv"], spec.dilation[index]
+        for _ in range(num):
+            yield "dense", round_up(channels, WORD), growth, size, dilation
+            channels += growth
+            if spec.improvement:
+                yield "improvement", round_up(channels, WORD), growth, size, dilation
+        if index < len(spec.transition_channels):
+            target = spec.transition_channels[index]
+            yield "transition", channels, target, spec.groups, size, int(spec.pools[index])
+            channels = target
+    yield "head", channels, spec.num_classes, size
+
+
+def probe(part: Part) -> tuple[MeliusNetSpec, str]:
+    """The smallest network with this part, and what the names of the part's layers begin with."""
+    kind, *numbers = part
+    fields: dict[str, Any] = {
+        "family": "meliusnet",
+        "stem": "thumbnail",
+        "num_blocks": (1,),
+        "growth_rate": 1,
+        "num_classes": 2,
+    }
+    match kind, *numbers:
+        case "call", size, channels:
+            fields |= {"stem_channels": 1, "input_size": size, "input_channels": channels}
+            name = ""
+        case "stem", stem, width, size, channels:
+            fields |= {"stem": stem, "stem_channels": width, "input_size": size, "input_channels": channels}
+            name = "stem."
+        case "dense", seen, growth, size, dilation:
+            fields |= {"stem_channels": seen, "growth_rate": growth, "input_size": size, "dilation": dilation}
+            name = "stage1.block1.dense"
+        case "improvement", int(seen), int(growth), size, dilation:
+            fields |= {"stem_channels": seen - growth, "growth_rate": growth, "input_size": size, "dilation": dilation}
+            name = "stage1.block1.improvement"
+        case "transition", int(channels), target, groups, size, pools:
+            fields |= {"num_blocks": (1, 1), "stem_channels": channels - 1, "transition_channels": (target,)}
+            fields |= {"groups": groups, "input_size": size, "dilation": (1, 1 if pools else 2)}
+            name = "transition1"
+        case "head", int(channels), classes, size:
+            fields |= {"stem_channels": channels - 1, "num_classes": classes, "input_size": size}
+            name = "head"
+        case _:
+            raise ValueError(f"no such part: {part}")
+    return MeliusNetSpec.model_validate(fields), name
+
+
+def measure(part: Part, isa: Isa) -> float:
+    """Seconds of one image through a part, on one thread."""
+    spec, prefix = probe(part)
+    with torch.random.fork_rng(devices=[]):
+        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+    plan, program = packed.plan(1)
+    numbers = [index for index, step in enumerate(plan.steps) if step.layer.startswith(prefix)]
+    seconds = _lowest(lambda: program.run(numbers[0], numbers[-1] + 1))
+    if part[0] != "call":
+        return seconds
+    images = torch.zeros(1, *spec.input_shape)
+    return max(_lowest(lambda: packed(images)) - seconds, 1e-9)
+
+
+def _lowest(run: Callable[[], object]) -> float:
+    """Seconds of a call: the lowest of some samples of the thread's CPU time, which a busy machine disturbs least."""
+    repeats, lowest = 1, float("inf")
+    for _ in range(SAMPLES):
+        started = time.thread_time()
+        for _ in range(repeats):
+            run()
+        taken = (time.thread_time() - started) / repeats
+        lowest = min(lowest, taken)
+        repeats = max(repeats, round(SAMPLE_SECONDS / max(taken, 1e-7)))
+    return lowest
+
+
+def measure_whole(spec: DenseFamilySpec, isa: Isa) -> float:
+    """Seconds of one image through a whole network, on one thread, measured directly: the tenth percentile of samples
+    of the thread's CPU time."""
+    with torch.random.fork_rng(devices=[]):
+        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+    images, samples = torch.zeros(1, *spec.input_shape), []
+    packed(images)
+    for _ in range(WHOLE_SAMPLES):
+        started = time.thread_time()
+        packed(images)
+        samples.append(time.thread_time() - started)
+    return sorted(samples)[WHOLE_SAMPLES // 10]
+
+
+class LatencyTable:
+    """Seconds of parts, measured when they are first asked for and kept in a file."""
+
+    def __init__(self, isa: Isa, path: Path | None = None) -> None:
+        self.isa = isa
+        self.path = default_path(isa) if path is None else path
+        self._seconds = _read(self.path)
+        self._kept = len(self._seconds)
+
+    def seconds(self, spec: ArchSpec, on_measure: Callable[[Part], None] = lambda part: None) -> float:
+        """Seconds of one image on one thread. Raises ``BadInputError`` for a family that does not run whole."""
+        if not isinstance(spec, DenseFamilySpec):
+            raise BadInputError(
+                f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
+            )
+        return self._factor(on_measure) * self._sum(spec, on_measure)
+
+    def _sum(self, spec: DenseFamilySpec, on_measure: Callable[[Part], None]) -> float:
+        return sum(self._of(part, on_measure) for part in parts(spec))
+
+    def _factor(self, on_measure: Callable[[Part], None]) -> float:
+        """How much longer whole networks take than their parts."""
+        if FACTOR not in self._seconds:
+            ratios = []
+            for name in CALIBRATED_ON:
+                spec = load_name(name)
+                assert isinstance(spec, DenseFamilySpec)
+                ratios.append(measure_whole(spec, self.isa) / self._sum(spec, on_measure))
+            self._seconds[FACTOR] = statistics.fmean(ratios)
+        return self._seconds[FACTOR]
+
+    def _of(self, part: Part, on_measure: Callable[[Part], None]) -> float:
+        key = " ".join(map(str, part))
+        if key not in self._seconds:
+            on_measure(part)
+            self._seconds[key] = measure(part, self.isa)
+        return self._seconds[key]
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def save(self) -> None:
+        """Write what was measured since the last time."""
+        if len(self._seconds) > self._kept:
+            write_json(self.path, {"format": FORMAT, "isa": self.isa.name, "seconds": self._seconds})
+            self._kept = len(self._seconds)
+
+
+def default_path(isa: Isa) -> Path:
+    """A file in the cache directory for this processor and instruction set."""
+    name = "".join(c if c.isalnum() else "-" for c in f"{processor()} {platform.machine()} {isa.name}".lower())
+    return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, float]:
+    """The times in a file; none where there is no file. Raises ``BadInputError`` where it is corrupt."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            return {}
+        seconds = {str(key): float(value) for key, value in content["seconds"].items()}
+        if not all(0 < value < 1e3 for value in seconds.values()):
+            raise ValueError("a time is out of range")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{path}: not a table of latencies: {error}", "delete it to measure again") from None
+    return seconds
