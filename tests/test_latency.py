@@ -94,7 +94,9 @@ def test_parts_are_measured_once_and_kept(counted: list[Part], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"format": 1, "seconds": {"a": -1}}', '{"format": 1, "seconds": {"a": NaN}}']
+    "content",
+    ["", "[]", "{}", '{"format": 1, "seconds": {}}']
+    + [f'{{"format": 1, "isa": "", "processor": "", "seconds": {{"a": {value}}}}}' for value in ("-1", "NaN", '""')],
 )
 def test_a_corrupt_table_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
@@ -108,6 +110,14 @@ def test_a_table_of_another_format_is_measured_again(counted: list[Part], tmp_pa
     path.write_text(json.dumps({"format": 0, "seconds": {"factor": 3.0}}))
     LatencyTable(choose_isa(), path).seconds(load_name("meliusnet-a"))
     assert counted
+
+
+def test_a_table_of_another_machine_is_refused(counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({**LatencyTable(choose_isa(), path).content(), "processor": "another"}))
+    with pytest.raises(BadInputError, match="on another"):
+        LatencyTable(choose_isa(), path)
+    assert not counted
 
 
 def test_families_that_do_not_run_whole_have_no_latency(counted: list[Part], tmp_path: Path) -> None:

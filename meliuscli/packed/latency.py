@@ -145,7 +145,7 @@ class LatencyTable:
     def __init__(self, isa: Isa, path: Path | None = None) -> None:
         self.isa = isa
         self.path = default_path(isa) if path is None else path
-        self._seconds = _read(self.path)
+        self._seconds = _read(self.path, isa)
         self._kept = len(self._seconds)
 
     def seconds(self, spec: ArchSpec, on_measure: Callable[[Part], None] = lambda part: None) -> float:
@@ -183,8 +183,12 @@ class LatencyTable:
     def save(self) -> None:
         """Write what was measured since the last time."""
         if len(self._seconds) > self._kept:
-            write_json(self.path, {"format": FORMAT, "isa": self.isa.name, "seconds": self._seconds})
+            write_json(self.path, self.content())
             self._kept = len(self._seconds)
+
+    def content(self) -> dict[str, Any]:
+        """The file as plain JSON values."""
+        return {**_made_for(self.isa), "seconds": self._seconds}
 
 
 def default_path(isa: Isa) -> Path:
@@ -193,12 +197,19 @@ def default_path(isa: Isa) -> Path:
     return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, float]:
-    """The times in a file; none where there is no file. Raises ``BadInputError`` where it is corrupt."""
+def _made_for(isa: Isa) -> dict[str, Any]:
+    return {"format": FORMAT, "isa": isa.name, "processor": processor()}
+
+
+def _read(path: Path, isa: Isa) -> dict[str, float]:
+    """The times in a file; none where there is no file, or where it is of an earlier format.
+
+    Raises ``BadInputError`` where it is corrupt or was measured elsewhere."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             return {}
+        made_for = {key: content[key] for key in _made_for(isa)}
         seconds = {str(key): float(value) for key, value in content["seconds"].items()}
         if not all(0 < value < 1e3 for value in seconds.values()):
             raise ValueError("a time is out of range")
@@ -206,4 +217,7 @@ def _read(path: Path) -> dict[str, float]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"{path}: not a table of latencies: {error}", "delete it to measure again") from None
+    if made_for != _made_for(isa):
+        there = f"{made_for['isa']} on {made_for['processor']}"
+        raise BadInputError(f"{path}: measured with {there}, this is {isa.name} on {processor()}")
     return seconds

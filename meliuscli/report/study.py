@@ -302,6 +302,7 @@ def markdown(report: StudyReport) -> str:
         "![Pareto plot](pareto.png)",
         "## What was done",
         f"- Budget: {_budget(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
+        *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
         f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
         f" proposals were decided by counting (over budget, impossible or duplicates) and never trained.",
         f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
@@ -315,13 +316,19 @@ def markdown(report: StudyReport) -> str:
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
-        f"`meliuscli search --budget {settings.budget} --space {report.directory}/space.toml --seed {settings.seed}"
+        f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
         f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
         f" --final-seeds {settings.final_seeds}` with the versions below (files: `space.toml`, `study.json`,"
         " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _budget_options(settings: Settings) -> str:
+    if settings.objective == "latency":
+        return f"--objectives accuracy,latency --budget {settings.budget}s"
+    return f"--budget {settings.budget}"
 
 
 def _target(space: SearchSpace) -> str:
