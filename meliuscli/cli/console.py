@@ -30,6 +30,12 @@ def talk(message: str, style: str = "") -> None:
         sys.stderr.flush()
 
 
+def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
+    """Warnings on stderr, for the formats in which no line of the answer holds them."""
+    for warning in warnings if fmt not in ("table", "markdown") else ():
+        talk(warning)
+
+
 def status(message: str) -> AbstractContextManager[object]:
     """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
     return _stderr().status(message) if sys.stderr.isatty() else nullcontext()

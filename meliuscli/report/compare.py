@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from meliuscli.arch.published import Published
 from meliuscli.counting.conventions import CONVENTIONS, Convention
-from meliuscli.report.count import Counted, View, shape_text
+from meliuscli.report.count import Counted, View, shape_text, warnings
 from meliuscli.report.published import best_published
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
@@ -39,8 +39,14 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
         columns,
         rows,
         notes=_compare_notes(networks, view, has_other),
+        lines=tuple(compare_warnings(networks, view)),
         records=tuple(records),
     )
+
+
+def compare_warnings(networks: Sequence[Counted], view: View) -> list[str]:
+    """Why the counts of modules of one's own may be wrong."""
+    return [f"{network.name}: {warning}" for network in networks for warning in warnings(network, view)]
 
 
 def _record(network: Counted, view: View) -> dict[str, Cell]:
