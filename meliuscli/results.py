@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -14,6 +15,15 @@ from typing import Any
 
 from meliuscli import __version__
 from meliuscli.errors import MissingError
+
+_HINTS: dict[int, str] = {
+    errno.ENOSPC: "free the disk or choose another place",
+    errno.EDQUOT: "free the disk or choose another place",
+    errno.EISDIR: "it is a directory: name a file",
+    errno.ENOENT: "make its directory first, or choose another place",
+    errno.ENOTDIR: "a file stands where a directory is needed: choose another place",
+    errno.EEXIST: "a file stands where a directory is needed: choose another place",
+}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,10 +52,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> MissingError:
-    """The error for a place that cannot be written to."""
+    """The error for a place that cannot be written to, with the way out that its cause leaves."""
     return MissingError(
-        f"{path}: cannot be written: {error.strerror or error}", "free the disk or choose another place"
+        f"{path}: cannot be written: {error.strerror or error}", _HINTS.get(error.errno or 0, "choose another place")
     )
+
+
+def require_directory(path: Path, option: str) -> None:
+    """Refuse a file to be written for ``option`` whose directory is not there. Raises ``MissingError``."""
+    if not path.parent.is_dir():
+        hint = _HINTS[errno.ENOTDIR if path.parent.exists() else errno.ENOENT]
+        raise MissingError(f"{option} {path}: no such directory {path.parent}", hint)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -196,7 +196,9 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     [
         (["compare"], "no network to compare"),
         (["compare", "meliusnet22", "--pareto", "front.pdf"], "not a picture file"),
-        (["compare", "meliusnet22", "--pareto", "no/front.png"], "no such directory"),
+        (["count", "--arch", "pokebnn-0.9"], "did you mean pokebnn-1.0 --set width_multiplier=0.9?"),
+        (["count", "--arch", "MobileNetV1-0.6"], "did you mean mobilenet-v1 --set width_multiplier=0.6?"),
+        (["count", "--arch", "mobilenet-v1", "--set", "width=0.6"], "did you mean width_multiplier?"),
         (["compare", "meliusnet23", "--pareto", "front.png"], "none of these networks has a published top-1"),
         (["compare", "meliusnet22", "--convention", "larq", "--pareto", "front.png"], "has no total"),
         (["compare", "meliusnet22", "--binary", "x"], "--binary is for modules of your own"),

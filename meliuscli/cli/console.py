@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import MissingError
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
 
@@ -44,10 +44,9 @@ def status(message: str) -> AbstractContextManager[object]:
 def answer(content: str, output: Path | None) -> None:
     """Write the answer to a file, or to stdout."""
     if output is not None:
-        from meliuscli.results import write_text
+        from meliuscli.results import require_directory, write_text
 
-        if not output.parent.is_dir():
-            raise BadInputError(f"--output {output}: no such directory {output.parent}")
+        require_directory(output, "--output")
         write_text(output, content)
         return
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import Counted, View
 from meliuscli.report.published import best_published
-from meliuscli.results import write_bytes
+from meliuscli.results import require_directory, write_bytes
 from meliuscli.search.pareto import front
 
 FORMATS = ("png", "svg")
@@ -28,12 +28,12 @@ FRONT_PLACES = ((-6, 5, "right"), (0, 8, "center"), (7, -13, "left"))
 def draw_published(networks: Sequence[Counted], view: View, path: Path) -> list[str]:
     """Write the picture to ``path``; the names of networks that are not in it for want of a published accuracy.
 
-    Raises ``BadInputError`` when the suffix is none of ``FORMATS``, the convention has no total, or nothing is left."""
+    Raises ``BadInputError`` when the suffix is none of ``FORMATS``, the convention has no total, or nothing is left,
+    and ``MissingError`` where the file cannot be written."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise BadInputError(f"--pareto {path}: not a picture file", "name it .png or .svg")
-    if not path.parent.is_dir():
-        raise BadInputError(f"--pareto {path}: no such directory {path.parent}")
+    require_directory(path, "--pareto")
     if not view.convention.unit:
         raise BadInputError(f"--pareto: the convention {view.convention.name} has no total to draw")
     points, missing = [], []
