@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import MissingError
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
 
@@ -30,6 +30,12 @@ def talk(message: str, style: str = "") -> None:
         sys.stderr.flush()
 
 
+def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
+    """Warnings on stderr, for the formats in which no line of the answer holds them."""
+    for warning in warnings if fmt not in ("table", "markdown") else ():
+        talk(warning)
+
+
 def status(message: str) -> AbstractContextManager[object]:
     """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
     return _stderr().status(message) if sys.stderr.isatty() else nullcontext()
@@ -38,10 +44,9 @@ def status(message: str) -> AbstractContextManager[object]:
 def answer(content: str, output: Path | None) -> None:
     """Write the answer to a file, or to stdout."""
     if output is not None:
-        from meliuscli.results import write_text
+        from meliuscli.results import require_directory, write_text
 
-        if not output.parent.is_dir():
-            raise BadInputError(f"--output {output}: no such directory {output.parent}")
+        require_directory(output, "--output")
         write_text(output, content)
         return
     try:
