@@ -22,8 +22,8 @@ from conftest import TINY_SPACE
 from meliuscli.cli.app import make_app
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
-from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, sample
-from meliuscli.search.plan import LONG, LONGER, OWN, Changes, Plan, changed, long_way, read_changes
+from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, sample
+from meliuscli.search.plan import LONG, LONGER, OWN, Changes, Plan, changed, long_way, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trust import kendall_tau
 from meliuscli.search.verdicts import Row, rows
@@ -39,16 +39,7 @@ def space() -> SearchSpace:
 
 
 def plan_for(space: SearchSpace, **changes: Any) -> Plan:
-    fields = {
-        "space": "meliusnet",
-        "networks": 24,
-        "budget": None,
-        "seed": 0,
-        "long": long_way(space, Changes(), None, None),
-        "proxies": {OWN: space.proxy},
-        "fractions": (0.5,),
-    }
-    return Plan(**{**fields, **changes})
+    return make_plan("meliusnet", space, Changes(), fractions=(0.5,)).model_copy(update=changes)
 
 
 # The plan
@@ -116,12 +107,22 @@ def test_a_plan_may_only_grow(space: SearchSpace) -> None:
     wider = space.proxy.model_copy(update={"width_divisor": 4})
     grown = plan_for(space, proxies={OWN: space.proxy, "wider": wider})
     assert grown.differs_from(made) is None
-    assert made.differs_from(grown) == "proxies"
-    assert plan_for(space, proxies={OWN: wider}).differs_from(made) == "proxies"
+    assert (made.differs_from(grown) or "").startswith("proxies.wider.")
+    assert plan_for(space, proxies={OWN: wider}).differs_from(made) == "proxies.proxy.width_divisor: 8, now 4"
     assert plan_for(space, data_dir="/elsewhere").differs_from(made) is None
     for name, value in (("networks", 25), ("seed", 1), ("budget", 10**8), ("fractions", ()), ("long", wider)):
-        assert plan_for(space, **{name: value}).differs_from(made) == name
+        assert (plan_for(space, **{name: value}).differs_from(made) or "").startswith(name)
     assert Plan.model_validate_json(grown.model_dump_json()) == grown
+
+
+def test_one_directory_of_data_is_for_one_data_set(space: SearchSpace) -> None:
+    plan = make_plan("meliusnet", space, Changes(), long_dataset="cifar10", data_dir=Path("here"))
+    assert plan.datasets == (MINI, "cifar10")
+    assert data_directory(plan, MINI) is None
+    assert data_directory(plan, "cifar10") == Path("here").resolve()
+    changes = Changes(proxies={"other": {"dataset": "fashion-mnist"}})
+    with pytest.raises(BadInputError, match="this check reads fashion-mnist, cifar10"):
+        make_plan("meliusnet", space, changes, long_dataset="cifar10", data_dir=Path("here"))
 
 
 # The networks
@@ -132,22 +133,24 @@ def networks(space: SearchSpace) -> tuple[Candidate, ...]:
     return sample(space, plan_for(space), DATA)
 
 
-def test_networks_follow_the_seed(space: SearchSpace, networks: tuple[Candidate, ...]) -> None:
-    assert sample(space, plan_for(space), DATA) == networks
-    assert sample(space, plan_for(space, seed=1), DATA) != networks
+def test_networks_follow_the_seed(tiny_space: Path) -> None:
+    space = load_space(str(tiny_space))[1]
+    first, again, other = (sample(space, plan_for(space, networks=8, seed=seed), DATA) for seed in (0, 0, 1))
+    assert first == again != other
 
 
-@pytest.mark.parametrize("budget", [None, 3 * 10**8])
-def test_networks_are_different_within_the_budget_and_spread_over_ops(space: SearchSpace, budget: int | None) -> None:
-    plan = plan_for(space, budget=budget)
-    networks = sample(space, plan, DATA)
-    trained = {as_trained(candidate.spec, plan.long, DATA[MINI]).archid for candidate in networks}
-    assert len({candidate.archid for candidate in networks}) == len(trained) == 24
-    assert all(candidate.ops <= (budget or math.inf) for candidate in networks)
-    logs = np.log([candidate.ops for candidate in networks])
-    assert np.histogram(logs, 3)[0].min() >= 5  # the lowest third holds one in twenty of the space
-    # Any beginning is spread too.
-    assert np.ptp(logs[:6]) > 0.7 * np.ptp(logs)
+def test_networks_are_different_within_the_budget_and_spread_over_ops(
+    space: SearchSpace, networks: tuple[Candidate, ...]
+) -> None:
+    cheap = plan_for(space, budget=3 * 10**8)
+    for plan, found in ((plan_for(space), networks), (cheap, sample(space, cheap, DATA))):
+        trained = {as_trained(candidate.spec, plan.long, DATA[MINI]).archid for candidate in found}
+        assert len({candidate.archid for candidate in found}) == len(trained) == 24
+        assert all(candidate.ops <= (plan.budget or math.inf) for candidate in found)
+        logs = np.log([candidate.ops for candidate in found])
+        assert np.histogram(logs, 3)[0].min() >= 5  # the lowest third holds one in twenty of the space
+        # Any beginning is spread too.
+        assert np.ptp(logs[:6]) > 0.7 * np.ptp(logs)
 
 
 def test_networks_that_some_way_cannot_train_are_not_taken(space: SearchSpace) -> None:
@@ -292,7 +295,18 @@ def with_files(directory: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a finished check in it."""
     directory = with_files(tmp_path_factory.mktemp("check"))
-    command = [sys.executable, "-m", "meliuscli", *ARGS, "--format", "json", "--output", "answer.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "meliuscli",
+        *ARGS,
+        "--workers",
+        "2",
+        "--format",
+        "json",
+        "--output",
+        "answer.json",
+    ]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "training 16/16" in done.stderr
@@ -349,7 +363,7 @@ def test_a_check_killed_and_interrupted_goes_on_to_the_same_table(
     assert process.returncode == 130
     assert "Traceback" not in said
     hint = said.split("continue with: meliuscli ")[1].split("\n")[0]
-    run_here(*hint.split())
+    run_here(*hint.split())  # with one worker, as all of this test
     assert table_of(tmp_path) == table_of(finished)
     after = json.loads((tmp_path / "reports" / "check-tiny" / "check.json").read_text())["trainings"]
     for way, runs in kept.items():
@@ -373,8 +387,8 @@ def run_here(*args: str) -> None:
         (("--networks", "5"), "another setting: networks"),
         (("--seed", "1"), "another setting: seed"),
         (("--budget", "1e8"), "another setting: budget"),
-        (("--long-epochs", "0.3"), "another setting: long"),
-        (("--at-fraction", "0.25"), "another setting: long"),
+        (("--long-epochs", "0.3"), "another setting: long.recipe.epochs: 0.1, now 0.3"),
+        (("--at-fraction", "0.25"), "another setting: fractions: [0.5], now [0.25, 0.5]"),
         (("--force",), "exclude each other"),
         (("--name", "other"), "no check to resume"),
         (("--name", "../x"), "plain folder name"),
@@ -435,6 +449,7 @@ def test_a_check_of_another_space_or_other_data_is_refused(
         (("tiny.toml", "--check", "none.toml"), "no such file"),
         (("tiny.toml", "--long-dataset", "fashion"), "unknown data set"),
         (("tiny.toml", "--long-dataset", "cifar10", "--data", "nowhere"), "no directory"),
+        (("tiny.toml", "--data", "."), "this check reads only the embedded data set"),
         (("tiny.toml", "--long", "papr"), "unknown recipe"),
         (("tiny.toml", "--long-epochs", "0"), "long.recipe.epochs"),
         (("tiny.toml", "--at-fraction", "1"), "--at-fraction 1: must lie between 0 and 1"),

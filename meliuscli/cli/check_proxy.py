@@ -82,28 +82,25 @@ def check_proxy(
     with status("loading"):
         from meliuscli.results import origin, write_text
         from meliuscli.search.check import Check, read_data, sample
-        from meliuscli.search.plan import OWN, Changes, Plan, changed, checked_fractions, long_way, read_changes
+        from meliuscli.search.plan import Changes, make_plan, read_changes
         from meliuscli.search.space import load_space
         from meliuscli.training.recipe import find_recipe
 
         space_name, searched, text = load_space(space)
         changes = Changes() if check is None else read_changes(check)
         copies = {} if check is None else {"check.toml": check.read_text(encoding="utf-8-sig")}
-        if long_dataset is not None:
-            changes = changes.model_copy(update={"long": {**changes.long, "dataset": long_dataset}})
-        fractions = checked_fractions((0.25, 0.5) if at_fraction is None else tuple(at_fraction))
-        way = long_way(searched, changes, None if long is None else find_recipe(long), long_epochs)
-        way = way.model_copy(update={"recipe": way.recipe.model_copy(update={"validate_at": fractions})})
-        others = {key: changed(searched.proxy, fields, f"proxies.{key}") for key, fields in changes.proxies.items()}
-        plan = Plan(
-            space=space_name,
+        plan = make_plan(
+            space_name,
+            searched,
+            changes,
             networks=networks,
             budget=budget_ops,
             seed=seed,
-            long=way,
-            proxies={OWN: searched.proxy, **others},
-            fractions=fractions,
-            data_dir=str(data.resolve()) if data else None,
+            long_recipe=None if long is None else find_recipe(long),
+            long_epochs=long_epochs,
+            long_dataset=long_dataset,
+            fractions=(0.25, 0.5) if at_fraction is None else at_fraction,
+            data_dir=data,
         )
         where = origin()
     facts = read_data(plan, prepare_and_tell)
@@ -130,10 +127,9 @@ def _resumed(
     from meliuscli.search.check import Check, as_trained, read_check
 
     left = read_check(directory, space)
-    if (setting := plan.differs_from(left.plan)) is not None:
-        made, asked = getattr(left.plan, setting), getattr(plan, setting)
+    if (difference := plan.differs_from(left.plan)) is not None:
         raise BadInputError(
-            f"{directory} was made with another setting: {setting}: {made}, now {asked}",
+            f"{directory} was made with another setting: {difference}",
             f"repeat its command with --resume: {left.origin['command']}",
         )
     for dataset, facts_then in left.data.items():

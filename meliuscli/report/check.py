@@ -15,7 +15,7 @@ from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
 from meliuscli.search.plan import LONG
 from meliuscli.search.space import Proxy
-from meliuscli.search.trust import LEVEL, MIN_NETWORKS, RESAMPLES
+from meliuscli.search.trust import ENOUGH_NETWORKS, LEVEL, MIN_NETWORKS, RESAMPLES
 from meliuscli.search.verdicts import Row
 from meliuscli.units import format_count
 
@@ -114,6 +114,8 @@ def sentence(row: Row) -> str:
         seeds = f"one long training ranks as one of another seed does with tau {trust.tau:.2f}"
         return f"{row.name}: the ceiling: {seeds}, {trust.tau_given_ops:.2f} given OPs.{failed}"
     low, high = trust.interval
+    if trust.n < ENOUGH_NETWORKS:
+        return f"{row.name}: {trust.n} networks are too few for a verdict ({ENOUGH_NETWORKS} are needed).{failed}"
     errors = f"{100 * trust.free_error:.2f} to {100 * trust.error:.2f} points"
     if not trust.beyond_ops:
         said = f"is not shown to rank beyond OPs: tau given OPs may be anything from {low:.2f} to {high:.2f}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from meliuscli.arch.spec import read_toml, validate
-from meliuscli.data.names import check_dataset_name
+from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.search.space import Proxy, SearchSpace
 from meliuscli.training.recipe import Recipe
@@ -31,9 +32,9 @@ class Plan(BaseModel):
     networks: Annotated[int, Field(ge=4)]
     budget: int | None
     seed: int
+    fractions: tuple[Fraction, ...]
     long: Proxy
     proxies: dict[str, Proxy]
-    fractions: tuple[Fraction, ...]
     data_dir: str | None = None
 
     @property
@@ -49,13 +50,21 @@ class Plan(BaseModel):
     def differs_from(self, other: Plan) -> str | None:
         """The first setting in which this plan is not ``other`` with, at most, more proxies and data that lie elsewhere;
         None if there is none."""
-        for name in type(self).model_fields.keys() - {"data_dir"}:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if name == "proxies":
-                mine = {way: mine.get(way) for way in theirs}
-            if mine != theirs:
-                return name
-        return None
+        kept = self.model_copy(update={"data_dir": other.data_dir})
+        kept = kept.model_copy(
+            update={"proxies": {name: way for name, way in self.proxies.items() if name in other.proxies}}
+        )
+        mine, theirs = (_flat(plan.model_dump(mode="json")) for plan in (kept, other))
+        keys = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
+        return f"{keys[0]}: {theirs.get(keys[0])}, now {mine.get(keys[0])}" if keys else None
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables in tables as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 class Changes(BaseModel):
@@ -74,6 +83,50 @@ def read_changes(path: Path) -> Changes:
         if name in (OWN, LONG):
             raise SpecError(f"{path.name}: proxies.{name}", "this name is taken", "give it another")
     return changes
+
+
+def make_plan(
+    name: str,
+    space: SearchSpace,
+    changes: Changes,
+    *,
+    networks: int = 24,
+    budget: int | None = None,
+    seed: int = 0,
+    long_recipe: Recipe | None = None,
+    long_epochs: float | None = None,
+    long_dataset: str | None = None,
+    fractions: Sequence[float] = (0.25, 0.5),
+    data_dir: Path | None = None,
+) -> Plan:
+    """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
+    points = tuple(sorted(set(fractions)))
+    long = long_way(space, changes, long_recipe, long_epochs)
+    if long_dataset is not None:
+        long = changed(long, {"dataset": long_dataset}, LONG)
+    plan = Plan(
+        space=name,
+        networks=networks,
+        budget=budget,
+        seed=seed,
+        # So that the curve has a point at each fraction.
+        long=changed(long, {"recipe": {"validate_at": points}}, LONG),
+        proxies={OWN: space.proxy}
+        | {key: changed(space.proxy, fields, f"proxies.{key}") for key, fields in changes.proxies.items()},
+        fractions=points,
+        data_dir=None if data_dir is None else str(data_dir.resolve()),
+    )
+    outside = [dataset for dataset in plan.datasets if dataset != DEFAULT_DATASET]
+    if data_dir is not None and len(outside) != 1:
+        read = ", ".join(outside) or "only the embedded data set"
+        raise BadInputError(
+            f"--data names the directory of one data set; this check reads {read}",
+            "$MELIUSCLI_DATA names a directory with one of each name" if outside else "leave it out",
+        )
+    return plan
 
 
 def long_way(space: SearchSpace, changes: Changes, recipe: Recipe | None, epochs: float | None) -> Proxy:
@@ -101,11 +154,3 @@ def changed(way: Proxy, fields: dict[str, Any], where: str) -> Proxy:
     made = validate(Proxy, merged, f"{where}.")
     check_dataset_name(made.dataset)
     return made
-
-
-def checked_fractions(fractions: tuple[float, ...]) -> tuple[float, ...]:
-    """Sorted, each once. Raises ``BadInputError`` unless all lie between 0 and 1."""
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
-    return tuple(sorted(set(fractions)))

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from meliuscli.search.surrogate import Array, fit
 
 MIN_NETWORKS = 4
-"""Below this nothing is said about a ranking."""
+"""Below this there are no figures of a ranking."""
+ENOUGH_NETWORKS = 12
+"""Below this there is no verdict: resamples of a few networks are too much alike for an honest interval."""
 RESAMPLES = 1000
 LEVEL = 0.9
 
@@ -39,8 +41,8 @@ class Trust:
 
     @property
     def beyond_ops(self) -> bool:
-        """Is the lower end of the interval above 0?"""
-        return self.interval is not None and self.interval[0] > 0
+        """Is the lower end of the interval above 0, from enough networks?"""
+        return self.n >= ENOUGH_NETWORKS and self.interval is not None and self.interval[0] > 0
 
     @property
     def beats_free(self) -> bool:
