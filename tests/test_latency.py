@@ -80,44 +80,55 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
 
 
 def test_parts_are_measured_once_and_kept(counted: list[Part], tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
+    path = tmp_path / "table.jsonl"
     spec = load_name("meliusnet-a")
     assert isinstance(spec, DenseFamilySpec)
     table = LatencyTable(choose_isa(), path)
     seconds = table.seconds(spec)
     assert seconds == pytest.approx(2e-3 * len(list(parts(spec))))
-    assert len(counted) == len(set(counted))
-    table.save()
+    assert len(counted) == len(set(counted)) == len(table) - 1  # the factor is no part
     counted.clear()
     assert LatencyTable(choose_isa(), path).seconds(spec) == seconds
     assert not counted
 
 
+def test_a_torn_line_is_measured_again(counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    spec = load_name("meliusnet-a")
+    seconds = LatencyTable(choose_isa(), path).seconds(spec)
+    path.write_text(path.read_text()[:-4])
+    counted.clear()
+    assert LatencyTable(choose_isa(), path).seconds(spec) == seconds
+
+
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"format": 1, "seconds": {}}']
-    + [f'{{"format": 1, "isa": "", "processor": "", "seconds": {{"a": {value}}}}}' for value in ("-1", "NaN", '""')],
+    ["\n", "[]\n", "{}\n", '{"format": 1, "isa": "", "processor": ""}\n["a"]\n']
+    + [f'{{"format": 1, "isa": "", "processor": ""}}\n["a", {value}]\n' for value in ("-1", "NaN", '""')],
 )
 def test_a_corrupt_table_is_refused(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
+    path = tmp_path / "table.jsonl"
     path.write_text(content)
-    with pytest.raises(BadInputError, match=r"table\.json"):
+    with pytest.raises(BadInputError, match=r"table\.jsonl: not a table"):
         LatencyTable(choose_isa(), path)
 
 
-def test_a_table_of_another_format_is_measured_again(counted: list[Part], tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    path.write_text(json.dumps({"format": 0, "seconds": {"factor": 3.0}}))
-    LatencyTable(choose_isa(), path).seconds(load_name("meliusnet-a"))
-    assert counted
-
-
-def test_a_table_of_another_machine_is_refused(counted: list[Part], tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    path.write_text(json.dumps({**LatencyTable(choose_isa(), path).content(), "processor": "another"}))
-    with pytest.raises(BadInputError, match="on another"):
+@pytest.mark.parametrize("change", [{"processor": "another"}, {"isa": "another"}, {"format": 0}])
+def test_a_table_of_another_machine_is_refused(change: dict[str, object], counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    head, _, rest = LatencyTable(choose_isa(), path).content().partition("\n")
+    path.write_text(json.dumps({**json.loads(head), **change}) + "\n" + rest)
+    with pytest.raises(BadInputError, match="measured with"):
         LatencyTable(choose_isa(), path)
     assert not counted
+
+
+def test_between_measured_widths_a_transition_is_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "measure", lambda part, isa: 1e-6 * int(part[1]))
+    monkeypatch.setattr(latency, "measure_whole", lambda spec, isa: 1.0)
+    table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")
+    for channels in (40, 128, 200, 1000):
+        assert table._of(("transition", channels, 64, 1, 28, 1)) == pytest.approx(1e-6 * channels)
 
 
 def test_families_that_do_not_run_whole_have_no_latency(counted: list[Part], tmp_path: Path) -> None:

@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from meliuscli.cli.console import status, talk
 from meliuscli.errors import BadInputError
-from meliuscli.report.tables import to_json
 from meliuscli.search.cost import OPS, Cost
 
 if TYPE_CHECKING:
     from meliuscli.search.space import SearchSpace
     from meliuscli.search.study import Settings
 
-TABLE = "latency.json"
+TABLE = "latency.jsonl"
 """A study's own table: what it once took for true stays so."""
 
 
 def check_budget(space: SearchSpace, budget: float, cost: Cost) -> None:
     """Raise ``BadInputError`` where no network of the space is within the budget."""
-    needed = cost.of(space.cheapest(cost.of))
+    needed = cost.of(space.smallest)
     if budget < needed:
         least = f"{needed:.0f}" if cost is OPS else f"{cost.text(1.01 * needed)} {cost.unit}"
         raise BadInputError(
@@ -43,10 +42,9 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
         check_budget(space, settings.budget, cost)
         Proposer(space, settings.budget, settings.seed, cost)
         predictions = check_predictions(table, space, settings.seed)
-        table.save()
     talk(predictions.sentence)
     about = {"latency": {"sentence": predictions.sentence, **predictions.fields()}}
-    return {TABLE: to_json(table.content())}, about
+    return {TABLE: table.content()}, about
 
 
 def study_cost(directory: Path, settings: Settings) -> Cost:

@@ -26,14 +26,14 @@ from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import round_up
 from meliuscli.packed.runner import PackedDense
-from meliuscli.results import processor, write_json
+from meliuscli.results import cannot_write, processor, write_text
 
 Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
 FORMAT = 1
 SAMPLES, SAMPLE_SECONDS = 12, 3e-4
 WHOLE_SAMPLES = 30
-WORD = 32
+WORD, STEP = 32, 128
 FACTOR = "factor"
 CALIBRATED_ON = ("meliusnet22", "meliusnet-a", "meliusnet29")
 """Whole networks that are held against their parts once a machine."""
@@ -140,84 +140,100 @@ def measure_whole(spec: DenseFamilySpec, isa: Isa) -> float:
 
 
 class LatencyTable:
-    """Seconds of parts, measured when they are first asked for and kept in a file."""
+    """Seconds of parts, measured when they are first asked for and added to a file: a line a part, behind one that says
+    what it was measured with."""
 
     def __init__(self, isa: Isa, path: Path | None = None) -> None:
         self.isa = isa
         self.path = default_path(isa) if path is None else path
         self._seconds = _read(self.path, isa)
-        self._kept = len(self._seconds)
 
-    def seconds(self, spec: ArchSpec, on_measure: Callable[[Part], None] = lambda part: None) -> float:
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def seconds(self, spec: ArchSpec) -> float:
         """Seconds of one image on one thread. Raises ``BadInputError`` for a family that does not run whole."""
         if not isinstance(spec, DenseFamilySpec):
             raise BadInputError(
                 f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
             )
-        return self._factor(on_measure) * self._sum(spec, on_measure)
+        return self._factor() * self._sum(spec)
 
-    def _sum(self, spec: DenseFamilySpec, on_measure: Callable[[Part], None]) -> float:
-        return sum(self._of(part, on_measure) for part in parts(spec))
+    def content(self) -> str:
+        """The file's text."""
+        return "".join(map(_line, (_made_for(self.isa), *self._seconds.items())))
 
-    def _factor(self, on_measure: Callable[[Part], None]) -> float:
+    def _sum(self, spec: DenseFamilySpec) -> float:
+        return sum(self._of(part) for part in parts(spec))
+
+    def _factor(self) -> float:
         """How much longer whole networks take than their parts."""
         if FACTOR not in self._seconds:
             ratios = []
             for name in CALIBRATED_ON:
                 spec = load_name(name)
                 assert isinstance(spec, DenseFamilySpec)
-                ratios.append(measure_whole(spec, self.isa) / self._sum(spec, on_measure))
-            self._seconds[FACTOR] = statistics.fmean(ratios)
+                ratios.append(measure_whole(spec, self.isa) / self._sum(spec))
+            self._add(FACTOR, statistics.fmean(ratios))
         return self._seconds[FACTOR]
 
-    def _of(self, part: Part, on_measure: Callable[[Part], None]) -> float:
+    def _of(self, part: Part) -> float:
+        match part:
+            case "transition", int(channels), *rest if channels % STEP:
+                # Its time grows evenly with its channels, and there are too many widths to measure each.
+                low = max(STEP, channels - channels % STEP)
+                below, above = (self._of(("transition", width, *rest)) for width in (low, low + STEP))
+                return below + (above - below) * (channels - low) / STEP
         key = " ".join(map(str, part))
         if key not in self._seconds:
-            on_measure(part)
-            self._seconds[key] = measure(part, self.isa)
+            self._add(key, measure(part, self.isa))
         return self._seconds[key]
 
-    def __len__(self) -> int:
-        return len(self._seconds)
-
-    def save(self) -> None:
-        """Write what was measured since the last time."""
-        if len(self._seconds) > self._kept:
-            write_json(self.path, self.content())
-            self._kept = len(self._seconds)
-
-    def content(self) -> dict[str, Any]:
-        """The file as plain JSON values."""
-        return {**_made_for(self.isa), "seconds": self._seconds}
+    def _add(self, key: str, seconds: float) -> None:
+        line = _line((key, seconds))
+        try:
+            if not self.path.exists():
+                write_text(self.path, _line(_made_for(self.isa)))
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._seconds[key] = seconds
 
 
 def default_path(isa: Isa) -> Path:
     """A file in the cache directory for this processor and instruction set."""
     name = "".join(c if c.isalnum() else "-" for c in f"{processor()} {platform.machine()} {isa.name}".lower())
-    return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.json"
+    return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.jsonl"
 
 
 def _made_for(isa: Isa) -> dict[str, Any]:
     return {"format": FORMAT, "isa": isa.name, "processor": processor()}
 
 
+def _line(value: Any) -> str:
+    return json.dumps(value) + "\n"
+
+
 def _read(path: Path, isa: Isa) -> dict[str, float]:
-    """The times in a file; none where there is no file, or where it is of an earlier format.
+    """The times in a file; none where there is no file.
 
     Raises ``BadInputError`` where it is corrupt or was measured elsewhere."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            return {}
-        made_for = {key: content[key] for key in _made_for(isa)}
-        seconds = {str(key): float(value) for key, value in content["seconds"].items()}
+        # A line that a killed process left torn is no line.
+        made_for, *lines = [
+            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if "\n" in line
+        ]
+        seconds = {str(key): float(value) for key, value in lines}
+        there = f"{made_for['isa']} on {made_for['processor']}, format {made_for['format']}"
         if not all(0 < value < 1e3 for value in seconds.values()):
             raise ValueError("a time is out of range")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: not a table of latencies: {error}", "delete it to measure again") from None
     if made_for != _made_for(isa):
-        there = f"{made_for['isa']} on {made_for['processor']}"
-        raise BadInputError(f"{path}: measured with {there}, this is {isa.name} on {processor()}")
+        raise BadInputError(
+            f"{path}: measured with {there}; this is {isa.name} on {processor()}", "measure again on this machine"
+        )
     return seconds

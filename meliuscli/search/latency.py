@@ -11,7 +11,7 @@ import numpy as np
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.results import processor
 from meliuscli.search.cost import Cost
-from meliuscli.search.space import Candidate, SearchSpace
+from meliuscli.search.space import SearchSpace
 from meliuscli.units import format_ms
 
 if TYPE_CHECKING:
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
 
 
 def latency_cost(table: LatencyTable) -> Cost:
-    """Seconds of one image at the target input, from a table that is kept up to date."""
-
-    def seconds(candidate: Candidate) -> float:
-        value = table.seconds(candidate.spec)
-        table.save()
-        return value
-
+    """Seconds of one image at the target input."""
     rule = f"one image on one thread, kernels {table.isa.name} on {processor()}; measured parts, added up"
-    return Cost("latency_seconds", "latency", "ms", seconds, format_ms, rule)
+    return Cost("latency_seconds", "latency", "ms", lambda candidate: table.seconds(candidate.spec), format_ms, rule)
 
 
 @dataclass(frozen=True, slots=True)

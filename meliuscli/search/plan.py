@@ -119,7 +119,9 @@ def make_plan(
         fractions=points,
         data_dir=None if data_dir is None else str(data_dir.resolve()),
     )
-    outside = [dataset for dataset in plan.datasets if dataset != DEFAULT_DATASET]
+    outside = [
+        dataset for dataset in dict.fromkeys(way.dataset for way in plan.ways.values()) if dataset != DEFAULT_DATASET
+    ]
     if data_dir is not None and len(outside) != 1:
         read = ", ".join(outside) or "only the embedded data set"
         raise BadInputError(

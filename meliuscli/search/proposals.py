@@ -31,7 +31,7 @@ class Proposer:
 
     def __init__(self, space: SearchSpace, budget: float, seed: int, cost: Cost = OPS) -> None:
         self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
-        self.lowest = self.cost(space.cheapest(self.cost))
+        self.lowest = self.cost(space.smallest)
         rng = np.random.default_rng(seed)
         self.pool = self._feasible((space.random_params(rng) for _ in range(20 * POOL)), POOL)
 

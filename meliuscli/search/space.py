@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,13 +182,9 @@ class SearchSpace(BaseModel):
 
     @cached_property
     def smallest(self) -> Candidate:
-        """The candidate with the fewest OPs (see ``cheapest``)."""
-        return self.cheapest(lambda candidate: candidate.ops)
+        """The candidate with the fewest OPs, found by changing one parameter at a time for as long as that helps.
 
-    def cheapest(self, cost: Callable[[Candidate], float]) -> Candidate:
-        """The candidate of the lowest cost, found by changing one parameter at a time for as long as that helps.
-
-        Exact where the cost rises or falls with each parameter, whatever the others, as OPs do in the families here.
+        Exact where OPs rise or fall with each parameter, whatever the others, as in the families here.
         Raises ``SpecError`` when no candidate can be found at all."""
         best = self._any_candidate()
         improved = True
@@ -197,7 +193,7 @@ class SearchSpace(BaseModel):
             for index, axis in enumerate(self.axes.values()):
                 for value in axis.values:
                     other = self.try_candidate((*best.params[:index], value, *best.params[index + 1 :]))
-                    if other is not None and cost(other) < cost(best):
+                    if other is not None and other.ops < best.ops:
                         best, improved = other, True
         return best
 
