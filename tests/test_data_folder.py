@@ -213,13 +213,14 @@ def test_the_middle_square_of_a_large_image_resized(tmp_path: Path) -> None:
 
 
 def test_training_images_have_a_margin_where_there_are_pixels_for_it(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data", {"train": 4, "test": 2}, size=16)
-    large, small = prepare(load(root), 14), prepare(load(root), 15)
-    assert (large.train[0].shape[-1], small.train[0].shape[-1]) == (16, 15)
-    assert large.input_size == large.test[0].shape[-1] == 14
+    root = write_folder(tmp_path / "data", {"train": 3, "test": 2}, size=80)
+    sides = {size: prepare(load(root), size).train[0].shape[-1] for size in (56, 70, 71)}
+    assert sides == {56: 56, 70: 80, 71: 71}  # small inputs get whole images; 8/7 of 71 is more than 80
+    prepared = prepare(load(root), 70)
+    assert prepared.input_size == prepared.test[0].shape[-1] == 70
     path = root / load(root).test.paths[0]
-    middle = np.asarray(Image.open(path)).transpose(2, 0, 1)[:, 1:15, 1:15]
-    assert np.array_equal(large.test[0][0].numpy(), middle)
+    middle = np.asarray(Image.open(path)).transpose(2, 0, 1)[:, 5:75, 5:75]
+    assert np.array_equal(prepared.test[0][0].numpy(), middle)
 
 
 # The memory-mapped file

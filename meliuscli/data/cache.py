@@ -36,7 +36,7 @@ FORMAT = 1
 """Of the files here; part of their key."""
 CHUNK_FILES, CHUNK_BYTES = 512, 1 << 24
 """What a process decodes at a time: at most so many files, and about so many bytes of pixels."""
-SAMPLE = 100
+MARGIN_FROM, SAMPLE = 64, 100
 OnProgress = Callable[[int, int], None]
 """Called with the number of files done and of all files."""
 
@@ -53,16 +53,11 @@ class Cached:
 
 
 def decoded(folder: ImageFolder, input_size: int, on_progress: OnProgress) -> Cached:
-    """The images of a folder, decoded now or earlier.
+    """The images of a folder, decoded now or earlier, with a side of ``_stored_side``.
 
-    Their side is ``input_size``, or 8/7 of it (256 for 224) where at least half of the training images (of 100 spread
-    over them) are that large: a margin for random crops, of which evaluation cuts off the border.
     Raises ``MissingError`` (no Pillow, disk full, a file not readable) or ``BadInputError`` (a file is no image)."""
     require_pillow()
-    large = round(input_size * 8 / 7)
-    some = folder.train.paths[:: -(-len(folder.train) // SAMPLE)]
-    sizes = [size for path in some if (size := shorter_side(folder.root / path)) is not None]
-    work = _Work(folder, large if 2 * sum(size >= large for size in sizes) >= max(1, len(sizes)) else input_size)
+    work = _Work(folder, _stored_side(folder, input_size))
     if (found := work.load()) is None:
         with work.lock(on_progress):
             if (found := work.load()) is None:
@@ -70,6 +65,18 @@ def decoded(folder: ImageFolder, input_size: int, on_progress: OnProgress) -> Ca
                 found = work.load()
     assert found is not None
     return found
+
+
+def _stored_side(folder: ImageFolder, input_size: int) -> int:
+    """``input_size``, or from ``MARGIN_FROM`` on 8/7 of it (256 for 224) where most training images are that large.
+
+    That is a margin for random crops, of which evaluation cuts off the border. A hundred images speak for all."""
+    large = round(input_size * 8 / 7)
+    if input_size < MARGIN_FROM:
+        return input_size
+    some = folder.train.paths[:: -(-len(folder.train) // SAMPLE)]
+    sizes = [size for path in some if (size := shorter_side(folder.root / path)) is not None]
+    return large if 2 * sum(size >= large for size in sizes) > len(sizes) else input_size
 
 
 def cache_directory() -> Path:
