@@ -29,6 +29,7 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import data_shape, load_dataset
 from meliuscli.data.decode import read_image
 from meliuscli.data.folder import ImageFolder
+from meliuscli.data.layout import cache_directory
 from meliuscli.data.splits import Cut
 from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.search.objective import proxy_spec, proxy_task
@@ -267,7 +268,7 @@ def test_processes_give_what_one_gives(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_interrupted_work_goes_on(folder: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = images_of(prepare(load(folder), 12))
-    shutil.rmtree(cache.cache_directory())
+    shutil.rmtree(cache_directory())
 
     def interrupt(done: int, total: int) -> None:
         if done >= 20:
@@ -275,7 +276,7 @@ def test_interrupted_work_goes_on(folder: Path, small_chunks: None, monkeypatch:
 
     with pytest.raises(KeyboardInterrupt):
         prepare(load(folder), 12, interrupt)
-    (place,) = cache.cache_directory().iterdir()
+    (place,) = cache_directory().iterdir()
     with (place / "progress").open("a") as file:
         file.write('{"start": 20, "bad": []')  # a line that was cut off
     seen = []
@@ -472,7 +473,7 @@ def test_a_bad_file_is_named_or_skipped_with_a_count(folder: Path, kind: str, sp
     assert note.startswith("1 of 69 image files could not be read")
     (about,) = (
         json.loads(place.read_text())
-        for place in cache.cache_directory().rglob("about.json")
+        for place in cache_directory().rglob("about.json")
         if "left" in note and str(place) in note
     )
     assert about["left_out"] == [f"{split}/dog/0001.png"]
@@ -527,7 +528,7 @@ def test_what_was_skipped_is_decoded_when_it_can_be_read_again(
 ) -> None:
     """As after a change of permissions, which changes neither size nor time."""
     whole = images_of(prepare(load(folder), 12))
-    shutil.rmtree(cache.cache_directory())
+    shutil.rmtree(cache_directory())
     path = folder / load(folder).train.paths[1]
     content, stamp = path.read_bytes(), path.stat()
 
@@ -653,6 +654,6 @@ def test_a_worker_trains_on_a_folder_by_the_recipes_cut(folder: Path, tmp_path: 
     result, again = _train(task), _train(task)
     assert result.curve == again.curve
     assert [metrics.epoch for metrics in result.curve] == [1.0, 2.0]
-    (about,) = (json.loads(place.read_text()) for place in cache.cache_directory().rglob("about.json"))
+    (about,) = (json.loads(place.read_text()) for place in cache_directory().rglob("about.json"))
     assert about["classes"] == list(CLASSES)
     assert len(load(folder, task.recipe.cut).validation) == 12
