@@ -301,6 +301,15 @@ def test_half_of_the_crops_are_mirrored_and_all_places_are_taken() -> None:
         assert float(out[:, axis].max()) > 58
 
 
+@pytest.mark.parametrize("crop_scale", [None, (0.3, 1.0)])
+def test_all_of_it_happens_on_the_images_device(crop_scale: tuple[float, float] | None) -> None:
+    """The meta device computes nothing, but refuses operands of another device."""
+    images = torch.zeros(8, 3, 10, 10, dtype=torch.uint8, device="meta")
+    out = augment(images, True, 2, torch.Generator().manual_seed(0), crop_scale, 8)
+    assert out.device.type == "meta"
+    assert out.shape == (8, 3, 8, 8)
+
+
 @given(seed=st.integers(0, 99), flip=st.booleans(), shift=st.integers(0, 3), crop=st.booleans())
 def test_augmentation_follows_its_generator_and_leaves_the_images_alone(
     seed: int, flip: bool, shift: int, crop: bool

@@ -29,6 +29,7 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import data_shape, load_dataset
 from meliuscli.data.decode import read_image
 from meliuscli.data.folder import ImageFolder
+from meliuscli.data.layout import cache_directory
 from meliuscli.data.splits import Cut
 from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.search.objective import proxy_spec, proxy_task
@@ -213,13 +214,14 @@ def test_the_middle_square_of_a_large_image_resized(tmp_path: Path) -> None:
 
 
 def test_training_images_have_a_margin_where_there_are_pixels_for_it(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data", {"train": 4, "test": 2}, size=16)
-    large, small = prepare(load(root), 14), prepare(load(root), 15)
-    assert (large.train[0].shape[-1], small.train[0].shape[-1]) == (16, 15)
-    assert large.input_size == large.test[0].shape[-1] == 14
+    root = write_folder(tmp_path / "data", {"train": 3, "test": 2}, size=80)
+    sides = {size: prepare(load(root), size).train[0].shape[-1] for size in (56, 70, 71)}
+    assert sides == {56: 56, 70: 80, 71: 71}  # small inputs get whole images; 8/7 of 71 is more than 80
+    prepared = prepare(load(root), 70)
+    assert prepared.input_size == prepared.test[0].shape[-1] == 70
     path = root / load(root).test.paths[0]
-    middle = np.asarray(Image.open(path)).transpose(2, 0, 1)[:, 1:15, 1:15]
-    assert np.array_equal(large.test[0][0].numpy(), middle)
+    middle = np.asarray(Image.open(path)).transpose(2, 0, 1)[:, 5:75, 5:75]
+    assert np.array_equal(prepared.test[0][0].numpy(), middle)
 
 
 # The memory-mapped file
@@ -266,7 +268,7 @@ def test_processes_give_what_one_gives(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_interrupted_work_goes_on(folder: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = images_of(prepare(load(folder), 12))
-    shutil.rmtree(cache.cache_directory())
+    shutil.rmtree(cache_directory())
 
     def interrupt(done: int, total: int) -> None:
         if done >= 20:
@@ -274,7 +276,7 @@ def test_interrupted_work_goes_on(folder: Path, small_chunks: None, monkeypatch:
 
     with pytest.raises(KeyboardInterrupt):
         prepare(load(folder), 12, interrupt)
-    (place,) = cache.cache_directory().iterdir()
+    (place,) = cache_directory().iterdir()
     with (place / "progress").open("a") as file:
         file.write('{"start": 20, "bad": []')  # a line that was cut off
     seen = []
@@ -471,7 +473,7 @@ def test_a_bad_file_is_named_or_skipped_with_a_count(folder: Path, kind: str, sp
     assert note.startswith("1 of 69 image files could not be read")
     (about,) = (
         json.loads(place.read_text())
-        for place in cache.cache_directory().rglob("about.json")
+        for place in cache_directory().rglob("about.json")
         if "left" in note and str(place) in note
     )
     assert about["left_out"] == [f"{split}/dog/0001.png"]
@@ -526,7 +528,7 @@ def test_what_was_skipped_is_decoded_when_it_can_be_read_again(
 ) -> None:
     """As after a change of permissions, which changes neither size nor time."""
     whole = images_of(prepare(load(folder), 12))
-    shutil.rmtree(cache.cache_directory())
+    shutil.rmtree(cache_directory())
     path = folder / load(folder).train.paths[1]
     content, stamp = path.read_bytes(), path.stat()
 
@@ -652,6 +654,6 @@ def test_a_worker_trains_on_a_folder_by_the_recipes_cut(folder: Path, tmp_path: 
     result, again = _train(task), _train(task)
     assert result.curve == again.curve
     assert [metrics.epoch for metrics in result.curve] == [1.0, 2.0]
-    (about,) = (json.loads(place.read_text()) for place in cache.cache_directory().rglob("about.json"))
+    (about,) = (json.loads(place.read_text()) for place in cache_directory().rglob("about.json"))
     assert about["classes"] == list(CLASSES)
     assert len(load(folder, task.recipe.cut).validation) == 12

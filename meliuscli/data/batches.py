@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meliuscli.data.cache import Cached, OnProgress, decoded
+from meliuscli.data.cache import OnProgress, decoded
 from meliuscli.data.catalog import Dataset, Split
 from meliuscli.data.folder import ImageFolder
 from meliuscli.data.idx import Bytes
+from meliuscli.data.layout import Cached
 from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
 from meliuscli.data.splits import Labels, pixel_hashes, shared_images
 

@@ -7,62 +7,39 @@ stands for a chunk of it that is on disk, so that work goes on where it was kill
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
-import platformdirs
 
-from meliuscli.data.decode import Job, decode_all, read_image, require_pillow, shorter_side
+from meliuscli.data.decode import Job, decode_all, require_pillow, shorter_side
 from meliuscli.data.folder import Files, ImageFolder
-from meliuscli.data.idx import Bytes
-from meliuscli.data.pixels import Histogram
+from meliuscli.data.layout import Cached, Layout, compacted
 from meliuscli.data.splits import Labels, shared_images
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cannot_write, write_json
 
-FORMAT = 1
-"""Of the files here; part of their key."""
 CHUNK_FILES, CHUNK_BYTES = 512, 1 << 24
 """What a process decodes at a time: at most so many files, and about so many bytes of pixels."""
-SAMPLE = 100
+MARGIN_FROM, SAMPLE = 64, 100
+"""Of ``_stored_side``: the smallest input with a margin, and how many images are looked at."""
 OnProgress = Callable[[int, int], None]
 """Called with the number of files done and of all files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """Images (N, 3, side, side), memory-mapped, and the labels of each split; ``histogram`` is that of train."""
-
-    train: tuple[Bytes, Labels]
-    validation: tuple[Bytes, Labels]
-    test: tuple[Bytes, Labels]
-    histogram: Histogram
-    notes: tuple[str, ...]
-
-
 def decoded(folder: ImageFolder, input_size: int, on_progress: OnProgress) -> Cached:
-    """The images of a folder, decoded now or earlier.
+    """The images of a folder, decoded now or earlier, with a side of ``_stored_side``.
 
-    Their side is ``input_size``, or 8/7 of it (256 for 224) where at least half of the training images (of 100 spread
-    over them) are that large: a margin for random crops, of which evaluation cuts off the border.
     Raises ``MissingError`` (no Pillow, disk full, a file not readable) or ``BadInputError`` (a file is no image)."""
     require_pillow()
-    large = round(input_size * 8 / 7)
-    some = folder.train.paths[:: -(-len(folder.train) // SAMPLE)]
-    sizes = [size for path in some if (size := shorter_side(folder.root / path)) is not None]
-    work = _Work(folder, large if 2 * sum(size >= large for size in sizes) >= max(1, len(sizes)) else input_size)
+    work = _Work(folder, _stored_side(folder, input_size))
     if (found := work.load()) is None:
         with work.lock(on_progress):
             if (found := work.load()) is None:
@@ -72,78 +49,20 @@ def decoded(folder: ImageFolder, input_size: int, on_progress: OnProgress) -> Ca
     return found
 
 
-def cache_directory() -> Path:
-    """``$MELIUSCLI_CACHE``, or the platform's."""
-    return Path(os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli")) / "images"
+def _stored_side(folder: ImageFolder, input_size: int) -> int:
+    """``input_size``, or from ``MARGIN_FROM`` on 8/7 of it (256 for 224) where most training images are that large.
+
+    That is a margin for random crops, of which evaluation cuts off the border. A hundred images speak for all."""
+    large = round(input_size * 8 / 7)
+    if input_size < MARGIN_FROM:
+        return input_size
+    some = folder.train.paths[:: -(-len(folder.train) // SAMPLE)]
+    sizes = [size for path in some if (size := shorter_side(folder.root / path)) is not None]
+    return large if 2 * sum(size >= large for size in sizes) > len(sizes) else input_size
 
 
-class _Work:
-    """One folder at one size: train, validation and test lie one after the other in the file."""
-
-    def __init__(self, folder: ImageFolder, side: int) -> None:
-        self.folder, self.side = folder, side
-        self.splits = (folder.train, folder.validation, folder.test)
-        self.total = sum(map(len, self.splits))
-        self.place = cache_directory() / self._key
-        self.images, self.part = self.place / "images.npy", self.place / "images.part"
-        self.progress, self.about = self.place / "progress", self.place / "about.json"
-
-    @property
-    def _key(self) -> str:
-        """Another name, order, size or time of any file, or another side, is another key."""
-        sha = hashlib.sha256(f"{FORMAT} {self.side} {self.folder.digest}".encode())
-        for split in self.splits:
-            sha.update(split.stamps.tobytes())
-        return sha.hexdigest()[:16]
-
-    @cached_property
-    def header(self) -> bytes:
-        out, shape = io.BytesIO(), (self.total, 3, self.side, self.side)
-        np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return out.getvalue()
-
-    def offset(self, row: int) -> int:
-        return len(self.header) + row * 3 * self.side**2
-
-    # What is there
-
-    def load(self) -> Cached | None:
-        """None where it is not complete, is damaged, or has files left out that must not be and can be read by now."""
-        try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
-            images: Bytes = np.load(self.images, mmap_mode="r")
-            bad, histogram, shared = set(about["bad"]), np.array(about["histogram"], np.int64), about["shared"]
-            if images.shape != (self.total, 3, self.side, self.side):
-                raise ValueError
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        paths = self._paths(0, self.total)
-        if bad and not self.folder.skip_bad:
-            read_image(self.folder.root / paths[min(bad)], self.side)
-            return None
-        parts = []
-        for start, split in self._starts():
-            rows = _compacted(start, len(split), bad)
-            parts.append((images[start : start + len(rows)], split.labels[rows - start]))
-        notes = (
-            f"{len(bad)} of {self.total:,} image files could not be read and were left out: {self.about} lists them",
-        )
-        return Cached(parts[0], parts[1], parts[2], histogram, (*(notes if bad else ()), *shared))
-
-    def _starts(self) -> Iterator[tuple[int, Files]]:
-        start = 0
-        for split in self.splits:
-            yield start, split
-            start += len(split)
-
-    def _paths(self, start: int, stop: int) -> Sequence[str]:
-        """The files of some rows."""
-        found: list[str] = []
-        for first, split in self._starts():
-            found += split.paths[max(0, start - first) : max(0, stop - first)]
-        return found
-
-    # Making it
+class _Work(Layout):
+    """The making of it."""
 
     @contextlib.contextmanager
     def lock(self, on_progress: OnProgress) -> Iterator[None]:
@@ -189,14 +108,14 @@ class _Work:
 
     def _job(self, start: int, stop: int) -> Job:
         folder = self.folder
-        return Job(self.part, self.offset(start), folder.root, self._paths(start, stop), self.side, folder.skip_bad)
+        return Job(self.part, self.offset(start), folder.root, self.paths(start, stop), self.side, folder.skip_bad)
 
     def _chunks(self) -> list[tuple[int, int]]:
         """First row and the one after the last; none crosses a split."""
         step = max(1, min(CHUNK_FILES, CHUNK_BYTES // (3 * self.side**2)))
         return [
             (row, min(row + step, start + len(split)))
-            for start, split in self._starts()
+            for start, split in self.starts()
             for row in range(start, start + len(split), step)
         ]
 
@@ -231,8 +150,8 @@ class _Work:
     def _finish(self, done: dict[int, dict[str, Any]]) -> None:
         bad = {start + index for start, chunk in done.items() for index in chunk["bad"]}
         with self.part.open("r+b") as file:
-            for start, split in self._starts():
-                rows = _compacted(start, len(split), bad)
+            for start, split in self.starts():
+                rows = compacted(start, len(split), bad)
                 self._check_classes(split, split.labels[rows - start])
                 for row, source in zip(range(start, start + len(rows)), rows.tolist(), strict=True):
                     if row != source:
@@ -256,7 +175,7 @@ class _Work:
             "histogram": np.sum([done[start]["histogram"] for start in train], 0).tolist(),
             "shared": shared_images(*hashes),
             "bad": sorted(bad),
-            "left_out": [self._paths(row, row + 1)[0] for row in sorted(bad)],
+            "left_out": [self.paths(row, row + 1)[0] for row in sorted(bad)],
         }
         write_json(self.about, about)
         self.part.replace(self.images)
@@ -268,13 +187,3 @@ class _Work:
             label = int(counts.argmin())
             first = split.paths[int(np.flatnonzero(split.labels == label)[0])]
             raise BadInputError(f"{(self.folder.root / first).parent}: none of its images can be read")
-
-
-def _compacted(start: int, count: int, bad: set[int]) -> Labels:
-    """Which rows of ``start ... start + count`` make up its beginning when the last ones fill the places of bad ones."""
-    rows = np.arange(start, start + count)
-    is_bad = np.isin(rows, list(bad))
-    kept = count - int(is_bad.sum())
-    result = rows[:kept].copy()
-    result[is_bad[:kept]] = rows[kept:][~is_bad[kept:]]
-    return result

@@ -12,7 +12,7 @@ DATASETS = {
     "cifar10": "from a directory of its binary or python version",
     "cifar100": "from a directory of its binary or python version",
     "idx": "images of your own in four files of MNIST's format (--data DIR)",
-    IMAGE_FOLDER: "images of your own in folders like ImageNet's: train/CLASS/*.jpg and the same for val or test (--data DIR)",
+    IMAGE_FOLDER: "images of your own in folders like ImageNet's, train/CLASS/* (--data DIR)",
 }
 """Name -> what it is."""
 SHAPES = {DEFAULT_DATASET: (10, 1), "fashion-mnist": (10, 1), "cifar10": (10, 3), "cifar100": (100, 3)}
