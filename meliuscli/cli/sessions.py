@@ -73,9 +73,9 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         about_teacher, teacher = None, None
         if wanted.teacher is not None:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
-        prepared = prepare(loaded, wanted.input_size)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
+        prepared = prepare(loaded, wanted.input_size)
     execution = None
     if processes.leads:
         with status("measuring"):

@@ -32,8 +32,8 @@ class Prepared:
         if sum(images.nbytes for images, _ in splits) <= ON_DEVICE_BYTES:
             splits = tuple((images.to(device), labels.to(device)) for images, labels in splits)  # type: ignore[assignment]
         train, validation, test = splits
-        moved = {"train": train, "validation": validation, "test": test}
-        return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
+        mean, std = self.mean.to(device), self.std.to(device)
+        return replace(self, train=train, validation=validation, test=test, mean=mean, std=std)
 
     def normalise(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
