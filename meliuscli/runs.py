@@ -65,7 +65,7 @@ def find_unfinished(name: str, directory: Path) -> Path:
 
     Raises ``BadInputError`` for a finished, unknown or ambiguous one."""
     wanted = name.lower().removeprefix("run:")
-    ids = {path.name.removeprefix(PREFIX).split(".")[0]: path for path in directory.glob(f"{PREFIX}*.checkpoint")}
+    ids = _unfinished(directory)
     found = [run_id for run_id in sorted(ids) if wanted and run_id.startswith(wanted)]
     if len(found) == 1:
         return ids[found[0]]
@@ -87,20 +87,27 @@ def find_runs(directory: Path) -> list[Run]:
 def load_run(name: str, directory: Path) -> Run:
     """The run whose short name is or begins with ``name``.
 
-    Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown or ambiguous name."""
+    Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown, ambiguous or unfinished one."""
     runs = find_runs(directory)
-    if name and list(directory.glob(f"{PREFIX}{name.lower()}*.checkpoint")):
+    found = [run for run in runs if name and run.id.startswith(name.lower())]
+    if name and not found and any(run_id.startswith(name.lower()) for run_id in _unfinished(directory)):
         raise BadInputError(f"run:{name} is not finished", f"meliuscli train --resume run:{name}")
     if not runs:
         raise MissingError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"
         )
-    found = [run for run in runs if name and run.id.startswith(name.lower())]
     if len(found) == 1:
         return found[0]
     if found:
         raise BadInputError(f"run {name!r}: several begin so: {', '.join(run.id for run in found)}")
     raise unknown_name("run", name, [run.id for run in runs])
+
+
+def _unfinished(directory: Path) -> dict[str, Path]:
+    """The short names of unfinished runs, and their checkpoint directories."""
+    suffix = ".checkpoint"
+    found = directory.glob(f"{PREFIX}*{suffix}") if directory.is_dir() else ()
+    return {path.name.removeprefix(PREFIX).removesuffix(suffix): path for path in found}
 
 
 def _read(path: Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
 
     table = LatencyTable(choose_isa())
     talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
+    if (jobs := _jobs()) > 1:
+        talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
     with status("measuring"):
         cost = latency_cost(table)
         check_budget(space, settings.budget, cost)
@@ -45,6 +48,11 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
     talk(predictions.sentence)
     about = {"latency": {"sentence": predictions.sentence, **predictions.fields()}}
     return {TABLE: table.content()}, about
+
+
+def _jobs() -> float:
+    """Jobs that ran or waited over the last minute, where the system tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def study_cost(directory: Path, settings: Settings) -> Cost:

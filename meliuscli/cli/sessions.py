@@ -56,6 +56,11 @@ class Ready:
 def begin(wanted: Wanted, reports: Path) -> Ready:
     """The session of a new run, with its data and teacher."""
     named, recipe = wanted.named, wanted.recipe
+    if (recipe.distill_weight > 0) is (wanted.teacher is None):
+        raise BadInputError(
+            f"a teacher and a distill_weight above 0 need each other, and distill_weight is {recipe.distill_weight:g}",
+            "--teacher run:ID --recipe-set distill_weight=0.5",
+        )
     with status("loading torch and the data"):
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
@@ -72,11 +77,6 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         about_teacher, teacher = None, None
         if wanted.teacher is not None:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
-        if (recipe.distill_weight > 0) is (teacher is None):
-            raise BadInputError(
-                f"a teacher and a distill_weight above 0 need each other, and distill_weight is {recipe.distill_weight:g}",
-                "--teacher run:ID --recipe-set distill_weight=0.5",
-            )
         processes = join(device)
         processes.check_batch(recipe.batch_size)
     prepared = _prepared(loaded, wanted.input_size, processes)

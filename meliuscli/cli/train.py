@@ -88,7 +88,7 @@ def train(
     """Train a network and report mean and spread over seeds.
 
     Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training. A run
-    that was killed goes on with --resume; several devices train one network under torchrun -m meliuscli train."""
+    that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network."""
     leads = os.environ.get("RANK", "0") == "0"
     try:
         if resume_ is not None:

@@ -2,18 +2,19 @@
 
 A part (the stem, a block's convolution, a transition, the head) takes the same time wherever it stands, so each is timed
 once, in the smallest network that has it, and kept in a file for this processor and instruction set. What the caches
-cost in a whole network, a part on its own does not see: one factor, from whole networks, makes up for that."""
+cost in a whole network, a part on its own does not see: a factor and a constant, from whole networks, make up for
+that."""
 
 from __future__ import annotations
 
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 import torch
 
@@ -32,10 +33,10 @@ Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
 FORMAT = 1
 SAMPLES, SAMPLE_SECONDS = 12, 3e-4
-WHOLE_SAMPLES = 30
+WHOLE_SAMPLES = 60
 WORD, STEP = 32, 128
-FACTOR = "factor"
-CALIBRATED_ON = ("meliusnet22", "meliusnet-a", "meliusnet29")
+FACTOR, CONSTANT = "factor", "constant"
+CALIBRATED_ON = ("meliusnet22", "meliusnet29", "meliusnet42", "meliusnet59", "meliusnet-a")
 """Whole networks that are held against their parts once a machine."""
 
 
@@ -112,10 +113,10 @@ def measure(part: Part, isa: Isa) -> float:
     return max(_lowest(lambda: packed(images)) - seconds, 1e-9)
 
 
-def _lowest(run: Callable[[], object]) -> float:
+def _lowest(run: Callable[[], object], samples: int = SAMPLES) -> float:
     """Seconds of a call: the lowest of some samples of the thread's CPU time, which a busy machine disturbs least."""
     repeats, lowest = 1, float("inf")
-    for _ in range(SAMPLES):
+    for _ in range(samples):
         started = time.thread_time()
         for _ in range(repeats):
             run()
@@ -126,17 +127,13 @@ def _lowest(run: Callable[[], object]) -> float:
 
 
 def measure_whole(spec: DenseFamilySpec, isa: Isa) -> float:
-    """Seconds of one image through a whole network, on one thread, measured directly: the tenth percentile of samples
-    of the thread's CPU time."""
+    """Seconds of one image through a whole network, on one thread, measured directly: the lowest of samples of the
+    thread's CPU time."""
     with torch.random.fork_rng(devices=[]):
         packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
-    images, samples = torch.zeros(1, *spec.input_shape), []
+    images = torch.zeros(1, *spec.input_shape)
     packed(images)
-    for _ in range(WHOLE_SAMPLES):
-        started = time.thread_time()
-        packed(images)
-        samples.append(time.thread_time() - started)
-    return sorted(samples)[WHOLE_SAMPLES // 10]
+    return _lowest(lambda: packed(images), WHOLE_SAMPLES)
 
 
 class LatencyTable:
@@ -157,7 +154,8 @@ class LatencyTable:
             raise BadInputError(
                 f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
             )
-        return self._factor() * self._sum(spec)
+        factor, constant = self._calibration()
+        return factor * self._sum(spec) + constant
 
     def content(self) -> str:
         """The file's text."""
@@ -166,16 +164,20 @@ class LatencyTable:
     def _sum(self, spec: DenseFamilySpec) -> float:
         return sum(self._of(part) for part in parts(spec))
 
-    def _factor(self) -> float:
-        """How much longer whole networks take than their parts."""
-        if FACTOR not in self._seconds:
-            ratios = []
+    def _calibration(self) -> tuple[float, float]:
+        """(factor, constant) from the sum of parts to a whole network: least squares of the relative error."""
+        if not {FACTOR, CONSTANT} <= self._seconds.keys():
+            sums, wholes = [], []
             for name in CALIBRATED_ON:
                 spec = load_name(name)
                 assert isinstance(spec, DenseFamilySpec)
-                ratios.append(measure_whole(spec, self.isa) / self._sum(spec))
-            self._add(FACTOR, statistics.fmean(ratios))
-        return self._seconds[FACTOR]
+                sums.append(self._sum(spec))
+                wholes.append(measure_whole(spec, self.isa))
+            x, y = np.array(sums), np.array(wholes)
+            (factor, constant), *_ = np.linalg.lstsq(np.stack([x / y, 1 / y], axis=1), np.ones_like(y), rcond=None)
+            self._add(FACTOR, float(factor))
+            self._add(CONSTANT, float(constant))
+        return self._seconds[FACTOR], self._seconds[CONSTANT]
 
     def _of(self, part: Part) -> float:
         match part:
@@ -226,7 +228,7 @@ def _read(path: Path, isa: Isa) -> dict[str, float]:
         ]
         seconds = {str(key): float(value) for key, value in lines}
         there = f"{made_for['isa']} on {made_for['processor']}, format {made_for['format']}"
-        if not all(0 < value < 1e3 for value in seconds.values()):
+        if not all(0 < value < 1e3 for key, value in seconds.items() if key != CONSTANT):
             raise ValueError("a time is out of range")
     except FileNotFoundError:
         return {}

@@ -65,11 +65,13 @@ def started_by_torchrun() -> Processes:
 def join(device: str) -> Processes:
     """Connect this process to the others: NCCL between CUDA devices, else gloo. Alone, nothing happens.
 
-    Raises ``MissingError`` where torch was built without it."""
+    Raises ``MissingError`` where torch was built without it, ``BadInputError`` for MPS."""
     processes = started_by_torchrun()
     if processes.count > 1 and not dist.is_initialized():
         if not dist.is_available():
             raise MissingError("this torch was built without torch.distributed", "run without torchrun")
+        if device == "mps":
+            raise BadInputError("--device mps: several processes share CPUs or CUDA devices only", "--device cpu")
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
