@@ -1,0 +1,259 @@
+"""A stage of dense blocks as one operation for training on the CPU, where its own batch norms and concatenations cost
+more than its convolutions.
+
+One buffer holds the stage's map. A channel's mean and variance are computed once: every later batch norm of the stage
+sees the same values. Only the buffer and the dense convolutions' results are kept for the gradient; signs are computed
+again. The gradient of batch norm is linear in that of its result, so what all batch norms send back to a channel is
+summed first and corrected for mean and variance once.
+
+Counts are held without their constant K / 2, which batch norm takes away anyway: bfloat16 then holds all whole numbers
+up to 256 exactly, and that is what counts nearly always are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meliuscli.nn.binary_conv import BinaryConv2d, centred_counts, convolution_gradients
+from meliuscli.nn.kernels import Kernels, kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A batch norm and a binary convolution; ``adds`` to the newest channels or appends new ones."""
+
+    bn: nn.BatchNorm2d
+    conv: BinaryConv2d
+    adds: bool
+
+
+def can_fuse(x: Tensor, units: Iterable[Unit]) -> bool:
+    """Whether ``run_stage`` can stand for the modules: training on the CPU, modules as this project builds them, a C
+    compiler."""
+    return (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and element_type(x) in (torch.float32, torch.float64, torch.bfloat16)
+        and all(_is_usual(unit) for unit in units)
+        and kernels() is not None
+    )
+
+
+def _is_usual(unit: Unit) -> bool:
+    bn, conv = unit.bn, unit.conv
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (bn, conv))
+    usual = type(bn) is nn.BatchNorm2d and type(conv) is BinaryConv2d
+    return usual and not hooked and bn.training and bn.momentum is not None and bn.running_mean is not None
+
+
+def element_type(x: Tensor) -> torch.dtype:
+    """What a map is held in: autocast's type for float32 where autocast is on, otherwise that of ``x``."""
+    lowers = torch.is_autocast_enabled("cpu") and x.dtype in (torch.float32, torch.bfloat16)
+    return torch.get_autocast_dtype("cpu") if lowers else x.dtype
+
+
+def run_stage(x: Tensor, units: list[Unit]) -> Tensor:
+    """(N, C, H, W) -> (N, C + all growth, H, W), in channels-last memory. Running statistics are updated."""
+    parameters = [p for unit in units for p in (unit.bn.weight, unit.bn.bias, unit.conv.weight)]
+    return _Stage.apply(x, units, element_type(x), *parameters)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Channels:
+    """Statistics of channels, in double: mean, variance, and how far the true value lies above the held one."""
+
+    def __init__(self, num: int) -> None:
+        self.mean, self.variance, self.offset = (torch.zeros(num, dtype=torch.float64) for _ in range(3))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a unit keeps for its gradient: BN(x) = x * scale + shift, and the newest channels as they were."""
+
+    mean: Tensor
+    inverse: Tensor
+    scale: Tensor
+    shift: Tensor
+    fresh: Tensor | None
+
+
+class _Stage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, units: list[Unit], dtype: torch.dtype, *parameters: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            work = _Work(x.shape, units, dtype)
+            out = work.forward(x)
+        ctx.work = work
+        ctx.save_for_backward(*parameters)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.saved_tensors  # noqa: B018  (raises where a parameter was changed in place since)
+        with torch.autocast("cpu", enabled=False):
+            return ctx.work.backward(grad, ctx.needs_input_grad[0])  # type: ignore[no-any-return]
+
+
+class _Work:
+    """One forward and backward pass. Maps are (N * H * W, channels)."""
+
+    def __init__(self, shape: torch.Size, units: list[Unit], dtype: torch.dtype) -> None:
+        made = kernels()
+        assert made is not None
+        self.call: Kernels = made
+        self.units, self.dtype = units, dtype
+        self.real = torch.float64 if dtype == torch.float64 else torch.float32
+        self.batch, self.entering, self.height, self.width = shape
+        self.rows = self.batch * self.height * self.width
+        self.channels = self.entering + sum(unit.conv.weight.shape[0] for unit in units if not unit.adds)
+        self.kept: list[_Kept] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.input_type = x.dtype
+        self.held = torch.empty(self.rows, self.channels, dtype=self.dtype)
+        self.known = _Channels(self.channels)
+        filled = self.entering
+        self._store(0, self._as_rows(x), None)
+        fresh: Tensor | None = None
+        for index, unit in enumerate(self.units):
+            counts = self._unit_forward(unit, filled, fresh)
+            growth, offset = counts.shape[1], unit.conv.weight[0].numel() / 2
+            if unit.adds:
+                self.known.offset[filled - growth : filled] += offset
+                self._store(filled - growth, fresh, counts)
+                fresh = None
+                continue
+            self.known.offset[filled : filled + growth] = offset
+            followed = index + 1 < len(self.units) and self.units[index + 1].adds
+            fresh = counts if followed else None
+            self._store(filled, counts, None, moments_only=followed)
+            filled += growth
+        out = self.held.to(self.real) if self.dtype == torch.bfloat16 else self.held
+        return self._as_map(out + self.known.offset.to(self.real))
+
+    def _unit_forward(self, unit: Unit, filled: int, fresh: Tensor | None) -> Tensor:
+        known, bn = self.known, unit.bn
+        mean, variance = known.mean[:filled].clone(), known.variance[:filled]
+        inverse = torch.rsqrt(variance + bn.eps)
+        scale = bn.weight.double() * inverse
+        shift = bn.bias.double() - mean * scale
+        kept = _Kept(mean.to(self.real), inverse, scale.to(self.real), shift.to(self.real), fresh)
+        self.kept.append(kept)
+        self._update_running(bn, mean + known.offset[:filled], variance)
+        signs = torch.empty(self.rows, filled, dtype=torch.uint8)
+        self._binarize("bytes", signs, kept)
+        return self._as_rows(centred_counts(self._as_map(signs), unit.conv, self.dtype))
+
+    def _update_running(self, bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        assert bn.num_batches_tracked is not None
+        assert bn.momentum is not None
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
+        unbiased = variance * (self.rows / max(1, self.rows - 1))
+        bn.running_var.lerp_(unbiased.to(bn.running_var.dtype), bn.momentum)
+        bn.num_batches_tracked += 1
+
+    def backward(self, grad: Tensor, needs_input: bool) -> tuple[Tensor | None, ...]:
+        grads: list[tuple[Tensor, Tensor, Tensor]] = []
+        outer = self._as_rows(grad)
+        self.sums = torch.zeros(self.rows, self.channels, dtype=self.real)
+        self.total, self.moment = (torch.zeros(self.channels, dtype=torch.float64) for _ in range(2))
+        self.inverse = torch.rsqrt(self.known.variance + self.units[0].bn.eps)
+        filled = self.channels
+        whole: Tensor | None = None
+        for unit, kept in zip(reversed(self.units), reversed(self.kept), strict=True):
+            growth = unit.conv.weight.shape[0]
+            if whole is None:
+                whole = self._finish(outer, filled - growth, filled)
+            if unit.adds:
+                whole, found = self._added_backward(unit, kept, whole, filled)
+            else:
+                filled -= growth
+                found, _ = self._unit_backward(unit, kept, whole, filled)
+                whole = None
+            grads.append(found)
+        entering = self._as_map(self._finish(outer, 0, self.entering)).to(self.input_type) if needs_input else None
+        return entering, None, None, *(g for found in reversed(grads) for g in found)
+
+    def _added_backward(
+        self, unit: Unit, kept: _Kept, whole: Tensor, filled: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """The unit's gradients, and the gradient of the newest channels as they were before it."""
+        growth = whole.shape[1]
+        old = filled - growth
+        found, (sums, total, moment) = self._unit_backward(unit, kept, whole, filled, old)
+        assert sums is not None
+        assert kept.fresh is not None
+        terms = self._terms(kept.inverse[old:], kept.mean[old:].double(), total, moment)
+        return self._combine(whole, sums, kept.fresh, *terms), found
+
+    def _unit_backward(
+        self, unit: Unit, kept: _Kept, whole: Tensor, filled: int, old: int | None = None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, Tensor, Tensor]]:
+        """Gradients of gamma, beta and the weights; and, from channel ``old`` on, what the batch norm sends back."""
+        signs = torch.empty(self.rows, filled, dtype=self.dtype)
+        self._binarize("bits", signs, kept)
+        grad_input, grad_weight = convolution_gradients(self._as_map(whole), self._as_map(signs), unit.conv)
+        grad_rows, gamma = self._as_rows(grad_input), unit.bn.weight.to(self.real)
+        total, moment = (torch.empty(filled, dtype=torch.float64) for _ in range(2))
+        old = filled if old is None else old
+        sums = torch.zeros(self.rows, filled - old, dtype=self.real) if old < filled else None
+        for into, x, start, end in ((self.sums, self.held, 0, old), (sums, kept.fresh, old, filled)):
+            if into is None or x is None:
+                continue
+            vectors = [v[start:end] for v in (kept.scale, kept.shift, kept.mean, gamma)]
+            self.call(
+                "accumulate", self.dtype, into, into.shape[1], grad_rows[:, start:], filled, x, x.shape[1], *vectors,
+                float(unit.conv.clip), total[start:end], moment[start:end], self.rows, end - start,
+            )  # fmt: skip
+        grad_gamma, grad_beta = (moment * kept.inverse).to(unit.bn.weight.dtype), total.to(unit.bn.weight.dtype)
+        total, moment = total * unit.bn.weight.double(), moment * unit.bn.weight.double()
+        self.total[:old] += total[:old]
+        self.moment[:old] += moment[:old]
+        return (grad_gamma, grad_beta, grad_weight), (sums, total[old:], moment[old:])
+
+    def _terms(self, inverse: Tensor, mean: Tensor, total: Tensor, moment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """p, q, r of batch norm's gradient p * sums + q * x + r."""
+        q = inverse.pow(3) * moment / -self.rows
+        r = -inverse * total / self.rows - q * mean
+        return inverse.to(self.real), q.to(self.real), r.to(self.real)
+
+    def _finish(self, outer: Tensor, start: int, end: int) -> Tensor:
+        """The whole gradient of channels once all that saw them have sent theirs."""
+        part = slice(start, end)
+        terms = self._terms(self.inverse[part], self.known.mean[part], self.total[part], self.moment[part])
+        return self._combine(outer[:, part], self.sums[:, part], self.held[:, part], *terms)
+
+    def _combine(self, base: Tensor, sums: Tensor, x: Tensor, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
+        num = x.shape[1]
+        to = torch.empty(self.rows, num, dtype=self.dtype)
+        maps = (base, base.stride(0), sums, sums.stride(0), x, x.stride(0))
+        self.call("finish", self.dtype, to, *maps, p, q, r, self.rows, num)
+        return to
+
+    def _binarize(self, kernel: str, to: Tensor, kept: _Kept) -> None:
+        filled = to.shape[1]
+        old = filled if kept.fresh is None else filled - kept.fresh.shape[1]
+        for x, start, end in ((self.held, 0, old), (kept.fresh, old, filled)):
+            if x is not None:
+                vectors = kept.scale[start:end], kept.shift[start:end]
+                into = to[:, start:]
+                self.call(kernel, self.dtype, into, filled, x, x.shape[1], *vectors, self.rows, end - start)
+
+    def _store(self, start: int, x: Tensor | None, added: Tensor | None, moments_only: bool = False) -> None:
+        """Hold ``x`` (plus ``added``) from channel ``start`` on and take its moments; or its moments alone."""
+        assert x is not None
+        end = start + x.shape[1]
+        to = None if moments_only else self.held[:, start:]
+        moments = self.known.mean[start:end], self.known.variance[start:end]
+        self.call("store_moments", self.dtype, to, self.channels, x, added, *moments, self.rows, end - start)
+
+    def _as_rows(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype).permute(0, 2, 3, 1).reshape(self.rows, x.shape[1]).contiguous()
+
+    def _as_map(self, rows: Tensor) -> Tensor:
+        return rows.view(self.batch, self.height, self.width, rows.shape[1]).permute(0, 3, 1, 2)
