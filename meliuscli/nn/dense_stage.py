@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meliuscli.nn.binary_conv import BinaryConv2d, centred_counts, convolution_gradients
+from meliuscli.nn.binary_conv import BinaryConv2d, centred_counts, convolution_gradients, element_type
 from meliuscli.nn.kernels import Kernels, kernels
 
 
@@ -48,12 +48,6 @@ def _is_usual(unit: Unit) -> bool:
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (bn, conv))
     usual = type(bn) is nn.BatchNorm2d and type(conv) is BinaryConv2d
     return usual and not hooked and bn.training and bn.momentum is not None and bn.running_mean is not None
-
-
-def element_type(x: Tensor) -> torch.dtype:
-    """What a map is held in: autocast's type for float32 where autocast is on, otherwise that of ``x``."""
-    lowers = torch.is_autocast_enabled("cpu") and x.dtype in (torch.float32, torch.bfloat16)
-    return torch.get_autocast_dtype("cpu") if lowers else x.dtype
 
 
 def run_stage(x: Tensor, units: list[Unit]) -> Tensor:
@@ -145,7 +139,7 @@ class _Work:
         self._update_running(bn, mean + known.offset[:filled], variance)
         signs = torch.empty(self.rows, filled, dtype=torch.uint8)
         self._binarize("bytes", signs, kept)
-        return self._as_rows(centred_counts(self._as_map(signs), unit.conv, self.dtype))
+        return self._as_rows(centred_counts(self._as_map(signs), unit.conv.weight.detach(), unit.conv, self.dtype))
 
     def _update_running(self, bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
         assert bn.running_mean is not None
@@ -197,7 +191,9 @@ class _Work:
         """Gradients of gamma, beta and the weights; and, from channel ``old`` on, what the batch norm sends back."""
         signs = torch.empty(self.rows, filled, dtype=self.dtype)
         self._binarize("bits", signs, kept)
-        grad_input, grad_weight = convolution_gradients(self._as_map(whole), self._as_map(signs), unit.conv)
+        grad_input, grad_weight = convolution_gradients(
+            self._as_map(whole), self._as_map(signs), unit.conv.weight.detach(), unit.conv
+        )
         grad_rows, gamma = self._as_rows(grad_input), unit.bn.weight.to(self.real)
         total, moment = (torch.empty(filled, dtype=torch.float64) for _ in range(2))
         old = filled if old is None else old
