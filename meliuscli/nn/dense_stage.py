@@ -137,9 +137,29 @@ class _Work:
         kept = _Kept(mean.to(self.real), inverse, scale.to(self.real), shift.to(self.real), fresh)
         self.kept.append(kept)
         self._update_running(bn, mean + known.offset[:filled], variance)
+        if self.call.has_xnor:
+            return self._xnor(unit.conv, kept, filled)
         signs = torch.empty(self.rows, filled, dtype=torch.uint8)
         self._binarize("bytes", signs, kept)
-        return self._as_rows(centred_counts(self._as_map(signs), unit.conv.weight.detach(), unit.conv, self.dtype))
+        latent = unit.conv.weight.detach()
+        return self._as_rows(centred_counts(self._as_map(signs), latent, unit.conv, self.dtype))
+
+    def _xnor(self, conv: BinaryConv2d, kept: _Kept, filled: int) -> Tensor:
+        """The convolution on packed bits."""
+        latent, outputs, words = conv.weight.detach().to(self.real), conv.weight.shape[0], -(-filled // 32)
+        lanes = -(-outputs // 16) * 16
+        signs = torch.empty(self.rows, words, dtype=torch.int32)
+        fresh, old = kept.fresh, filled - (0 if kept.fresh is None else kept.fresh.shape[1])
+        vectors = kept.scale, kept.shift
+        self.call("pack", self.dtype, signs, words, self.held, self.channels, fresh, old, *vectors, self.rows, filled)
+        weights = torch.empty(9, words, lanes, dtype=torch.int32)
+        by_output, by_channel, _, by_tap = latent.stride()
+        strides = by_output, by_channel, by_tap
+        self.call("pack_weights", self.dtype, weights, words, lanes, latent, outputs, filled, *strides)
+        counts = torch.empty(self.rows, outputs, dtype=self.dtype)
+        shape = self.batch, self.height, self.width, words, lanes, outputs, conv.dilation
+        self.call("xnor", self.dtype, counts, signs, weights, *shape, latent[0].numel() / 2)
+        return counts
 
     def _update_running(self, bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
         assert bn.running_mean is not None
