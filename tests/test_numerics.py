@@ -17,7 +17,7 @@ from meliuscli.nn import binary_conv, kernels
 from meliuscli.nn.build import build
 from meliuscli.nn.families.dense import DenseBlock, ImprovementBlock, Stage
 
-NAMES = ("with kernels", "without a compiler", "without counting bits", "without integer convolutions")
+NAMES = ("with kernels", "with tiles", "without a compiler", "without counting bits", "without integer convolutions")
 
 
 @pytest.fixture(params=NAMES)
@@ -27,6 +27,8 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         monkeypatch.setattr(dense_stage, "kernels", lambda: None)
     elif kernels.kernels() is None:
         pytest.skip("no C compiler here")
+    if request.param == "with tiles":
+        monkeypatch.setattr(dense_stage, "TILED_OUTPUTS", 1)
     if request.param.startswith(("without counting", "without integer")):
         monkeypatch.setattr(kernels.kernels(), "has_xnor", False)
     if request.param == "without integer convolutions":
