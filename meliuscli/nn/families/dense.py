@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.dense_stage import Unit, can_fuse, run_stage
 from meliuscli.nn.families.parts import build_head, build_stem
 from meliuscli.nn.layers import ChannelShuffle, float_conv
 
@@ -42,6 +43,23 @@ class ImprovementBlock(nn.Module):
         return torch.cat([kept, newest + self.conv(self.bn(x))], dim=1)
 
 
+class Stage(nn.Sequential):
+    """(N, C, H, W) -> (N, C + growth, H, W): blocks in a row, in training on the CPU as one operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = [
+            Unit(member.bn, member.conv, adds=isinstance(member, ImprovementBlock))
+            for block in self.children()
+            for member in block.children()
+            if isinstance(member, DenseBlock | ImprovementBlock)
+        ]
+        if can_fuse(x, units):
+            return run_stage(x, units)
+        for block in self:
+            x = block(x)
+        return x
+
+
 def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
     """Stem, stages, transitions, head; module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -56,7 +74,7 @@ def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
             if spec.improvement:
                 members["improvement"] = ImprovementBlock(channels, growth, dilation, clip)
             blocks[f"block{block + 1}"] = nn.Sequential(members)
-        parts[f"stage{index + 1}"] = nn.Sequential(blocks)
+        parts[f"stage{index + 1}"] = Stage(blocks)
         if index < len(spec.transition_channels):
             target = spec.transition_channels[index]
             parts[f"transition{index + 1}"] = _transition(channels, target, spec.groups, spec.pools[index])
