@@ -149,9 +149,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            out = stage(x.requires_grad_())
-            outputs.append((out.detach(), torch.autograd.grad(out.square().sum(), stage[0][1].bn.weight)[0]))
+            outputs.append(stage(x).detach())
     finally:
         torch.set_num_threads(before)
-    for out, _ in outputs[1:]:
-        assert torch.equal(out, outputs[0][0])
+    assert all(torch.equal(out, outputs[0]) for out in outputs[1:])
