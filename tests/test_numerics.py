@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import meliuscli.nn.dense_stage as dense_stage
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_arch
-from meliuscli.nn import binary_conv, kernels
+from meliuscli.nn import binary_conv, kernels, tiles
 from meliuscli.nn.build import build
 from meliuscli.nn.families.dense import DenseBlock, ImprovementBlock, Stage
 
@@ -28,7 +28,7 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     elif kernels.kernels() is None:
         pytest.skip("no C compiler here")
     if request.param == "with tiles":
-        monkeypatch.setattr(dense_stage, "TILED_OUTPUTS", 1)
+        monkeypatch.setattr(tiles, "TILED_OUTPUTS", 1)
     if request.param.startswith(("without counting", "without integer")):
         monkeypatch.setattr(kernels.kernels(), "has_xnor", False)
     if request.param == "without integer convolutions":
@@ -149,9 +149,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            out = stage(x.requires_grad_())
-            outputs.append((out.detach(), torch.autograd.grad(out.square().sum(), stage[0][1].bn.weight)[0]))
+            outputs.append(stage(x).detach())
     finally:
         torch.set_num_threads(before)
-    for out, _ in outputs[1:]:
-        assert torch.equal(out, outputs[0][0])
+    assert all(torch.equal(out, outputs[0]) for out in outputs[1:])

@@ -20,15 +20,10 @@ from torch import Tensor, nn
 
 from meliuscli.nn.binary_conv import BinaryConv2d, centred_counts, convolution_gradients, element_type
 from meliuscli.nn.kernels import Kernels, kernels
+from meliuscli.nn.tiles import tiled_gradients, tiles_pay
 
 CHUNKS = 16
-"""As in kernels.c: the number of parts in which sums are formed."""
-
-PIECE_BYTES = 2**22
-"""Of the largest operand of a product of tiles."""
-
-TILED_OUTPUTS = 48
-"""From so many output channels on, tiles beat direct convolutions (measured: a gain at 64, a loss at 16)."""
+"""As in kernels/kernels.c: the number of parts in which sums are formed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +242,17 @@ class _Work:
             for into, x, start, end in ((self.sums, self.held, 0, old), (sums, kept.fresh, old, filled))
             if into is not None and x is not None
         ]
-        if self._tiles_pay(unit.conv):
-            grad_weight = self._tiled(unit, kept, whole, signs, sinks)
+        latent = unit.conv.weight.detach()
+        if tiles_pay(unit.conv, self.height, self.width):
+
+            def send(planes: Tensor, *place: int) -> None:
+                for sink in sinks:
+                    self._send("accumulate_planes", unit, kept, planes, sink, *place)
+
+            size = self.batch, self.height, self.width
+            grad_weight = tiled_gradients(self.call, whole, signs, latent.to(self.real), size, send).to(latent.dtype)
         else:
-            grad_input, grad_weight = convolution_gradients(
-                self._as_map(whole), self._as_map(signs), unit.conv.weight.detach(), unit.conv
-            )
+            grad_input, grad_weight = convolution_gradients(self._as_map(whole), self._as_map(signs), latent, unit.conv)
             grad_rows = self._as_rows(grad_input)
             for sink in sinks:
                 self._send("accumulate", unit, kept, grad_rows, sink, self.rows)
@@ -262,45 +262,6 @@ class _Work:
         self.total[:old] += total[:old]
         self.moment[:old] += moment[:old]
         return (grad_gamma, grad_beta, grad_weight), (sums, total[old:], moment[old:])
-
-    def _tiles_pay(self, conv: BinaryConv2d) -> bool:
-        return conv.dilation == 1 and min(self.height, self.width) > 1 and conv.weight.shape[0] >= TILED_OUTPUTS
-
-    def _tiled(self, unit: Unit, kept: _Kept, whole: Tensor, signs: Tensor, sinks: list[_Sink]) -> Tensor:
-        """The convolution's gradients by Winograd's F(2x2, 3x3): 16 products of matrices a tile of 2x2 pixels in place
-        of 36, in pieces that stay in the cache. Signs and their transforms are exact in every type."""
-        latent = unit.conv.weight.detach().to(self.real)
-        (outputs, channels), (by_output, by_channel, _, by_tap) = latent.shape[:2], latent.stride()
-        weights = torch.empty(16, outputs, channels, dtype=self.dtype)
-        self.call("weight_planes", self.dtype, weights, latent, outputs, channels, by_output, by_channel, by_tap)
-        num = self.batch * -(-self.height // 2) * -(-self.width // 2)
-        piece = max(64, PIECE_BYTES // (16 * channels * self.held.element_size()))
-        products = torch.zeros(16, channels, outputs, dtype=self.real)
-        for begin in range(0, num, piece):
-            rows = min(piece, num - begin)
-            around, tiles = (torch.empty(16, rows, outputs, dtype=self.dtype) for _ in range(2))
-            patches = torch.empty(16, rows, channels, dtype=self.dtype)
-            place = begin, self.height, self.width, rows
-            self.call("patches", self.dtype, around, whole, *place, outputs)
-            self.call("tiles", self.dtype, tiles, whole, *place, outputs)
-            self.call("patches", self.dtype, patches, signs, *place, channels)
-            if self.dtype == self.real:
-                products.baddbmm_(patches.transpose(1, 2), tiles)
-            else:
-                products += torch.bmm(patches.transpose(1, 2), tiles)
-            planes = torch.bmm(around, weights, out=patches)
-            for sink in sinks:
-                self._send("accumulate_planes", unit, kept, planes, sink, *place)
-        return self._weight_gradient(products, whole, latent)
-
-    def _weight_gradient(self, products: Tensor, whole: Tensor, latent: Tensor) -> Tensor:
-        """G^T m G, from bits to signs."""
-        g = products.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-        _, channels, outputs = products.shape
-        taps = torch.kron(g, g).t() @ products.view(16, -1)
-        gradient = taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
-        gradient -= 0.5 * whole.sum(0, dtype=self.real)[:, None, None, None]
-        return gradient.to(latent.dtype)
 
     def _send(self, kernel: str, unit: Unit, kept: _Kept, grad: Tensor, sink: _Sink, *place: int) -> None:
         """Add what batch norm and sign send back to the channels of ``sink``."""

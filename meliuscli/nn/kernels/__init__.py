@@ -1,4 +1,4 @@
-"""kernels.c for torch's CPU tensors: compiled by the C compiler found at first use, in about a second, and kept.
+"""The C files beside this one, for torch's CPU tensors: compiled by the C compiler found at first use, in about a second, and kept.
 
 Without a compiler ``kernels()`` is None and the networks run in torch's own operations, to the same results, slower."""
 
@@ -17,7 +17,8 @@ import platformdirs
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
+MAIN = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 """Tried in this order: the compilers of some systems know no OpenMP, or no name for the processor at hand."""
@@ -56,24 +57,32 @@ def kernels() -> Kernels | None:
         return None
     for variant in VARIANTS:
         try:
-            return Kernels(ctypes.CDLL(str(_compiled(compiler, variant))))
+            return Kernels(_library(compiler, variant))
         except (OSError, subprocess.SubprocessError):
             continue
     return None
 
 
-def _compiled(compiler: str, variant: tuple[str, ...]) -> Path:
-    """The library, from the cache where it is there. Its name holds what it was made of: source, flags, and the macros
-    that tell the compiler's version and the processor's instructions."""
+def _library(compiler: str, variant: tuple[str, ...]) -> ctypes.CDLL:
+    """The library, from the cache where it is there and whole. Its name holds what it was made of: sources, flags, and
+    the macros that tell the compiler's version and the processor's instructions."""
     command = [compiler, *FLAGS, *variant]
     macros = subprocess.run([*command, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, check=True, timeout=60)
-    key = hashlib.sha256(SOURCE.read_bytes() + macros.stdout + repr(command).encode()).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("meliuscli") / "kernels"
-    path = folder / f"kernels-{key}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / path.name
-            subprocess.run([*command, str(SOURCE), "-o", str(made)], capture_output=True, check=True, timeout=120)
-            made.replace(path)
-    return path
+    parts = [path.read_bytes() for path in SOURCES] + [macros.stdout, repr(command).encode()]
+    path = cache_folder() / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        subprocess.run([*command, str(MAIN), "-o", str(made)], capture_output=True, check=True, timeout=120)
+        made.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    return platformdirs.user_cache_path("meliuscli") / "kernels"
