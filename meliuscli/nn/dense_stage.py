@@ -50,16 +50,8 @@ def can_fuse(x: Tensor, units: Iterable[Unit]) -> bool:
 
 def _is_usual(unit: Unit) -> bool:
     bn, conv = unit.bn, unit.conv
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (bn, conv))
     usual = type(bn) is nn.BatchNorm2d and type(conv) is BinaryConv2d
-    return (
-        usual
-        and not hooked
-        and conv.clip is not None
-        and bn.training
-        and bn.momentum is not None
-        and bn.running_mean is not None
-    )
+    return usual and conv.clip is not None and bn.training and bn.momentum is not None and bn.running_mean is not None
 
 
 def run_stage(x: Tensor, units: list[Unit]) -> Tensor:
