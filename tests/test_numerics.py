@@ -153,3 +153,20 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(out, outputs[0]) for out in outputs[1:])
+
+
+def test_what_stands_in_place_of_a_block_runs_in_training() -> None:
+    """The fused stage never passes over a module, a hook, or a lost block."""
+    stage = Stage(*(nn.Sequential(DenseBlock(8, 4, 1, 1.3), ImprovementBlock(12, 4, 1, 1.3)) for _ in range(1))).train()
+    x, seen = torch.randn(2, 8, 6, 6), []
+    stage[0][1].register_forward_hook(lambda *_: seen.append("hook"))
+    stage(x)
+    assert seen == ["hook"]
+
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    stage[0][1] = Doubled()
+    out = stage(x)
+    torch.testing.assert_close(out[:, :8], 2 * x)
