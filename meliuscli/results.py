@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -15,6 +16,15 @@ from typing import Any
 from meliuscli import __version__
 from meliuscli.errors import MissingError
 
+_HINTS: dict[int, str] = {
+    errno.ENOSPC: "free the disk or choose another place",
+    errno.EDQUOT: "free the disk or choose another place",
+    errno.EISDIR: "it is a directory: name a file",
+    errno.ENOENT: "make its directory first, or choose another place",
+    errno.ENOTDIR: "a file stands where a directory is needed: choose another place",
+    errno.EEXIST: "a file stands where a directory is needed: choose another place",
+}
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ``MissingError`` (disk full, read-only, no such directory)."""
@@ -25,6 +35,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """As ``write_text``, for bytes."""
     temporary = None
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
@@ -42,10 +54,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> MissingError:
-    """The error for a place that cannot be written to."""
+    """The error for a place that cannot be written to, with the way out that its cause leaves."""
     return MissingError(
-        f"{path}: cannot be written: {error.strerror or error}", "free the disk or choose another place"
+        f"{path}: cannot be written: {error.strerror or error}", _HINTS.get(error.errno or 0, "choose another place")
     )
+
+
+def require_directory(path: Path, option: str) -> None:
+    """Refuse a file to be written for ``option`` whose directory is not there. Raises ``MissingError``."""
+    if not path.parent.is_dir():
+        hint = _HINTS[errno.ENOTDIR if path.parent.exists() else errno.ENOENT]
+        raise MissingError(f"{option} {path}: no such directory {path.parent}", hint)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,11 +83,12 @@ def origin() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
         },
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Numbers as people write them, both ways: ``5e8`` <-> ``500M``, bytes <-> ``3.88 MiB``, ``90s`` <-> ``1m30s``."""
+"""Numbers as people write them, both ways: ``5e8`` <-> ``500M``, bytes <-> ``3.88 MiB``, ``90s`` <-> ``1m30s``, ``5ms``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _BYTE_SUFFIXES = {
     "mib": 2**20,
     "gib": 2**30,
 }
+_LATENCY_SUFFIXES = {"us": 1, "ms": 10**3, "s": 10**6}
 _SECOND_SUFFIXES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 # A comma only between thousands: 0,5G is refused, not read as 5G.
 _NUMBER = re.compile(r"((?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9_.]+)(?:e[+-]?[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
@@ -59,6 +60,18 @@ def parse_bytes(text: str, option: str = "") -> int:
 def parse_duration(text: str, option: str = "") -> float:
     """Time: ``90``, ``90s``, ``1.5m``, ``2h`` -> seconds."""
     return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m or 2h", option))
+
+
+def parse_latency(text: str, option: str = "") -> float:
+    """``5ms``, ``800us``, ``0.01s`` -> seconds; the unit must be there.
+
+    Raises ``BadInputError``, which names ``option``."""
+    return float(_parse(text, _LATENCY_SUFFIXES, "a latency", "5ms, 800us or 0.01s", option)) / 1e6
+
+
+def format_ms(seconds: float) -> str:
+    """0.00512 -> ``5.12``: milliseconds, three significant digits."""
+    return f"{1e3 * seconds:.3g}"
 
 
 def format_count(value: float) -> str:

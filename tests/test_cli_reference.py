@@ -14,9 +14,15 @@ from xml.etree import ElementTree
 import pytest
 from conftest import Cli
 
+from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.published import contradictions
-from meliuscli.arch.zoo import arch_names, load_arch
-from meliuscli.counting.conventions import CONVENTIONS
+from meliuscli.arch.zoo import arch_names, load_arch, load_name
+from meliuscli.counting.agreement import prints_as
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import CONVENTIONS, MELIUS
+from meliuscli.report.compare import compare_table
+from meliuscli.report.count import Counted, View
+from meliuscli.report.explain import explain_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -196,7 +202,9 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     [
         (["compare"], "no network to compare"),
         (["compare", "meliusnet22", "--pareto", "front.pdf"], "not a picture file"),
-        (["compare", "meliusnet22", "--pareto", "no/front.png"], "no such directory"),
+        (["count", "--arch", "pokebnn-0.9"], "did you mean pokebnn-1.0 --set width_multiplier=0.9?"),
+        (["count", "--arch", "MobileNetV1-0.6"], "did you mean mobilenet-v1 --set width_multiplier=0.6?"),
+        (["count", "--arch", "mobilenet-v1", "--set", "width=0.6"], "did you mean width_multiplier?"),
         (["compare", "meliusnet23", "--pareto", "front.png"], "none of these networks has a published top-1"),
         (["compare", "meliusnet22", "--convention", "larq", "--pareto", "front.png"], "has no total"),
         (["compare", "meliusnet22", "--binary", "x"], "--binary is for modules of your own"),
@@ -298,3 +306,40 @@ def test_the_option_at_fault_is_named(cli: Cli, args: list[str], says: str) -> N
     done = cli(*args)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_bnexts_sizes_are_the_authors_without_the_prelus_that_they_never_call() -> None:
+    sizes = {"bnext-t": "13.32", "bnext-s": "26.75", "bnext-m": "46.57", "bnext-l": "106.32"}
+    for name, printed in sizes.items():
+        spec = load_name(name)
+        assert isinstance(spec, BNextSpec)
+        unused = spec.stem_channels
+        for index, (before, after) in enumerate(zip((spec.stem_channels, *spec.channels), spec.channels, strict=False)):
+            unused += before * ((index % 2 == 0) + (1 if before == after else 2))
+        total = count_spec(spec).total.size_bytes
+        assert prints_as(printed, (total + 4 * unused) / 2**20)
+        page = explain_page(name)
+        assert all(number in page for number in (printed, f"{total / 2**20:.2f}", f"{unused:,}"))
+
+
+def test_published_figures_of_one_row_say_where_they_are_from() -> None:
+    networks = [
+        Counted(name, spec, spec.input_shape, count_spec(spec)) for name in arch_names() for spec in [load_name(name)]
+    ]
+    table = compare_table(networks, View(MELIUS))
+    heads = [column.heading for column in table.columns]
+    marked = 0
+    for record, row in zip(table.records, table.rows, strict=True):
+        for key, head in (("ops", "pub.OPs"), ("size_mib", "pub.MiB")):
+            cell, source = str(row[heads.index(head)]), record[f"published_{key}_source"]
+            assert bool(cell) == (source is not None)
+            other = bool(cell and record["published_top1"]) and source != record["published_top1_source"]
+            assert cell.endswith("+") == other
+            marked += other
+    assert marked
+    assert any(note.startswith("+ ") for note in table.notes)
+    row = next(record for record in table.records if record["network"] == "xnornet-alexnet")
+    assert (row["published_size_mib_source"], row["published_top1_source"]) == (
+        "larq/docs zoo index",
+        "allenai/XNOR-Net README",
+    )

@@ -44,8 +44,8 @@ def test_every_contradiction_has_its_reason_and_every_reason_its_use() -> None:
     used = {(key, row.arch) for row in published_rows() for key in row.disputed.values()}
     for key, arch in used:
         assert arch in reasons[key].archs
-    # Two are about accuracies and about another tool.
-    assert set(reasons) - {key for key, _ in used} == {"meliusnet59-top1", "bitorch-meliusnet"}
+    # Of an accuracy, another tool, and the authors' code.
+    assert set(reasons) - {key for key, _ in used} == {"meliusnet59-top1", "bitorch-meliusnet", "bnext-size"}
     assert all(set(entry.archs) <= set(arch_names()) and entry.title and entry.text for entry in reasons.values())
 
 

@@ -83,6 +83,10 @@ def damage(name: str, how: str, directory: Path) -> None:
         path.write_bytes(content + b"x")
     elif how == "label":
         path.write_bytes(content[:-1] + b"\x0a")
+    elif how == "no images":
+        write_idx(path, np.zeros((0, 28, 28)))
+    elif how == "other size":
+        write_idx(path, np.zeros((100, 20, 28)))
     elif how == "class":
         path.write_bytes(content[:8] + bytes(len(content) - 8))
 
@@ -99,14 +103,21 @@ def damage(name: str, how: str, directory: Path) -> None:
         ("train-labels-idx1-ubyte", "longer", BadInputError),
         ("train-labels-idx1-ubyte", "label", BadInputError),
         ("train-labels-idx1-ubyte", "class", BadInputError),
+        ("t10k-labels-idx1-ubyte", "label", BadInputError),
+        ("t10k-labels-idx1-ubyte", "class", BadInputError),
         ("t10k-labels-idx1-ubyte", "gone", MissingError),
+        ("t10k-images-idx3-ubyte.gz", "no images", BadInputError),
+        ("t10k-images-idx3-ubyte.gz", "other size", BadInputError),
     ],
 )
 def test_a_damaged_file_is_named(idx_dir: Path, name: str, how: str, kind: type[MeliusError]) -> None:
     damage(name, how, idx_dir)
     with pytest.raises(kind) as caught:
         load_dataset("fashion-mnist", idx_dir)
-    assert how in ("label", "class") or name.removesuffix(".gz") in caught.value.message
+    named = "t10k" if how == "other size" else name.removesuffix(".gz")
+    assert str(idx_dir) in caught.value.message
+    assert named in caught.value.message
+    assert caught.value.exit_code == (3 if kind is MissingError else 2)
 
 
 def test_a_missing_directory_says_where_to_get_and_put_the_data(
@@ -129,16 +140,32 @@ def test_damaged_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         load_dataset("fashion-mnist-mini")
 
 
-@pytest.mark.parametrize(("size", "mean_kept"), [(8, True), (16, True), (32, True), (28, True), (30, True), (56, True)])
-def test_resizing_pads_or_averages_whole_cells(mini: Dataset, size: int, mean_kept: bool) -> None:
+@pytest.mark.parametrize("size", [8, 16, 32, 28, 30, 56])
+def test_resizing_pads_or_averages_whole_cells(mini: Dataset, size: int) -> None:
     few = Split(mini.train.images[:20], mini.train.labels[:20])
-    prepared = prepare(Dataset("few", 10, few, few, few), size)
-    images = prepared.train[0]
+    images = prepare(Dataset("few", 10, few, few, few), size).train[0]
     assert images.shape == (20, 1, size, size)
+    if size == 28:
+        assert torch.equal(images, few.images)
+        return
     assert float(images.max()) <= 1.0
     padded = -(-28 // size) * size if size < 56 else size
     scale = (padded / 28) ** 2 if size < 56 else 1.0
     assert float(images.mean()) * scale == pytest.approx(float(few.images.float().mean()) / 255, rel=1e-4)
+
+
+def test_bytes_and_floats_are_normalised_alike(mini: Dataset) -> None:
+    """Bytes are measured by exact histograms, floats by torch."""
+    few = Split(mini.train.images[:2000], mini.train.labels[:2000])
+    prepared = prepare(Dataset("few", 10, few, few, few), 28)
+    floats = few.images.float() / 255
+    std, mean = torch.std_mean(floats.double(), dim=(0, 2, 3), keepdim=True)
+    torch.testing.assert_close(prepared.mean, mean.float())
+    torch.testing.assert_close(prepared.std, std.float())
+    normal = prepared.normalise(few.images)
+    assert torch.equal(normal, prepared.normalise(floats))
+    assert normal.dtype == torch.float32
+    assert normal.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_normalisation_is_measured_on_the_training_images_alone(mini: Dataset) -> None:
@@ -167,17 +194,132 @@ def test_every_batch_is_exactly_balanced_and_depends_on_the_seed(mini: Dataset) 
     assert sorted(torch.cat(first(0, 200)).tolist()) == list(range(10_000))
 
 
-def test_augmentation_flips_and_shifts_whole_images() -> None:
-    image = torch.zeros(64, 1, 9, 9)
-    image[:, 0, 4, 2] = 1.0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_augmentation_flips_and_shifts_whole_images(dtype: torch.dtype) -> None:
+    image = torch.zeros(64, 1, 9, 9, dtype=dtype)
+    image[:, 0, 4, 2] = 1
     out = augment(image, flip=True, shift=2, generator=torch.Generator().manual_seed(0))
     assert out.shape == image.shape
-    assert torch.equal(out.sum((1, 2, 3)), torch.ones(64))
+    assert out.dtype == dtype
+    assert out.sum((1, 2, 3)).tolist() == [1] * 64
     places = {tuple(place[1:].tolist()) for place in out[:, 0].nonzero()}
     assert {row for row, _ in places} == {2, 3, 4, 5, 6}
     assert {column for _, column in places} == {0, 1, 2, 3, 4, 5, 6, 7, 8}
     untouched = augment(image, flip=False, shift=0, generator=torch.Generator())
     assert torch.equal(untouched, image)
+
+
+def test_larger_images_are_cut_at_every_place() -> None:
+    """Every pixel has its own value: what is cut out is a piece of the image, mirrored or not."""
+    image = torch.arange(36, dtype=torch.uint8).view(1, 1, 6, 6).expand(400, 1, 6, 6)
+    out = augment(image, flip=True, shift=0, generator=torch.Generator().manual_seed(1), size=4)
+    pieces = {bytes(piece.flatten().tolist()) for piece in out}
+    mirrored = torch.stack([image[0, 0], image[0, 0].flip(-1)])
+    expected = {
+        bytes(whole[row : row + 4, column : column + 4].flatten().tolist())
+        for whole in mirrored
+        for row in range(3)
+        for column in range(3)
+    }
+    assert pieces == expected
+
+
+@given(
+    low=st.floats(0.05, 1.0),
+    span=st.floats(0, 1),
+    stored=st.integers(8, 40),
+    size=st.integers(4, 32),
+    flip=st.booleans(),
+)
+def test_resized_crops_are_rectangles_in_the_image_of_the_area_asked_for(
+    low: float, span: float, stored: int, size: int, flip: bool
+) -> None:
+    """The image holds its pixels' own coordinates, which bilinear interpolation keeps but for the outermost half pixel:
+    the inner columns of the output tell where they come from."""
+    scale = (low, min(1.0, low + span))
+    x, y = torch.meshgrid(torch.arange(stored), torch.arange(stored), indexing="xy")
+    image = torch.stack([x, y]).float().expand(50, 2, stored, stored) + 0.5
+    out = augment(image, flip, 0, torch.Generator().manual_seed(stored), scale, size)
+    assert out.shape == (50, 2, size, size)
+    assert out.min() >= 0.5 - 1e-4
+    assert out.max() <= stored - 0.5 + 1e-4
+    columns, rows = out[:, 0].mean(1), out[:, 1].mean(2)
+    step = stored / size
+    for line in (columns, rows):
+        assert ((line.diff() >= -1e-3).all(1) | (line.diff() <= 1e-3).all(1)).all()
+        middle = line[:, size // 2] - line[:, size // 2 - 1]
+        assert (middle.abs() <= step + 1e-3).all()
+    assert (rows.diff() >= -1e-3).all()
+    assert flip or (columns.diff() >= -1e-3).all()
+    width, height = (line[:, size // 2].sub(line[:, size // 2 - 1]).abs() * size / stored for line in (columns, rows))
+    for line in (columns, rows):
+        step_of = (line[:, size // 2] - line[:, size // 2 - 1])[:, None]
+        edges = line[:, size // 2, None] + step_of * torch.tensor([-(size // 2) - 0.5, size - size // 2 - 0.5])
+        assert edges.min() >= -0.02 * stored
+        assert edges.max() <= 1.02 * stored
+    inner = (width < 0.99) & (height < 0.99)  # the others were clipped to the image
+    area, ratio = (width * height)[inner], (width / height)[inner]
+    # A rectangle that ends in the outermost half pixel is seen shorter where only two columns are left to see it.
+    if size > 4:
+        assert (area >= scale[0] - 1e-2).all()
+        assert (ratio >= 3 / 4 - 1e-2).all()
+        assert (ratio <= 4 / 3 + 1e-2).all()
+    assert (area <= scale[1] + 1e-2).all()
+
+
+def test_resized_crops_equal_a_plain_interpolation() -> None:
+    """The rectangles are read off an image of coordinates; a loop then interpolates another image in them."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (6, 3, 12, 12), generator=generator, dtype=torch.uint8)
+    x, y = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="xy")
+    places = torch.stack([x, y]).expand(6, 2, 12, 12)
+    out, where = (augment(i, True, 0, torch.Generator().manual_seed(4), (0.2, 0.9), 7) for i in (pixels, places))
+    assert out.dtype == torch.float32
+    for image in range(6):
+        for row in range(7):
+            for column in range(7):
+                px, py = where[image, :, row, column].tolist()
+                left, top = min(int(px), 10), min(int(py), 10)
+                right, down = px - left, py - top
+                corners = pixels[image, :, top : top + 2, left : left + 2].double() / 255
+                weights = torch.tensor(
+                    [[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]]
+                )
+                expected = (corners * weights).sum((1, 2)).float()
+                torch.testing.assert_close(out[image, :, row, column], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_half_of_the_crops_are_mirrored_and_all_places_are_taken() -> None:
+    x, y = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="xy")
+    out = augment(torch.stack([x, y]).expand(400, 2, 64, 64), True, 0, torch.Generator().manual_seed(0), (0.2, 0.3), 8)
+    mirrored = (out[:, 0, 0, 0] > out[:, 0, 0, -1]).float().mean()
+    assert 0.4 < float(mirrored) < 0.6
+    for axis in (0, 1):
+        middles = out[:, axis].mean((1, 2))
+        assert 30 < float(middles.mean()) < 34
+        assert float(out[:, axis].min()) < 5
+        assert float(out[:, axis].max()) > 58
+
+
+@pytest.mark.parametrize("crop_scale", [None, (0.3, 1.0)])
+def test_all_of_it_happens_on_the_images_device(crop_scale: tuple[float, float] | None) -> None:
+    """The meta device computes nothing, but refuses operands of another device."""
+    images = torch.zeros(8, 3, 10, 10, dtype=torch.uint8, device="meta")
+    out = augment(images, True, 2, torch.Generator().manual_seed(0), crop_scale, 8)
+    assert out.device.type == "meta"
+    assert out.shape == (8, 3, 8, 8)
+
+
+@given(seed=st.integers(0, 99), flip=st.booleans(), shift=st.integers(0, 3), crop=st.booleans())
+def test_augmentation_follows_its_generator_and_leaves_the_images_alone(
+    seed: int, flip: bool, shift: int, crop: bool
+) -> None:
+    images = torch.randint(0, 256, (8, 3, 10, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    before, scale = images.clone(), (0.3, 1.0) if crop else None
+    first, again = (augment(images, flip, shift, torch.Generator().manual_seed(seed), scale, 8) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(images, before)
+    assert first.shape == (8, 3, 8, 8)
 
 
 # CIFAR
@@ -287,7 +429,22 @@ def test_damaged_binary_files_are_named(tmp_path: Path, how: str) -> None:
     assert isinstance(caught.value, MissingError) == (how == "gone")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "idx", "fashion-mnist"])
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("name", ["data_batch_4", "test_batch"])
+def test_a_label_that_cifar_has_not_is_named(tmp_path: Path, version: str, name: str) -> None:
+    write_cifar(tmp_path, 10, version)
+    images, labels = cifar_part(30, 10, 0)
+    labels[7] = 10
+    if version == "binary":
+        content = np.concatenate([labels[:, None].astype(np.uint8), images], 1).tobytes()
+        (tmp_path / f"{name}.bin").write_bytes(content)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}, protocol=2))
+    with pytest.raises(BadInputError, match=rf"{name}.*: label 10 is out of range"):
+        load_dataset("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "idx", "fashion-mnist", "imagefolder"])
 def test_missing_files_say_where_to_get_and_where_to_put_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(MissingError) as caught:
         load_dataset(name, tmp_path)
@@ -303,6 +460,8 @@ def test_idx_files_of_ones_own_have_as_many_classes_as_their_labels_say(tmp_path
     dataset = load_dataset("idx", tmp_path)
     assert dataset.num_classes == 3
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 9]
-    write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(60))
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((60, 20, 20)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(60))
     with pytest.raises(BadInputError, match="too few images"):
         load_dataset("idx", tmp_path)

@@ -13,9 +13,11 @@ from conftest import Cli
 from torch import Tensor, nn
 
 from meliuscli.arch.zoo import load_arch
+from meliuscli.cli.compare import compare
+from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.own import OwnCount, count_own, load_module
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.build import build
 
 SHAPE = (3, 8, 8)
@@ -275,6 +277,172 @@ def test_an_input_that_the_network_does_not_take() -> None:
     assert "--input" in (caught.value.hint or "")
 
 
+# What counts is what is seen
+
+
+class QuantConv2d(nn.Conv2d):
+    """As larq's first layer: binary weights, and an input that nothing quantizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, signed(self.weight), padding=1)
+
+
+class TernaryQConv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        few = self.weight.abs() < 0.7 * self.weight.abs().mean()
+        return F.conv2d(signed(x), torch.where(few, 0.0, signed(self.weight)), padding=1)
+
+
+def test_binary_weights_on_float_inputs_are_float_macs_and_one_bit_each() -> None:
+    own = count_own(ending(QuantConv2d(3, 4, 3, padding=1, bias=False)), SHAPE)
+    total = own.count.total
+    assert (total.binary_macs, total.float_macs, total.binary_params) == (0, CONV_MACS + 8, 108)
+    assert own.recognised == {
+        "0": "binary weights, float MACs by class name QuantConv2d, but its activations take more than two values"
+    }
+    assert not any(verdict.doubt for verdict in own.verdicts)
+
+
+def test_what_the_user_names_binary_counts_as_binary_with_a_doubt() -> None:
+    own = count_own(ending(QuantConv2d(3, 4, 3, padding=1, bias=False)), SHAPE, ("0",))
+    assert own.count.total.binary_macs == CONV_MACS
+    assert "counts as binary, but its activations take more than two values" in says(own)
+
+
+def test_three_values_of_a_weight_are_two_bits() -> None:
+    torch.manual_seed(0)
+    TernaryQConv2d.__name__ = "QConv2d"
+    own = count_own(ending(TernaryQConv2d(3, 4, 3, padding=1, bias=False)), SHAPE)
+    total = own.count.total
+    assert (total.binary_macs, total.quantized_macs, total.binary_params) == (0, CONV_MACS, 0)
+    assert dict(total.weights)[2] == 108
+    assert "goes for binary, but counts as 2x1 bits: its weights take three values" in says(own)
+    named = count_own(ending(TernaryQConv2d(3, 4, 3, padding=1, bias=False)), SHAPE, ("0",))
+    assert named.count.total.binary_macs == CONV_MACS
+    assert "counts as binary, but its weights take three values" in says(named)
+
+
+class Padded(nn.Module):
+    """Pads signs with zeros, and does its child's work."""
+
+    def __init__(self, fill: float = 0.0) -> None:
+        super().__init__()
+        self.conv, self.fill = nn.Conv2d(3, 4, 3, bias=False), fill
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = signed(x)
+        x = torch.cat([x[..., :4], torch.full_like(x[..., :1], self.fill), x[..., 5:]], 3) if self.fill else x
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), signed(self.conv.weight))
+
+
+def test_zeros_that_pad_are_no_third_value() -> None:
+    own = count_own(ending(Padded()), SHAPE)
+    assert "counts as float, but its weights and activations take two values: --binary counts it" in says(own)
+    named = count_own(ending(Padded()), SHAPE, ("0*",))
+    assert (named.count.total.binary_macs, named.count.total.binary_params) == (CONV_MACS, 108)
+    assert "its weights count here, its operations in 0, which does them" in says(named)
+    assert not any(verdict.doubt for verdict in named.verdicts)
+    assert "take two values" not in says(count_own(ending(Padded(0.5)), SHAPE))
+
+
+def test_zeros_inside_a_map_are_doubted() -> None:
+    class SignConv2d(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.where(x < -0.4, -1.0, torch.where(x > 0.4, 1.0, 0.0))
+            return F.conv2d(F.pad(x, (1, 1, 1, 1)), signed(self.weight))
+
+    SignConv2d.__name__ = "BinaryConv2d"
+    own = count_own(ending(SignConv2d(3, 4, 3, bias=False)), SHAPE)
+    assert own.count.total.binary_macs == CONV_MACS
+    assert "zero is a third value of its activations" in says(own)
+
+
+def test_a_single_zero_among_the_signs_of_weights_is_no_third_value() -> None:
+    class TorchSign(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(signed(x), torch.sign(self.weight), padding=1)
+
+    TorchSign.__name__ = "BinaryConv2d"
+    layer = TorchSign(3, 4, 3, bias=False)
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = 0.0
+    own = count_own(ending(layer), SHAPE)
+    assert own.count.total.binary_macs == CONV_MACS
+    assert not any(verdict.doubt for verdict in own.verdicts)
+
+
+@pytest.mark.parametrize("words", [("four", -3), (4, 64), (True, 1), (2, None)])
+def test_bits_that_are_none_are_ignored_with_a_doubt(words: tuple[object, object]) -> None:
+    layer = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+    layer.weight_bits, layer.activation_bits = words  # type: ignore[assignment]
+    own = count_own(ending(layer), SHAPE)
+    assert own.count.total.float_macs == CONV_MACS + 8
+    if words != (2, None):
+        assert "no bits (1 to 32), ignored; counts as float" in says(own)
+        assert any(verdict.doubt for verdict in own.verdicts)
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.ReLU(), nn.Sequential()])
+def test_a_network_without_anything_to_count_is_zero(module: nn.Module) -> None:
+    own = count_own(module, SHAPE)
+    assert (own.count.total.macs, own.count.total.params) == ((), 0)
+    assert own.count.rows("stage") == ()
+
+
+def test_a_scripted_network_is_refused() -> None:
+    with pytest.raises(BadInputError, match="a scripted network"):
+        count_own(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))), SHAPE)
+
+
+class Leaving(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(SystemExit(0), "ends the program"), (Leaving("x"), "Leaving: x"), (ValueError("y"), "y")]
+)
+def test_whatever_a_forward_raises_is_said(error: BaseException, message: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(BadInputError, match=message):
+        count_own(Net(), SHAPE)
+
+
+def test_ctrl_c_in_a_forward_is_the_users() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count_own(Net(), SHAPE)
+
+
+def test_an_attribute_that_raises_is_none() -> None:
+    class Odd(nn.Conv2d):
+        @property
+        def weight_bits(self) -> int:
+            raise SystemExit(3)
+
+    assert count_own(ending(Odd(3, 4, 3, padding=1, bias=False)), SHAPE).count.total.float_macs == CONV_MACS + 8
+
+
+def test_fvcores_rounding_is_not_worth_a_line() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.einsum("bchw,cd->bdhw", x, self.w).flatten(2)
+            return torch.bmm(y, y.transpose(1, 2))
+
+    own = count_own(Net(), SHAPE)
+    assert own.count.total.float_macs == 3 * 8 * 64 + 8 * 64 * 8
+    assert "fewer" not in says(own)
+
+
 # Files
 
 
@@ -297,6 +465,14 @@ def needs(width): return Net(width)
 def raises(): raise ValueError("out of\\nideas")
 def leaves(): sys.exit("bye")
 def nothing(): return [Net()]
+class BinaryLinear(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x.sign(), self.weight.sign())
+class QConv2d(nn.Conv2d): pass
+class Exit(nn.Module):
+    def forward(self, x): sys.exit(0)
+def dense(): return nn.Sequential(nn.Flatten(), BinaryLinear(192, 64, bias=False))
+def liar(): return nn.Sequential(QConv2d(3, 4, 3))
 def torn(): return nn.Linear(3, 4)
 def greedy(): import torch; torch.empty(2**50)
 """
@@ -397,9 +573,45 @@ def test_compare_takes_files_too(file: Path, cli: Cli) -> None:
     assert [entry["input"] for entry in value] == [[3, 64, 64]] * 2
 
 
+Captured = pytest.CaptureFixture[str]
+
+
+def said_by(capsys: Captured) -> tuple[str, str]:
+    """What is on stdout and stderr, without line breaks."""
+    out, err = capsys.readouterr()
+    return " ".join(out.split()), " ".join(err.split())
+
+
+def test_no_format_swallows_what_may_be_wrong(file: Path, capsys: Captured) -> None:
+    names = [f"{file}:liar", f"{file}:dense"]
+    lines = ("net.py:liar: doubt: QConv2d in 0: counts as binary, but", "net.py:dense: doubt: convention melius leaves")
+    compare(names, input_="8")
+    out, err = said_by(capsys)
+    assert [(line in out, line in err) for line in lines] == [(True, False)] * 2
+    compare(names, input_="8", fmt="csv")
+    out, err = said_by(capsys)
+    assert [(line in out, line in err) for line in lines] == [(False, True)] * 2
+    compare(names, input_="8", fmt="json")
+    liar, dense = json.loads(capsys.readouterr().out)
+    assert any(verdict["doubt"] for verdict in liar["verdicts"])
+    assert dense["recognised"] == {"1": "binary by class name BinaryLinear"}
+
+
+def test_macs_that_the_convention_leaves_out_are_said(file: Path, capsys: Captured) -> None:
+    line = "convention melius leaves out linear layers, 100.0 % of the MACs here: --convention full"
+    count(f"{file}:dense", input_="8", max_ops="1")
+    assert line in said_by(capsys)[0]
+    count(f"{file}:dense", input_="8", max_ops="1", fmt="json")
+    assert line in said_by(capsys)[1]
+    with pytest.raises(FailedError, match="are more than --max-ops"):
+        count(f"{file}:dense", input_="8", max_ops="1", convention="full")
+    assert "leaves out" not in said_by(capsys)[0]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
+        (["net.py:Exit", "--format", "json"], 2, "ends the program"),
         (["net.py:raises"], 2, "raises ValueError"),
         (["net.py:needs"], 2, "needs arguments (width)"),
         (["net.py:nothing"], 2, "returns no torch.nn.Module"),

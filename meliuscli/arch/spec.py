@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import tomllib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +27,9 @@ class ArchSpec(BaseModel):
 
     # Deferred: a command pays for the families it uses.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    ratios: ClassVar[tuple[str, ...]] = ()
+    """Keys that are taken as input only, for widths."""
 
     family: str
     num_classes: Width = 1000
@@ -85,8 +89,10 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
             .replace("tuple", "list")
         )
         if first["type"] == "extra_forbidden":
-            known = ", ".join(name for name in model.model_fields)
-            raise SpecError(f"{where}{key}", "unknown key", f"known keys: {known}") from None
+            known = [*model.model_fields, *getattr(model, "ratios", ())]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise SpecError(f"{where}{key}", "unknown key", f"{hint}known keys: {', '.join(known)}") from None
         if first["type"] != "missing" and not isinstance(first["input"], dict):
             problem = f"{problem[:1].lower()}{problem[1:]}, not {first['input']!r}"
         raise SpecError(f"{where}{key}", problem) from None

@@ -20,7 +20,10 @@ from meliuscli import __version__
 from meliuscli.cli.console import talk
 from meliuscli.errors import InterruptedByUser, MeliusError
 
-COMMANDS = ("count", "compare", "list", "show", "explain", "cite", "paper-tables", "search", "train", "bench")
+COMMANDS = (
+    *("count", "compare", "list", "show", "explain", "cite", "paper-tables"),
+    *("search", "check-proxy", "train", "bench", "export"),
+)
 
 
 def make_app(words: Sequence[str]) -> typer.Typer:

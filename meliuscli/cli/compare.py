@@ -9,10 +9,10 @@ import typer
 
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.console import answer, answer_tables, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, make_view
 from meliuscli.errors import BadInputError
-from meliuscli.report.compare import compare_table
+from meliuscli.report.compare import compare_table, compare_warnings
 from meliuscli.report.count import count_object
 from meliuscli.report.published import published_object
 from meliuscli.report.tables import to_json
@@ -52,6 +52,7 @@ def compare(
 
         missing = draw_published(counted, view, pareto)
         talk(f"{pareto} written" + (f"; not in it, without a published top-1: {', '.join(missing)}" if missing else ""))
+    talk_of(fmt, compare_warnings(counted, view))
     if fmt == "json":
         objects = [
             {**count_object(network, "stage", view, None), "published": list(map(published_object, network.published))}

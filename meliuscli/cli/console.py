@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import MissingError
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
 
@@ -30,6 +30,12 @@ def talk(message: str, style: str = "") -> None:
         sys.stderr.flush()
 
 
+def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
+    """Warnings on stderr, for the formats in which no line of the answer holds them."""
+    for warning in warnings if fmt not in ("table", "markdown") else ():
+        talk(warning)
+
+
 def status(message: str) -> AbstractContextManager[object]:
     """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
     return _stderr().status(message) if sys.stderr.isatty() else nullcontext()
@@ -38,10 +44,9 @@ def status(message: str) -> AbstractContextManager[object]:
 def answer(content: str, output: Path | None) -> None:
     """Write the answer to a file, or to stdout."""
     if output is not None:
-        from meliuscli.results import write_text
+        from meliuscli.results import require_directory, write_text
 
-        if not output.parent.is_dir():
-            raise BadInputError(f"--output {output}: no such directory {output.parent}")
+        require_directory(output, "--output")
         write_text(output, content)
         return
     try:
@@ -71,13 +76,13 @@ def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, aft
 class Progress:
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
-        self._label, self._total, self._done = label, total, done
+    def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        self._label, self._total, self._done, self._quiet = label, total, done, quiet
         self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             import rich.progress
 
             self._bar = rich.progress.Progress(
@@ -99,12 +104,24 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def go_on_from(self, done: int) -> None:
+        """So many are done already; those before do not count for the time left."""
+        self._first += done - self._done
+        self._done = done
+
+    def within(self, part: float, label: str) -> None:
+        """``part`` (0 to 1) of the next step is done: a terminal's bar says so, with ``label`` in front."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done + part, description=label)
+
     def step(self, message: str) -> None:
         """One more is done."""
         self._done += 1
         if self._bar is not None:
             self._bar.console.print(message, markup=False)
-            self._bar.advance(self._task)
+            self._bar.update(self._task, completed=self._done)
+            return
+        if self._quiet:
             return
         each = (time.monotonic() - self._started) / (self._done - self._first)
         left = format_duration(each * (self._total - self._done))

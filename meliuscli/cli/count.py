@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, status, talk
-from meliuscli.cli.networks import count_named, count_own_module, is_own, make_view
+from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
+from meliuscli.cli.networks import count_any, is_own, make_view
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.report.count import Counted, View, count_object, count_table
-from meliuscli.report.tables import Format, Table, to_json
+from meliuscli.report.count import Counted, View, count_object, count_table, warnings
+from meliuscli.report.tables import to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
-
-if TYPE_CHECKING:
-    from meliuscli.counting.own import OwnCount
 
 
 def count(
@@ -45,22 +41,18 @@ def count(
     A module of your own (FILE.py:FACTORY) has the second road only."""
     view = make_view(convention, float_bits, bn_params)
     limits = _Limits(view, max_ops, max_size)
-    own: OwnCount | None = None
-    if is_own(arch):
-        network, own = count_own_module(arch, set_ or [], binary or [], input_, view.storage)
-        verify = False
-    elif binary:
+    if binary and not is_own(arch):
         raise BadInputError(f"--binary is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
-    else:
-        network = count_named(arch, set_ or [], input_, view.storage)
+    network = count_any(arch, set_ or [], binary or [], input_, view.storage)
+    verify = verify and not is_own(arch)
+    talk_of(fmt, warnings(network, view))
     problems: list[str] = []
     if fmt == "json":
         problems = _verify(network, view) if verify else []
         verified = not problems if verify else None
-        answer(to_json({**count_object(network, by, view, verified), **_own_object(own)}), output)
+        answer(to_json(count_object(network, by, view, verified)), output)
     else:
-        table = count_table(network, by, view)
-        answer_tables([table if own is None else _with_findings(table, own, fmt)], fmt, output)
+        answer_tables([count_table(network, by, view)], fmt, output)
         if verify:
             problems = _verify(network, view)
             if not problems:
@@ -109,21 +101,3 @@ def _verify(network: Counted, view: View) -> list[str]:
         f"not verified: {d.name} has {d.analytic:,} {d.what} by arithmetic and {d.traced:,} by trace"
         for d in differences(network.count, traced)
     ]
-
-
-def _own_object(own: OwnCount | None) -> dict[str, Any]:
-    if own is None:
-        return {}
-    from meliuscli.report.own import own_object
-
-    return own_object(own)
-
-
-def _with_findings(table: Table, own: OwnCount, fmt: Format) -> Table:
-    """What was recognised and found under the table; formats without room for it leave the doubts to stderr."""
-    from meliuscli.report.own import doubts, own_lines
-
-    if fmt in ("csv", "latex"):
-        for doubt in doubts(own):
-            talk(doubt)
-    return replace(table, lines=(*table.lines, *own_lines(own)))

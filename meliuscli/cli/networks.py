@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli.console import status
@@ -13,9 +12,6 @@ from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import FLOAT_BITS, Storage
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import Counted, View
-
-if TYPE_CHECKING:
-    from meliuscli.counting.own import OwnCount
 
 DEFAULT_INPUT = (3, 224, 224)
 
@@ -46,7 +42,7 @@ def count_named(arch: str, set_: Sequence[str], input_: str | None, storage: Sto
 
 def count_own_module(
     arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage
-) -> tuple[Counted, OwnCount]:
+) -> Counted:
     """A module of the user's own, counted by fvcore."""
     from meliuscli.counting.own import count_own, load_module
 
@@ -55,13 +51,13 @@ def count_own_module(
     shape = DEFAULT_INPUT if input_ is None else parse_input(input_)
     with status(f"tracing {arch}"):
         own = count_own(load_module(arch), shape, tuple(binary), storage)
-    return Counted(arch, None, shape, own.count), own
+    return Counted(arch, None, shape, own.count, own)
 
 
 def count_any(arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage) -> Counted:
     """Whatever ``arch`` names."""
     if is_own(arch):
-        return count_own_module(arch, set_, binary, input_, storage)[0]
+        return count_own_module(arch, set_, binary, input_, storage)
     return count_named(arch, set_, input_, storage)
 
 

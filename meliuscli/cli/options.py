@@ -16,7 +16,7 @@ Arch = Annotated[
     ),
 ]
 TrainArch = Annotated[
-    str, typer.Option("--arch", help="A network's name (meliuscli list) or a TOML file.", show_default=False)
+    str | None, typer.Option("--arch", help="A network's name (meliuscli list) or a TOML file.", show_default=False)
 ]
 Set = Annotated[
     list[str] | None,

@@ -1,11 +1,9 @@
-"""``meliuscli search``: the best networks of a space under an OPs budget."""
+"""``meliuscli search``: the best networks of a space under a budget of OPs, or of measured latency."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,21 +12,30 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
+from meliuscli.cli.folders import Kind
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.report.tables import Format, to_json
-from meliuscli.units import format_count, parse_count, parse_duration
+from meliuscli.units import format_count, format_ms, parse_count, parse_duration, parse_latency
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
-    from meliuscli.search.space import SearchSpace
+    from meliuscli.search.space import Candidate, SearchSpace
     from meliuscli.search.study import Settings, Study
+
+
+STUDY = Kind("study", "--study", "study.json")
 
 
 def search(
     context: typer.Context,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="OPs at the target input: 5e8, 500M, 0.5G.", show_default=False)
+        str | None,
+        typer.Option("--budget", help="At the target input: OPs (5e8, 500M), or latency (5ms).", show_default=False),
     ] = None,
+    objectives: Annotated[
+        Literal["accuracy,ops", "accuracy,latency"],
+        typer.Option("--objectives", help="latency: of packed inference on this machine, one image, one thread."),
+    ] = "accuracy,ops",
     space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
     trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 26,
     timeout: Annotated[
@@ -58,58 +65,88 @@ def search(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Search a space for the best proxy accuracy under an OPs budget, and compare with published MeliusNets.
+    """Search a space for the best proxy accuracy under a budget, and compare with published MeliusNets.
 
     Writes reports/STUDY with report.md, trials.csv, front.csv, pareto.png, best.toml and all that repeats it."""
     limit = parse_duration(timeout, "--timeout")
-    budget_ops = None if budget is None else parse_count(budget, "--budget")
+    latency = objectives == "accuracy,latency"
+    limit_of_cost = None if budget is None else (parse_latency if latency else parse_count)(budget, "--budget")
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
-    if budget_ops is None and not (resume and study):
+    if limit_of_cost is None and not (resume and study):
         raise BadInputError("--budget is missing", "for example --budget 5e8")
     with status("loading"):
-        from meliuscli.data.catalog import load_dataset
+        from meliuscli.cli.costs import check_budget, measure_latencies
         from meliuscli.results import origin, write_json
+        from meliuscli.search.cost import OPS
         from meliuscli.search.space import load_space
-        from meliuscli.search.study import MIN_LAG, Settings, lock
+        from meliuscli.search.study import MIN_LAG, Settings
 
     num_workers = workers or os.cpu_count() or 1
     if resume:
-        directory = _to_resume(reports, study, space, budget_ops)
+        default = "" if limit_of_cost is None else _default_name(Path(space).stem, limit_of_cost, latency)
+        directory = STUDY.find(reports, study, default)
         settings, searched, where = _read_study(directory)
-        settings = _with_given(context, directory, settings, budget_ops)
-        digest = load_dataset(searched.proxy.dataset, _path(settings.data_dir)).digest
-        with lock(directory):
+        settings = _with_given(context, directory, settings, limit_of_cost)
+        digest = _digest(searched, _path(settings.data_dir))
+        with STUDY.lock(directory):
             where = _check_origin(directory, where, {**origin(), "dataset": _dataset(searched, digest)})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
-        assert budget_ops is not None
+        assert limit_of_cost is not None
         name, searched, text = load_space(space)
         lag, data_dir = max(MIN_LAG, 2 * num_workers), str(data.resolve()) if data else None
-        settings = Settings(name, budget_ops, trials, seed, sampler, finalists, final_seeds, lag, data_dir)
-        _check_budget(searched, budget_ops)
-        digest = load_dataset(searched.proxy.dataset, data).digest
-        where = {**origin(), "dataset": _dataset(searched, digest)}
-        files = {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
-        directory = _new_directory(reports, study, settings, force, files)
-        with lock(directory):
+        settings = Settings(
+            *(name, limit_of_cost, trials, seed, sampler, finalists, final_seeds, lag, data_dir),
+            objective="latency" if latency else "ops",
+        )
+        files, about = measure_latencies(searched, settings) if latency else ({}, {})
+        if not latency:
+            check_budget(searched, limit_of_cost, OPS)
+        digest = _digest(searched, data)
+        where = {**origin(), "dataset": _dataset(searched, digest), **about}
+        files |= {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
+        directory = STUDY.make(reports, study, _default_name(name, limit_of_cost, latency), force, files)
+        with STUDY.lock(directory):
             report = _run(directory, settings, searched, num_workers, limit, where)
     _print(report, fmt, output)
+
+
+def _default_name(space: str, budget: float, latency: bool) -> str:
+    return f"{space}-{format_ms(budget)}ms" if latency else f"{space}-{format_count(budget)}"
 
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
+def _digest(space: SearchSpace, data: Path | None) -> str:
+    """Of the proxy's data. Image folders are decoded here, once: the workers then find them in memory-mapped files."""
+    from meliuscli.cli.datasets import prepare_and_tell
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.data.folder import ImageFolder
+
+    digests = []
+    for cut in dict.fromkeys((space.proxy.recipe.cut, space.final.recipe.cut)):
+        loaded = load_dataset(space.proxy.dataset, data, cut)
+        if isinstance(loaded, ImageFolder):
+            prepare_and_tell(loaded, space.proxy.input_size)
+        digests.append(loaded.digest)
+    return "-".join(digests)
+
+
 def _dataset(space: SearchSpace, digest: str) -> dict[str, str]:
     return {"name": space.proxy.dataset, "digest": digest}
 
 
-def _with_given(context: typer.Context, directory: Path, settings: Settings, budget: int | None) -> Settings:
+def _with_given(context: typer.Context, directory: Path, settings: Settings, budget: float | None) -> Settings:
     """The settings of a study with more trials if asked; another value of anything else is refused."""
     if budget not in (None, settings.budget):
-        raise BadInputError(f"{directory} was made with --budget {format_count(settings.budget)}")
+        made_with = _default_name("", settings.budget, settings.objective == "latency").removeprefix("-")
+        raise BadInputError(f"{directory} was made with --budget {made_with}")
+    if _given(context, "objectives") and context.params["objectives"] != f"accuracy,{settings.objective}":
+        raise BadInputError(f"{directory} was made with --objectives accuracy,{settings.objective}")
     for name in ("seed", "sampler", "finalists", "final_seeds", "trials"):
         value, made = context.params[name], getattr(settings, name)
         if not _given(context, name) or value == made:
@@ -133,13 +170,14 @@ def _given(context: typer.Context, name: str) -> bool:
 def _run(
     directory: Path, settings: Settings, space: SearchSpace, workers: int, timeout: float, where: dict[str, Any]
 ) -> StudyReport:
+    from meliuscli.cli.costs import study_cost
     from meliuscli.report.study import describe, gather, write_report
     from meliuscli.results import cannot_write
     from meliuscli.search.finals import choose_entrants, run_finals
     from meliuscli.search.study import Study
 
     try:
-        study = Study(directory, settings, space)
+        study = Study(directory, settings, space, study_cost(directory, settings))
     except OSError as error:
         raise cannot_write(directory, error) from None
     try:
@@ -147,7 +185,8 @@ def _run(
             for record in study.run(workers, timeout):
                 what = record.known_as or describe(record.candidate.spec)
                 score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
-                progress.step(f"{what}: {format_count(record.candidate.ops)} OPs, {score}")
+                cost = f"{study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}"
+                progress.step(f"{what}: {cost}, {score}")
         _explain_short(study)
         entrants = choose_entrants(study)
         total = len(entrants) * settings.final_seeds
@@ -188,80 +227,6 @@ def _continue_with(directory: Path) -> str:
     return f"continue with: meliuscli search --resume --study {directory.name}{place}"
 
 
-def _check_budget(space: SearchSpace, budget: int) -> None:
-    needed = space.smallest.ops
-    if budget < needed:
-        raise BadInputError(
-            f"--budget {format_count(budget)}: the smallest network of this space needs {format_count(needed)} OPs",
-            f"raise the budget to {needed:.0f} or more, or allow smaller values in the space",
-        )
-
-
-def _new_directory(reports: Path, study: str | None, settings: Settings, force: bool, files: Mapping[str, str]) -> Path:
-    """A fresh folder with these files, there from one moment to the next. A name that the user gave must be free; the
-    default name takes the next free number."""
-    from meliuscli.results import cannot_write, write_text
-
-    if study is not None:
-        _check_study_name(study)
-    base = study or f"{settings.space}-{format_count(settings.budget)}"
-    directory, number = reports / base, 1
-    if force:
-        _delete_study(directory)
-    while directory.exists() and study is None:
-        number += 1
-        directory = reports / f"{base}-{number}"
-    hint = "continue it with --resume, replace it with --force, or choose another --study"
-    if directory.exists():
-        raise BadInputError(f"{directory} exists", hint)
-    made = directory.with_name(f".{directory.name}-{os.getpid()}")
-    try:
-        made.mkdir(parents=True)
-        for name, content in files.items():
-            write_text(made / name, content)
-        made.rename(directory)
-    except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if directory.exists():
-            raise BadInputError(f"{directory} exists", hint) from None
-        raise cannot_write(directory, error) from None
-    return directory
-
-
-def _check_study_name(study: str) -> None:
-    if not study or Path(study).name != study or study in (".", ".."):
-        raise BadInputError(f"--study {study!r}: must be a plain folder name")
-
-
-def _delete_study(directory: Path) -> None:
-    """Delete a study that nobody is writing; refuse anything that is not a study."""
-    from meliuscli.search.study import lock
-
-    if not directory.exists():
-        return
-    if not (directory / "study.json").is_file():
-        raise BadInputError(f"{directory} is not a study; --force does not delete it")
-    with lock(directory):
-        shutil.rmtree(directory)
-
-
-def _to_resume(reports: Path, study: str | None, space: str, budget: int | None) -> Path:
-    """The study to continue: the one named, or the youngest of this space and budget."""
-    if study is not None:
-        _check_study_name(study)
-        directory = reports / study
-    else:
-        assert budget is not None
-        base = f"{Path(space).stem}-{format_count(budget)}"
-        found = [path.parent for path in reports.glob(f"{base}*/study.json")]
-        if not found:
-            raise BadInputError(f"no study {base} in {reports}", "name one with --study")
-        directory = max(found, key=lambda path: (path / "study.json").stat().st_mtime)
-    if not (directory / "study.json").is_file():
-        raise BadInputError(f"{directory}: no study to resume", "leave --resume out to start one")
-    return directory
-
-
 def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]:
     from pydantic import TypeAdapter
 
@@ -293,6 +258,10 @@ def _check_origin(directory: Path, made: dict[str, Any], now: dict[str, Any]) ->
     return made
 
 
+def _costs(report: StudyReport, candidate: Candidate) -> dict[str, float]:
+    return {report.cost.key: report.cost.of(candidate), "ops": candidate.ops}
+
+
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
     from meliuscli.report.study import finals_table, front_table, verdict_lines
 
@@ -300,14 +269,19 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
         value = {
             "study": str(report.directory),
             "front": [
-                {"trial": r.number, "archid": r.candidate.archid, "ops": r.candidate.ops, "proxy_top1": r.accuracy}
+                {
+                    "trial": r.number,
+                    "archid": r.candidate.archid,
+                    **_costs(report, r.candidate),
+                    "proxy_top1": r.accuracy,
+                }
                 for r in report.front
             ],
             "finals": [
                 {
                     "name": s.entrant.name,
                     "archid": s.entrant.candidate.archid,
-                    "ops": s.entrant.candidate.ops,
+                    **_costs(report, s.entrant.candidate),
                     "validation_top1": s.validation,
                     "test_top1": s.test,
                 }

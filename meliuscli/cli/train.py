@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meliuscli.arch.adapt import at_input, narrowed
-from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import NamedArch, load_arch, parse_overrides
+from meliuscli.arch.zoo import load_arch, parse_overrides
 from meliuscli.cli import options
-from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
-from meliuscli.errors import FailedError, InterruptedByUser
-from meliuscli.report.tables import Column, Table, to_json
-from meliuscli.runs import new_id, record_path, weights_path
+from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.sessions import Ready, Wanted, begin, resume
+from meliuscli.cli.watch import train_all
+from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.report.runs import run_table
+from meliuscli.report.tables import to_json
+from meliuscli.runs import Run, record_path
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from meliuscli.report.tables import Format
     from meliuscli.training.recipe import Recipe
-    from meliuscli.training.run import RunResult
+
+GOES_WITH_RESUME = ("resume_", "data", "reports", "fmt", "output")
 
 
 def train(
-    arch: options.TrainArch,
+    context: typer.Context,
+    arch: options.TrainArch = None,
     set_: options.Set = None,
     dataset: Annotated[str, typer.Option("--dataset", help="A data set's name (meliuscli list datasets).")] = (
         "fashion-mnist-mini"
     ),
     data: options.Data = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")
+    ] = False,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="short, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
-    ] = "short",
+        str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
+    ] = "quick",
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
     ] = None,
@@ -52,6 +58,26 @@ def train(
     width_divisor: Annotated[
         int, typer.Option("--width-divisor", min=1, max=1024, help="Divide all widths by this.")
     ] = 1,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="run:ID",
+            help="A recorded run whose logits are distilled (distill_weight of the recipe).",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to train; auto: CUDA, MPS, CPU.")
+    ] = "auto",
+    compile_: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option("--compile", help="torch.compile; auto: where it pays within the run, by a short measurement."),
+    ] = "auto",
+    resume_: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="run:ID", help="Go on with an unfinished run.", show_default=False),
+    ] = None,
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")
     ] = True,
@@ -61,142 +87,60 @@ def train(
 ) -> None:
     """Train a network and report mean and spread over seeds.
 
-    Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training."""
-    from meliuscli.results import origin, write_json
-
-    named = load_arch(arch, set_ or [])
-    recipe = _recipe(recipe_name, recipe_set or [], epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    run_id = new_id(named.spec.archid, dataset)
-    keep = reports if weights else None
-    trained, runs, digest, failure = _train_all(
-        named, dataset, data, recipe, seeds, input_size, width_divisor, run_id, keep
-    )
-    if runs:
-        summary = _summary(runs)
-        result = {
-            "id": run_id,
-            "arch": named.name,
-            "archid": named.spec.archid,
-            "trained_as": trained.model_dump(mode="json"),
-            "dataset": {"name": dataset, "digest": digest},
-            "recipe": recipe.model_dump(mode="json"),
-            **summary,
-            "interrupted": isinstance(failure, InterruptedByUser),
-            "failed": failure.message if isinstance(failure, FailedError) else None,
-            "origin": origin(),
-        }
-        path = record_path(reports, run_id)
-        write_json(path, result)
-        if fmt == "json":
-            answer(to_json(result), output)
+    Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training. A run
+    that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network."""
+    leads = os.environ.get("RANK", "0") == "0"
+    try:
+        if resume_ is not None:
+            _refuse_changes(context)
+            ready = resume(resume_, data, reports)
         else:
-            answer_tables([_table(named, trained, runs, summary)], fmt, output)
+            if arch is None:
+                raise BadInputError("--arch is missing", "for example --arch meliusnet22, or --resume run:ID")
+            named = load_arch(arch, set_ or [])
+            changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+            recipe = _recipe(recipe_name, recipe_set or [], changes)
+            sizes = (seeds, input_size, width_divisor)
+            ready = begin(
+                Wanted(named, dataset, data, skip_bad, recipe, *sizes, weights, teacher, device, compile_), reports
+            )
+        _run(ready, reports, fmt, output)
+    except MeliusError as error:
+        if leads:
+            raise
+        # All processes find the same; one says it.
+        raise typer.Exit(error.exit_code) from None
+
+
+def _run(ready: Ready, reports: Path, fmt: Format, output: Path | None) -> None:
+    from meliuscli.training.processes import leave
+
+    failure = train_all(ready)
+    record, run_id = ready.session.finish(failure), ready.session.plan.id
+    if record is not None and ready.session.processes.leads:
+        path = record_path(reports, run_id)
+        if fmt == "json":
+            answer(to_json(record), output)
+        else:
+            answer_tables([run_table(Run(path, record))], fmt, output)
         talk(f"written: {path} (meliuscli show run:{run_id})")
+    leave()
     if failure is not None:
         raise failure
 
 
-def _recipe(name: str, overrides: Sequence[str], **changes: Any) -> Recipe:
+def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Recipe:
     from meliuscli.training.recipe import find_recipe
 
     given = {key: value for key, value in changes.items() if value is not None}
     return find_recipe(name, {**parse_overrides(overrides, "--recipe-set"), **given})
 
 
-def _train_all(
-    named: NamedArch,
-    dataset: str,
-    data: Path | None,
-    recipe: Recipe,
-    seeds: int,
-    input_size: int,
-    divisor: int,
-    run_id: str,
-    keep: Path | None,
-) -> tuple[ArchSpec, list[RunResult], str, FailedError | InterruptedByUser | None]:
-    """The network as trained, finished runs, the data's digest, and what ended it early, if anything."""
-    with status("loading torch and the data"):
-        from meliuscli.data.batches import prepare
-        from meliuscli.data.catalog import load_dataset
-        from meliuscli.training.loop import EpochMetrics
-        from meliuscli.training.run import train_once
-        from meliuscli.training.weights import save_weights
-
-        loaded = load_dataset(dataset, data)
-        spec = at_input(named.spec, loaded.num_classes, loaded.channels, input_size)
-        spec = narrowed(spec, divisor, "--width-divisor")
-        prepared = prepare(loaded, input_size)
-    runs: list[RunResult] = []
-    epochs_each = -(-recipe.num_steps(len(loaded.train)) // recipe.steps_per_epoch(len(loaded.train)))
-    with Progress("epoch", epochs_each * seeds) as progress:
-
-        def show(metrics: EpochMetrics) -> None:
-            progress.step(
-                f"seed {len(runs)} epoch {metrics.epoch:.3g}: train loss {metrics.train_loss:.4f},"
-                f" validation loss {metrics.validation_loss:.4f}, top-1 {100 * metrics.validation_top1:.2f} %"
-            )
-
-        try:
-            for seed in range(seeds):
-
-                def save(network: nn.Module, seed: int = seed) -> None:
-                    if keep is not None:
-                        save_weights(network, spec, weights_path(keep, run_id, seed))
-
-                runs.append(train_once(spec, prepared, recipe, seed, score_test=True, on_epoch=show, on_end=save))
-                if runs[-1].is_at_chance(loaded.num_classes, len(loaded.validation)):
-                    top1 = f"{100 * runs[-1].last.validation_top1:.2f} %"
-                    raise FailedError(
-                        f"seed {seed}: validation top-1 {top1} is no better than chance: a failed run",
-                        "train longer, or with another learning rate",
-                    )
-        except FailedError as error:
-            return spec, runs, loaded.digest, error
-        except KeyboardInterrupt:
-            kept = f"interrupted; {len(runs)} of {seeds} trainings were finished and are kept"
-            return spec, runs, loaded.digest, InterruptedByUser(kept)
-    return spec, runs, loaded.digest, None
-
-
-def _summary(runs: list[RunResult]) -> dict[str, Any]:
-    from meliuscli.training.run import mean_and_spread
-
-    validation = mean_and_spread([run.last.validation_top1 for run in runs])
-    test = mean_and_spread([run.test_top1 for run in runs if run.test_top1 is not None])
-    return {
-        "n": len(runs),
-        "validation_top1": {"mean": validation[0], "spread": validation[1]},
-        "test_top1": {"mean": test[0], "spread": test[1]},
-        "runs": [run.fields() for run in runs],
-    }
-
-
-def _table(named: NamedArch, trained: ArchSpec, runs: list[RunResult], summary: dict[str, Any]) -> Table:
-    def percent(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.2f}"
-
-    columns = ("validation top-1 %", "test top-1 %", "train loss", "seconds", "images/s")
-    rows = tuple(
-        (
-            f"seed {run.seed}",
-            percent(run.last.validation_top1),
-            percent(run.test_top1),
-            f"{run.last.train_loss:.4f}",
-            f"{run.seconds:.1f}",
-            f"{run.images_per_second:.0f}",
-        )
-        for run in runs
-    )
-
-    def both(key: str) -> str:
-        spread = summary[key]["spread"]
-        return percent(summary[key]["mean"]) + ("" if spread is None else f" ± {percent(spread)}")
-
-    spec_text = f"{trained.input_channels}x{trained.input_size}x{trained.input_size}, {trained.num_classes} classes"
-    return Table(
-        f"{named.name} trained at {spec_text}",
-        (Column("run", numeric=False), *(Column(name) for name in columns)),
-        rows,
-        total=(f"mean, n={len(runs)}", both("validation_top1"), both("test_top1"), "", "", ""),
-        notes=("± is the sample standard deviation over seeds; test is scored once, at the end of each training.",),
-    )
+def _refuse_changes(context: typer.Context) -> None:
+    """A resumed run is what it was begun as."""
+    names = {"fmt": "format", "set_": "set", "recipe_name": "recipe", "compile_": "compile"}
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in GOES_WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+            option = names.get(name, name).replace("_", "-")
+            raise BadInputError(f"--{option}: a run goes on as it was begun", "leave it out with --resume")

@@ -134,12 +134,12 @@ def merged(parts: Iterable[tuple[Key, int]]) -> tuple[tuple[Key, int], ...]:
 
 
 def add(rows: Iterable[Count], name: str, kind: str) -> Count:
-    """The exact sum of rows; its output is the last row's."""
+    """The exact sum of rows, of none too; its output is the last row's."""
     rows = tuple(rows)
     return Count(
         name,
         kind,
-        rows[-1].output,
+        rows[-1].output if rows else (),
         macs=merged(part for row in rows for part in row.macs),
         weights=merged(part for row in rows for part in row.weights),
         size_bytes=sum(row.size_bytes for row in rows),

@@ -6,6 +6,7 @@ import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from meliuscli.data.cifar import Part, read_cifar
-from meliuscli.data.idx import Bytes, read_idx_pair
-from meliuscli.data.names import DEFAULT_DATASET, SOURCES, check_dataset_name
+from meliuscli.data.cifar import read_cifar
+from meliuscli.data.folder import ImageFolder, list_folder
+from meliuscli.data.idx import Bytes, Part, read_idx_pair
+from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER, SHAPES, SOURCES, check_dataset_name
+from meliuscli.data.splits import Cut, held_out
 from meliuscli.errors import BadInputError, MissingError
 
-VALIDATION_PER_CLASS, VALIDATION_SHARE = 500, 10
-"""Validation is a tenth of each class of the training images, at most 500 of it."""
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_mini.npz"
 
 
@@ -58,32 +59,49 @@ class Dataset:
         return sha.hexdigest()[:12]
 
 
-def load_dataset(name: str, directory: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str, directory: Path | None = None, cut: Cut | None = None, skip_bad: bool = False
+) -> Dataset | ImageFolder:
     """Load a data set by name; ``directory`` is where its files are (for the embedded one it is not needed).
 
-    Without ``directory``: ``$MELIUSCLI_DATA/<name>``, then the platform's cache directory.
-    Raises ``BadInputError`` (unknown name, corrupt file) or ``MissingError`` (files not there)."""
+    Without ``directory``: ``$MELIUSCLI_DATA/<name>``, then the platform's cache directory. ``cut`` says how validation
+    is cut from train. Of an image folder only the files are listed; with ``skip_bad`` those that turn out to be broken
+    are left out. Raises ``BadInputError`` (unknown name, corrupt file) or ``MissingError`` (files not there)."""
     check_dataset_name(name)
+    cut = Cut() if cut is None else cut
     if name == DEFAULT_DATASET:
         if directory is not None:
             raise BadInputError(f"--data: {name} is embedded and is read from no directory", "--dataset idx reads one")
+        if cut != Cut():
+            raise BadInputError(f"{name} has validation images of its own, so none can be cut from train")
         return _load_embedded()
     place = _directory(name, directory)
     try:
+        if name == IMAGE_FOLDER:
+            return list_folder(place, cut, skip_bad)
         train, test, num_classes = _read(name, place)
     except MissingError as error:
         raise MissingError(error.message, SOURCES[name]) from None
-    return _with_validation(name, num_classes, train, test, place)
+    return _with_validation(name, num_classes, train, test, place, cut)
+
+
+@cache
+def data_shape(name: str, directory: Path | None = None) -> tuple[int, int]:
+    """Classes and channels; files are read only where the name does not say. Raises as ``load_dataset``."""
+    check_dataset_name(name)
+    if name in SHAPES:
+        return SHAPES[name]
+    found = load_dataset(name, directory)
+    return found.num_classes, found.channels
 
 
 def _read(name: str, directory: Path) -> tuple[Part, Part, int]:
     """Train and test as the source has them, and the number of classes."""
+    num_classes = SHAPES[name][0] if name in SHAPES else None
     if name in ("cifar10", "cifar100"):
-        num_classes = 10 if name == "cifar10" else 100
+        assert num_classes is not None
         return *read_cifar(directory, num_classes), num_classes
-    train, test = read_idx_pair(directory, "train"), read_idx_pair(directory, "t10k")
-    num_classes = 10 if name == "fashion-mnist" else 1 + int(train[1].max(initial=0))
-    return train, test, num_classes
+    return read_idx_pair(directory, num_classes)
 
 
 def _directory(name: str, directory: Path | None) -> Path:
@@ -109,23 +127,15 @@ def _load_embedded() -> Dataset:
     return Dataset(DEFAULT_DATASET, 10, train, validation, test)
 
 
-def _with_validation(name: str, num_classes: int, train: Part, test: Part, source: Path) -> Dataset:
-    """Validation is cut from train, class by class, by a fixed seed; test stays as it is."""
+def _with_validation(name: str, num_classes: int, train: Part, test: Part, source: Path, cut: Cut) -> Dataset:
+    """Validation is cut from train; test stays as it is."""
     images, labels = train
-    rng = np.random.default_rng(0)
-    held_out = np.zeros(len(labels), bool)
-    for label in range(num_classes):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        held_out[own[: min(VALIDATION_PER_CLASS, len(own) // VALIDATION_SHARE)]] = True
-    if not held_out.any():
-        raise BadInputError(
-            f"{source}: too few images: no class has {VALIDATION_SHARE}, of which one is for validation"
-        )
+    chosen = held_out(labels, num_classes, cut, source)
     return Dataset(
         name,
         num_classes,
-        _split(images[~held_out], labels[~held_out], num_classes, source),
-        _split(images[held_out], labels[held_out], num_classes, source),
+        _split(images[~chosen], labels[~chosen], num_classes, source),
+        _split(images[chosen], labels[chosen], num_classes, source),
         _split(*test, num_classes, source),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from meliuscli.data.idx import Bytes
+from meliuscli.data.idx import Bytes, Part
 from meliuscli.errors import BadInputError, MissingError
 
 SHAPE = (3, 32, 32)
@@ -26,12 +26,9 @@ _FOLDERS = {
 }
 """What the archives unpack to."""
 
-Part = tuple[Bytes, Bytes]
-"""Images (N, 3, 32, 32) and labels (N,)."""
-
 
 def read_cifar(directory: Path, num_classes: int) -> tuple[Part, Part]:
-    """Train and test from the files in ``directory`` or in the folder that the archive unpacks to.
+    """Train and test, images (N, 3, 32, 32) and labels (N,), from the files in ``directory`` or in the folder that the archive unpacks to.
 
     Raises ``MissingError`` naming the first file that is not there, ``BadInputError`` naming one that is corrupt."""
     train, test = _FILES[num_classes]
@@ -47,6 +44,9 @@ def read_cifar(directory: Path, num_classes: int) -> tuple[Part, Part]:
 
 def _joined(paths: list[Path], read: Callable[[Path, bytes, int], Part], num_classes: int) -> Part:
     parts = [read(path, _content(path), num_classes) for path in paths]
+    for path, (_, labels) in zip(paths, parts, strict=True):
+        if labels.max() >= num_classes:
+            raise BadInputError(f"{path}: label {labels.max()} is out of range: there are {num_classes} classes")
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 

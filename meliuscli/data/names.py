@@ -5,14 +5,18 @@ from __future__ import annotations
 from meliuscli.errors import unknown_name
 
 DEFAULT_DATASET = "fashion-mnist-mini"
+IMAGE_FOLDER = "imagefolder"
 DATASETS = {
     DEFAULT_DATASET: "embedded: 15,000 training and 5,000 test images of Fashion-MNIST",
     "fashion-mnist": "all of it, from a directory of four idx files",
     "cifar10": "from a directory of its binary or python version",
     "cifar100": "from a directory of its binary or python version",
     "idx": "images of your own in four files of MNIST's format (--data DIR)",
+    IMAGE_FOLDER: "images of your own in folders like ImageNet's, train/CLASS/* (--data DIR)",
 }
 """Name -> what it is."""
+SHAPES = {DEFAULT_DATASET: (10, 1), "fashion-mnist": (10, 1), "cifar10": (10, 3), "cifar100": (100, 3)}
+"""Name -> classes and channels, where they are known before reading."""
 SOURCES = {
     "fashion-mnist": "Debian's package dataset-fashion-mnist holds it under /usr/share/datasets/fashion-mnist; name that"
     " directory with --data, or put its four idx files there",
@@ -22,6 +26,8 @@ SOURCES = {
     " cifar-100-python.tar.gz; unpack one there, or name the directory with --data",
     "idx": "name the directory with --data: train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k, plain"
     " or .gz",
+    IMAGE_FOLDER: "name the directory with --data: it holds train with a folder of images for each class, and val or test"
+    " (or both) with the same; ImageNet's own archives (image-net.org, after registration) unpack to that",
 }
 """Where to get the files of a data set and where to put them."""
 

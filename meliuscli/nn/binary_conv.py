@@ -7,6 +7,7 @@ conv(b, w) + (K - sum(w)) / 2, where the padding is 0: no border has to be built
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 from meliuscli.nn.quantizers import CLIP_THRESHOLD, bits, clipped_gradient, sign
 
 SMALL_MAP = 8
-"""Up to this height and width one matrix product over all nine taps beats torch's convolution gradients, which are
-mostly set-up there (``tests/benchmarks/bench_training.py``)."""
+SMALL_BYTES = 2**19
+"""Up to this height and width, and this size of the input, one matrix product over all nine taps beats torch's
+convolution gradients, which are mostly set-up there (``tests/benchmarks/bench_training.py``)."""
 
 
 class BinaryConv2d(nn.Module):
     """Binary 3x3 convolution with padding: (N, in_channels, H, W) -> (N, out_channels, H', W').
 
-    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` and
-    the weights' sign unchanged."""
+    ``weight`` holds the latent float weights. The gradient passes the activations' sign where |input| <= ``clip`` (as
+    ApproxSign's where it is None) and the weights' sign unchanged."""
 
     weight_bits = activation_bits = 1
 
@@ -37,14 +39,17 @@ class BinaryConv2d(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.dilation, self.clip, self.stride = dilation, clip, stride
+        self.dilation, self.stride = dilation, stride
+        self.clip: float | None = clip
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return _BinaryConv.apply(x, self.weight, self.stride, self.dilation, self.clip)  # type: ignore[no-untyped-call, no-any-return]
-        return _binary_conv(x, self.weight, self.stride, self.dilation)
+            return _BinaryConv.apply(x, self.weight, self)  # type: ignore[no-untyped-call, no-any-return]
+        dtype = element_type(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return _counts(bits(x).to(dtype), self.weight, self, dtype)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
@@ -52,30 +57,86 @@ class BinaryConv2d(nn.Module):
         return f"{shape}, dilation={self.dilation}, clip={self.clip}"
 
 
-def _binary_conv(x: Tensor, latent: Tensor, stride: int, dilation: int) -> Tensor:
+def element_type(x: Tensor) -> torch.dtype:
+    """What a map is convolved in: autocast's type where autocast is on (float64 stays), otherwise that of ``x``."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def centred_counts(signs: Tensor, latent: Tensor, conv: BinaryConv2d, dtype: torch.dtype) -> Tensor:
+    """The convolution's result less K / 2, from bits as bytes (N, C, H, W). Exact, but for ``dtype`` itself."""
+    if dtype == torch.float64 or signs.device.type != "cpu" or not integer_convolution():
+        return _centred(signs.to(dtype), latent, conv, dtype)
+    weight, stride, padding = sign(latent), [conv.stride] * 2, [conv.dilation] * 2
+    shape, ones = list(signs.shape), torch.ones(weight.shape[0])
+    packed = torch.ops.onednn.qconv_prepack(weight.to(torch.int8), ones, 1.0, 0, stride, padding, padding, 1, shape)
+    zeros, offset = torch.zeros(weight.shape[0], dtype=torch.int32), weight.sum((1, 2, 3), dtype=torch.float32) / -2
+    out: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        signs, 1.0, 0, packed, ones, zeros, offset, stride, padding, padding, 1, 1.0, 0, dtype, "none", [], ""
+    )
+    return out
+
+
+def _centred(bits: Tensor, latent: Tensor, conv: BinaryConv2d, dtype: torch.dtype) -> Tensor:
     weight = sign(latent)
-    offset = (weight[0].numel() - weight.sum((1, 2, 3))) / 2
-    return F.conv2d(bits(x), weight, offset, stride, padding=dilation, dilation=dilation)
+    offset = weight.sum((1, 2, 3)) / -2
+    return F.conv2d(
+        bits, weight.to(dtype), offset.to(dtype), conv.stride, padding=conv.dilation, dilation=conv.dilation
+    )
+
+
+def _counts(bits: Tensor, latent: Tensor, conv: BinaryConv2d, dtype: torch.dtype) -> Tensor:
+    """(y + K) / 2 from bits, in no less than float32: a short type would round it at K / 2, far from its own mean."""
+    return _lifted(_centred(bits, latent, conv, dtype), latent)
+
+
+def _lifted(centred: Tensor, latent: Tensor) -> Tensor:
+    return centred.to(torch.promote_types(centred.dtype, torch.float32)) + latent[0].numel() / 2
+
+
+@cache
+def integer_convolution() -> bool:
+    """Whether torch multiplies bytes here, exactly: on processors with VNNI four times as fast as float32."""
+    try:
+        return bool(torch.cpu._is_vnni_supported()) and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+    except AttributeError:
+        return False
+
+
+def convolution_gradients(grad: Tensor, signs: Tensor, latent: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to the input's signs, from its bits, and to the latent weights."""
+    gradients = _small_map_gradients if _is_small(signs, conv.stride) else _conv_gradients
+    # The weights are halved so that the first gradient is the one with respect to signs, not bits.
+    halves = sign(latent).mul_(0.5).to(grad.dtype)
+    grad_signs, grad_weight = gradients(grad, signs, halves, conv.stride, conv.dilation)
+    grad_weight = grad_weight.to(latent.dtype)
+    grad_weight -= 0.5 * grad.sum((0, 2, 3), dtype=grad_weight.dtype)[:, None, None, None]
+    return grad_signs, grad_weight
 
 
 class _BinaryConv(torch.autograd.Function):
     """Keeps the input alone; its bits and the weights' signs are computed again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, latent: Tensor, stride: int, dilation: int, clip: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, latent: Tensor, conv: BinaryConv2d) -> Tensor:
         ctx.save_for_backward(x, latent)
-        ctx.stride, ctx.dilation, ctx.clip = stride, dilation, clip
-        return _binary_conv(x, latent, stride, dilation)
+        ctx.conv, ctx.dtype = conv, element_type(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return _lifted(centred_counts(torch.ge(x, 0).view(torch.uint8), latent, conv, ctx.dtype), latent)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, latent = ctx.saved_tensors
-        small = ctx.stride == 1 and max(x.shape[2:]) <= SMALL_MAP
-        gradients = _small_map_gradients if small else _conv_gradients
-        # The weights are halved so that the first gradient is the one with respect to signs, not bits.
-        grad_signs, grad_weight = gradients(grad, bits(x), sign(latent).mul_(0.5), ctx.stride, ctx.dilation)
-        grad_weight -= 0.5 * grad.sum((0, 2, 3))[:, None, None, None]
-        return clipped_gradient(grad_signs, x, ctx.clip), grad_weight, None, None, None
+        with torch.autocast(x.device.type, enabled=False):
+            signs = bits(x).to(ctx.dtype)
+            grad_signs, grad_weight = convolution_gradients(grad.to(ctx.dtype), signs, latent, ctx.conv)
+            return clipped_gradient(grad_signs.to(x.dtype), x, ctx.conv.clip), grad_weight, None
+
+
+def _is_small(x: Tensor, stride: int) -> bool:
+    return stride == 1 and max(x.shape[2:]) <= SMALL_MAP and x.numel() * x.element_size() <= SMALL_BYTES
 
 
 def _conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, stride: int, d: int) -> tuple[Tensor, Tensor]:

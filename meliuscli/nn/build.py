@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
 from meliuscli.arch.families.alexnet import AlexNetSpec
@@ -13,6 +15,7 @@ from meliuscli.arch.families.quicknet import QuickNetSpec
 from meliuscli.arch.families.reactnet import ReActNetSpec
 from meliuscli.arch.families.resnet import ResidualSpec
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.families.alexnet import build_alexnet
 from meliuscli.nn.families.bnext import build_bnext
 from meliuscli.nn.families.dense import build_dense_family
@@ -24,11 +27,22 @@ from meliuscli.nn.families.resnet import build_residual
 from meliuscli.nn.quantizers import CLIP_THRESHOLD
 
 
-def build(spec: ArchSpec, clip_threshold: float = CLIP_THRESHOLD) -> nn.Module:
+def build(
+    spec: ArchSpec, clip_threshold: float = CLIP_THRESHOLD, sign_gradient: Literal["clip", "approx"] = "clip"
+) -> nn.Module:
     """A freshly initialised network (from torch's global generator): (N, C, H, W) -> (N, num_classes) logits.
 
     ``clip_threshold`` is for the families of MeliusNet's recipe (MeliusNet, BinaryDenseNet, ResNetE); the others have
-    their papers' own."""
+    their papers' own. So is ``sign_gradient``: ``approx`` puts Bi-Real Net's in place of the clipped one."""
+    network = _build(spec, clip_threshold)
+    if sign_gradient == "approx":
+        for module in network.modules():
+            if isinstance(module, BinaryConv2d):
+                module.clip = None
+    return network
+
+
+def _build(spec: ArchSpec, clip_threshold: float) -> nn.Module:
     match spec:
         case DenseFamilySpec():
             return build_dense_family(spec, clip_threshold)

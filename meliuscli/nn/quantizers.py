@@ -25,11 +25,18 @@ def sign(x: Tensor) -> Tensor:
     return bits(x).mul_(2).sub_(1)
 
 
-def clipped_gradient(grad: Tensor, x: Tensor, clip: float) -> Tensor:
-    """The straight-through gradient of sign: ``grad`` where |x| <= ``clip``, 0 elsewhere."""
+def clipped_gradient(grad: Tensor, x: Tensor, clip: float | None) -> Tensor:
+    """The straight-through gradient of sign: ``grad`` where |x| <= ``clip``, 0 elsewhere; for None ``ApproxSign``'s."""
+    if clip is None:
+        return approx_gradient(grad, x)
     # hardtanh's gradient is 1 strictly inside its bounds: the next float up makes |x| = clip pass, in one kernel.
     bound = float(np.nextafter(np.float32(clip), np.float32(np.inf)))
     return torch.ops.aten.hardtanh_backward(grad, x, -bound, bound)  # type: ignore[no-any-return]
+
+
+def approx_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """``grad`` times 2 - 2|x| where |x| < 1, 0 elsewhere (Bi-Real Net, arXiv 1808.00278, equation 6)."""
+    return grad * (2 - 2 * x.abs()).clamp_(min=0)
 
 
 class _SignWithGradient(torch.autograd.Function):
@@ -80,11 +87,7 @@ class ApproxSign(nn.Module):
     """sign(x); gradient 2 + 2x on [-1, 0), 2 - 2x on [0, 1), else 0 (Bi-Real Net, arXiv 1808.00278, equation 6)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _sign(x, self._gradient)
-
-    @staticmethod
-    def _gradient(grad: Tensor, x: Tensor) -> Tensor:
-        return grad * (2 - 2 * x.abs()).clamp_(min=0)
+        return _sign(x, approx_gradient)
 
 
 class RSign(nn.Module):

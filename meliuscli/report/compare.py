@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from meliuscli.arch.published import Published
 from meliuscli.counting.conventions import CONVENTIONS, Convention
-from meliuscli.report.count import Counted, View, shape_text
+from meliuscli.report.count import Counted, View, shape_text, warnings
 from meliuscli.report.published import best_published
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
@@ -39,8 +39,14 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
         columns,
         rows,
         notes=_compare_notes(networks, view, has_other),
+        lines=tuple(compare_warnings(networks, view)),
         records=tuple(records),
     )
+
+
+def compare_warnings(networks: Sequence[Counted], view: View) -> list[str]:
+    """Why the counts of modules of one's own may be wrong."""
+    return [f"{network.name}: {warning}" for network in networks for warning in warnings(network, view)]
 
 
 def _record(network: Counted, view: View) -> dict[str, Cell]:
@@ -58,9 +64,14 @@ def _record(network: Counted, view: View) -> dict[str, Cell]:
         "params": total.params,
         "size_bytes": total.size_bytes,
         **{f"published_{key}": None if row is None else getattr(row, key) for key, row in published.items()},
+        **{f"published_{key}_source": _source(published[key]) for key in ("ops", "size_mib", "top1")},
         "published_ops_convention": None if published["ops"] is None else published["ops"].convention,
         "published_ops_agrees": None if published["ops"] is None else "ops" not in published["ops"].disputed,
     }
+
+
+def _source(row: Published | None) -> str | None:
+    return None if row is None else row.source
 
 
 def _with_ratios(records: list[dict[str, Cell]]) -> list[dict[str, Cell]]:
@@ -84,8 +95,8 @@ def _compare_cells(network: Counted, record: Mapping[str, Cell], view: View, has
         *([_short(record["ops"]), _ratio(record["ops_ratio"])] if view.convention.unit else []),
         f"{size / 2**20:.2f}" if isinstance(size, int) else "",
         _ratio(record["size_bytes_ratio"]),
-        _published_cell(published["ops"], "ops", view.convention),
-        _published_cell(published["size_mib"], "size_mib", view.convention),
+        _published_cell(published, "ops", view.convention),
+        _published_cell(published, "size_mib", view.convention),
         record["published_top1"],
         record["published_top5"],
     )
@@ -99,8 +110,10 @@ def _ratio(value: Cell) -> str:
     return f"{value:.2f}" if isinstance(value, int | float) else ""
 
 
-def _published_cell(row: Published | None, key: str, convention: Convention) -> str:
-    """The figure as printed; ``*``: by another convention than this table's, ``!``: not what we count."""
+def _published_cell(best: Mapping[str, Published | None], key: str, convention: Convention) -> str:
+    """The figure as printed; ``*``: by another convention than this table's, ``!``: not what we count, ``+``: not of
+    the accuracy's source."""
+    row, accurate = best[key], best["top1"]
     if row is None:
         return ""
     printed, rule = getattr(row, key), CONVENTIONS[row.convention]
@@ -112,7 +125,11 @@ def _published_cell(row: Published | None, key: str, convention: Convention) -> 
         mark = "*"
     else:
         mark = ""
-    return f"{format_count(float(printed)) if key == 'ops' else printed}{mark}"
+    other = OTHER_SOURCE if accurate is not None and accurate.source != row.source else ""
+    return f"{format_count(float(printed)) if key == 'ops' else printed}{mark}{other}"
+
+
+OTHER_SOURCE = "+"
 
 
 def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> tuple[str, ...]:
@@ -122,13 +139,17 @@ def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> 
     notes = [f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}", view.size_legend]
     if has_other:
         notes.append("n-bit: MACs of 2 to 8 bits; w*a/64 of an operation each where the convention has OPs")
-    cells = {_published_cell(best[key], key, convention)[-1:] for best in shown for key in ("ops", "size_mib")}
+    cells = "".join(_published_cell(best, key, convention) for best in shown for key in ("ops", "size_mib"))
     if "*" in cells:
         notes.append("* counted by another convention, under which our count agrees (meliuscli show NETWORK)")
     if "E" in cells:
         notes.append("ACE: PokeBNN's unit, weight bits times activation bits a MAC (--convention ace)")
     if "!" in cells:
         notes.append("! differs from our count under the source's own convention: meliuscli explain contradictions")
+    if OTHER_SOURCE in cells:
+        notes.append(
+            f"{OTHER_SOURCE} not from the source of the accuracy (meliuscli show NETWORK; --format csv names both)"
+        )
     if rows:
         sources = list(dict.fromkeys(row.source for row in rows))
         named = "; ".join(sources) if len(sources) <= 6 else "their sources: meliuscli show NETWORK"

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.published import Published, published_for
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.conventions import Convention
 from meliuscli.counting.counts import By, Count, NetworkCount, Storage
+from meliuscli.report.own import doubts, left_out, own_lines, own_object
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
+
+if TYPE_CHECKING:
+    from meliuscli.counting.own import OwnCount
 
 _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A network by name with its count; ``spec`` is None for a module of the user's own."""
+    """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``."""
 
     name: str
     spec: ArchSpec | None
     input_shape: tuple[int, ...]
     count: NetworkCount
+    own: OwnCount | None = None
 
     @property
     def published(self) -> tuple[Published, ...]:
@@ -68,6 +73,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "ops": derived.ops,
         },
         "verified": verified,
+        **({} if network.own is None else own_object(network.own)),
     }
 
 
@@ -100,9 +106,23 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         (Column("part", numeric=False), Column("output", numeric=False, optional=True), *map(Column, heads)),
         tuple(cells(row) for row in _shown(network.count, by)),
         total=cells(total),
-        lines=_summary_lines(total, view),
+        lines=(*_summary_lines(total, view), *_findings(network, view)),
         notes=(f"convention {view.convention.name}: {view.convention.legend}", view.size_legend),
     )
+
+
+def _findings(network: Counted, view: View) -> list[str]:
+    """What is to be said of a module of one's own: what the convention leaves out, what was recognised, verdicts."""
+    if network.own is None:
+        return []
+    return [*left_out(network.count.total, view.convention), *own_lines(network.own)]
+
+
+def warnings(network: Counted, view: View) -> list[str]:
+    """Those of the findings that no format may swallow: the count may be wrong, or not what it seems."""
+    if network.own is None:
+        return []
+    return [*left_out(network.count.total, view.convention), *doubts(network.own)]
 
 
 def _shown(count: NetworkCount, by: By) -> list[Count]:

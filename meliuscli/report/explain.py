@@ -124,6 +124,12 @@ def _bits() -> str:
         """What an n-bit MAC costs is a convention. Papers with OPs = FLOPs + BOPs/64 do not say; here it is w*a/64 of an
         operation and at most 1, because a w-by-a-bit product is w*a binary ones (DoReFa-Net, equation 3): an 8x8-bit MAC
         costs what a float one does. PokeBNN's ACE is w*a. BNext's rule is max(w, a)/64, lanes of a 64-bit word.""",
+        """In a module of your own what counts is what is seen when it runs. A layer that goes for binary by its name has
+        the bits that its operands take: on activations of more than two values its MACs are float ones and its weights
+        one bit each, as in larq's first layers; weights of three values take two bits. Zeros that pad a map are none of
+        its values. Where the weights take more values they may be yet to be binarized: then the name stands, with a
+        doubt. So does --binary PATTERN, which says that both operands have one bit, whatever is seen; a doubt under the
+        table says so where they have not.""",
         """Sizes take each weight at its own bits and every other parameter (batch norm, biases, PReLU, shifts) at 32
         bits, or at --float-bits.""",
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meliuscli.counting.conventions import Convention
+    from meliuscli.counting.counts import Count
     from meliuscli.counting.own import OwnCount, Verdict
 
 HARMLESS = "no MACs"
@@ -36,11 +38,24 @@ def own_lines(own: OwnCount) -> tuple[str, ...]:
     for name, reason in own.recognised.items():
         layers.setdefault(reason, []).append(name)
     recognised = [f"{_layers(len(names))} {reason}: {_first(names)}" for reason, names in layers.items()]
-    if not recognised:
+    if not own.count.layers:
+        recognised = ["nothing to count: no layer has MACs or parameters"]
+    elif not recognised:
         recognised = ["all layers count as float: none is recognised as binary (--binary PATTERN names those that are)"]
     harmless = [verdict.what.removeprefix("aten::") for verdict in own.verdicts if verdict.verdict == HARMLESS]
     listed = [f"not seen by fvcore, without MACs: {', '.join(sorted(set(harmless)))}"] if harmless else []
     return (*recognised, *(_line(verdict) for verdict in own.verdicts if verdict.verdict != HARMLESS), *listed)
+
+
+def left_out(total: Count, convention: Convention) -> list[str]:
+    """A line where most of the MACs are in linear layers and the convention counts none."""
+    macs = sum(n for _, n in total.macs)
+    if convention.linear or 2 * total.linear_macs <= macs:
+        return []
+    return [
+        f"doubt: convention {convention.name} leaves out linear layers, {100 * total.linear_macs / macs:.1f} % of the"
+        " MACs here: --convention full counts them"
+    ]
 
 
 def doubts(own: OwnCount) -> list[str]:

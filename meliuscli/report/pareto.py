@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import Counted, View
+from meliuscli.report.labels import Box, place
 from meliuscli.report.published import best_published
-from meliuscli.results import write_bytes
+from meliuscli.results import require_directory, write_bytes
 from meliuscli.search.pareto import front
 
 FORMATS = ("png", "svg")
 FRONT_COLOR, OTHER_COLOR = "#c0392b", "#5b6b7b"
-NEAR = ((7, -3, "left"), (-7, -3, "right"), (0, 7, "center"), (0, -14, "center"), (6, 6, "left"), (-6, 6, "right"))
-FAR = tuple(
-    (side * dx, dy, "left" if side > 0 else "right")
-    for dx, dy in ((20, 14), (20, -20), (34, 26), (34, -32), (50, 4), (56, 38), (56, -44), (80, -14))
-    for side in (1, -1)
-)
-FRONT_PLACES = ((-6, 5, "right"), (0, 8, "center"), (7, -13, "left"))
-"""Where a label may stand beside its mark: offset in points and alignment, the best first; from afar with a line."""
 
 
 def draw_published(networks: Sequence[Counted], view: View, path: Path) -> list[str]:
     """Write the picture to ``path``; the names of networks that are not in it for want of a published accuracy.
 
-    Raises ``BadInputError`` when the suffix is none of ``FORMATS``, the convention has no total, or nothing is left."""
+    Raises ``BadInputError`` when the suffix is none of ``FORMATS``, the convention has no total, or nothing is left,
+    and ``MissingError`` where the file cannot be written."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise BadInputError(f"--pareto {path}: not a picture file", "name it .png or .svg")
-    if not path.parent.is_dir():
-        raise BadInputError(f"--pareto {path}: no such directory {path.parent}")
+    require_directory(path, "--pareto")
     if not view.convention.unit:
         raise BadInputError(f"--pareto: the convention {view.convention.name} has no total to draw")
     points, missing = [], []
@@ -80,57 +74,46 @@ def _picture(points: Sequence[tuple[str, float, float]], view: View, suffix: str
 
 
 def _label(figure: Any, axes: Any, best: Sequence[Any], others: Sequence[Any]) -> None:
-    """Names beside the marks, the front's first, each where it covers no other name and no mark if there is room."""
+    """Names beside the marks, so that no name can be read for another's. Those for which there is no
+    such place are numbered, and listed in a corner."""
     renderer, pixels = figure.canvas.get_renderer(), figure.dpi / 72
-    frame = axes.get_window_extent(renderer)
-    marks = {point: axes.transData.transform(point[1:]) for point in (*best, *others)}
-    taken = [_Box(x - 4, y - 4, x + 4, y + 4) for x, y in marks.values()]
-    for point, (x, y) in marks.items():
-        on_front = point in best
-        color = FRONT_COLOR if on_front else OTHER_COLOR
-        text = axes.annotate(
-            point[0],
-            point[1:],
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=color,
-            fontweight="bold" if on_front else "normal",
-            zorder=4,
-        )
-        extent = text.get_window_extent(renderer)
-        choices = []
-        for index, (dx, dy, align) in enumerate((*(FRONT_PLACES if on_front else NEAR), *FAR)):
-            left = x + dx * pixels - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * extent.width
-            box = _Box(left, y + dy * pixels, left + extent.width, y + dy * pixels + extent.height)
-            outside = extent.width * extent.height - box.overlap(_Box(frame.x0, frame.y0, frame.x1, frame.y1))
-            covered = round(sum(box.overlap(other) for other in taken) + outside)
-            choices.append((covered, index, box, (dx, dy, align)))
-        _, _, box, (dx, dy, align) = min(choices, key=lambda choice: choice[:2])
+    points, texts = (*best, *others), []
+    for point in points:
+        style = {"color": FRONT_COLOR, "fontweight": "bold"} if point in best else {"color": OTHER_COLOR}
+        texts.append(axes.annotate(point[0], point[1:], xycoords="data", fontsize=7.5, zorder=4, **style))
+    marks = [tuple(axes.transData.transform(point[1:]) / pixels) for point in points]
+    extents = [text.get_window_extent(renderer) for text in texts]
+    sizes = [(extent.width / pixels, extent.height / pixels) for extent in extents]
+    frame, legend = (
+        Box(edge.x0 / pixels, edge.y0 / pixels, edge.x1 / pixels, edge.y1 / pixels)
+        for edge in (axes.get_window_extent(renderer), axes.get_legend().get_window_extent(renderer))
+    )
+    corners = [((x1, y1), (x2, y1), (x2, y2)) for (x1, y1), (x2, y2) in pairwise(marks[: len(best)])]
+    steps = [line for corner in corners for line in pairwise(corner)]
+    unplaced = []
+    for point, text, mark, label in zip(points, texts, marks, place(marks, sizes, frame, [legend], steps), strict=True):
+        if label is None:
+            unplaced.append(point[0])
+            text.remove()
+            axes.annotate(str(len(unplaced)), point[1:], ha="center", va="center", fontsize=5, color="white", zorder=5)
+            continue
         text.remove()
-        line = {"arrowstyle": "-", "linewidth": 0.4, "color": color, "shrinkA": 0}
+        offset = (label.box.left - mark[0], label.box.bottom - mark[1])
+        if label.line is not None:
+            end = tuple(there - here for there, here in zip(label.line[1], mark, strict=True))
+            line = {"arrowstyle": "-", "linewidth": 0.5, "color": text.get_color(), "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", point[1:], xytext=end, textcoords="offset points", arrowprops=line, zorder=2.5)
         axes.annotate(
             point[0],
             point[1:],
-            xytext=(dx, dy),
+            xytext=offset,
             textcoords="offset points",
             fontsize=7.5,
-            ha=align,
-            color=color,
-            fontweight="bold" if on_front else "normal",
-            arrowprops=line if max(abs(dx), abs(dy)) > 14 else None,
+            color=text.get_color(),
+            fontweight=text.get_fontweight(),
+            va="bottom",
             zorder=4,
         )
-        taken.append(box)
-
-
-class _Box(tuple[float, float, float, float]):
-    """A rectangle in pixels: left, bottom, right, top."""
-
-    def __new__(cls, *edges: float) -> _Box:
-        return super().__new__(cls, edges)
-
-    def overlap(self, other: _Box) -> float:
-        width = min(self[2], other[2]) - max(self[0], other[0])
-        height = min(self[3], other[3]) - max(self[1], other[1])
-        return max(width, 0.0) * max(height, 0.0)
+    if unplaced:
+        listed = "\n".join(f"{number}: {name}" for number, name in enumerate(unplaced, start=1))
+        axes.text(0.01, 0.99, listed, transform=axes.transAxes, va="top", fontsize=7.5, color=OTHER_COLOR)

@@ -25,9 +25,13 @@ def published_object(row: Published) -> dict[str, Any]:
 
 
 def best_published(rows: Sequence[Published]) -> Mapping[str, Published | None]:
-    """For each figure the first row that states it; both accuracies are of one row."""
-    best = {key: next((row for row in rows if getattr(row, key)), None) for key in ("ops", "size_mib", "top1")}
-    return {**best, "top5": best["top1"]}
+    """For each figure the row to show: both accuracies of the first row that states one, OPs and size of the same row,
+    else of the same source, else of the first that states them."""
+    accurate = next((row for row in rows if row.top1), None)
+    source = "" if accurate is None else accurate.source
+    order = sorted(rows, key=lambda row: 0 if row is accurate else 1 if row.source == source else 2)
+    counts = {key: next((row for row in order if getattr(row, key)), None) for key in ("ops", "size_mib")}
+    return {**counts, "top1": accurate, "top5": accurate}
 
 
 def published_table(network: Counted) -> Table:

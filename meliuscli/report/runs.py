@@ -54,10 +54,29 @@ def run_table(run: Run) -> Table:
             f"made by: {origin['command']}",
             f"at {origin['time']} on {machine['processor']}, {machine['cores']} cores,"
             f" torch {origin['versions']['torch']}, meliuscli {origin['versions']['meliuscli']}",
+            *_execution_lines(fields),
             "recipe: " + ", ".join(f"{key} {value}" for key, value in recipe.items()),
         ),
         notes=("± is the sample standard deviation over seeds; test is scored once, at the end of each training",),
     )
+
+
+def _execution_lines(fields: dict[str, Any]) -> list[str]:
+    """How it was trained; records of before say nothing of it."""
+    lines = []
+    if how := fields.get("execution"):
+        where = f"{how['device']} ({how['device_name']})" if how["device_name"] else how["device"]
+        compiled = "compiled" if how["compiled"] else "eager"
+        threads = f"{how['threads']} thread{'s' * (how['threads'] != 1)}"
+        processes = f", {how['processes']} processes" if how["processes"] > 1 else ""
+        lines.append(f"trained on {where}, {threads}{processes}, {how['precision']}, {compiled}")
+        lines += [f"  {note}" for note in how["notes"]]
+    if teacher := fields.get("teacher"):
+        lines.append(f"teacher: {teacher['arch']}, run:{teacher['run']}, seed {teacher['seed']}")
+    joules = [one.get("energy_joules") for one in fields["runs"]]
+    if all(joules):
+        lines.append(f"energy of the processors: {sum(joules) / len(joules):.0f} J a training")
+    return lines
 
 
 def _mean(summary: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.report.tables import Column, Table, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search import pareto
+from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, standings, verdicts
-from meliuscli.search.space import SearchSpace
+from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Settings, Study, TrialRecord
 from meliuscli.units import format_count
 
@@ -26,6 +27,7 @@ class StudyReport:
     directory: Path
     settings: Settings
     space: SearchSpace
+    cost: Cost
     records: tuple[TrialRecord, ...]
     num_rejected: int
     entrants: tuple[Entrant, ...]
@@ -35,9 +37,9 @@ class StudyReport:
 
     @property
     def front(self) -> list[TrialRecord]:
-        """Trained candidates that no other beats in OPs and proxy accuracy, cheapest first."""
+        """Trained candidates that no other beats in cost and proxy accuracy, cheapest first."""
         trained = [record for record in self.records if record.accuracy is not None]
-        points = [(record.candidate.ops, record.accuracy or 0.0) for record in trained]
+        points = [(self.cost.of(record.candidate), record.accuracy or 0.0) for record in trained]
         return [trained[index] for index in pareto.front(points)]
 
     @property
@@ -54,23 +56,25 @@ def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
         study.directory,
         study.settings,
         study.space,
+        study.cost,
         tuple(study.records()),
         study.num_rejected,
         entrants,
         table,
-        tuple(verdicts(table)),
+        tuple(verdicts(table, study.cost.of)),
         origin,
     )
 
 
 def front_table(report: StudyReport) -> Table:
     """The Pareto front of the proxy trainings."""
+    columns, cells = _cost_columns(report.cost)
     return Table(
-        f"Pareto front: proxy accuracy against OPs at the target, budget {format_count(report.settings.budget)}",
+        f"Pareto front: proxy accuracy against {report.cost.noun}, budget {_budget(report)}",
         (
             Column("trial"),
             Column("network", numeric=False),
-            Column("OPs"),
+            *columns,
             Column("MiB"),
             Column("proxy top-1 %"),
         ),
@@ -78,7 +82,7 @@ def front_table(report: StudyReport) -> Table:
             (
                 record.number,
                 record.known_as or describe(record.candidate.spec),
-                format_count(record.candidate.ops),
+                *cells(record.candidate),
                 f"{record.candidate.count.size_bytes / 2**20:.2f}",
                 f"{100 * (record.accuracy or 0):.2f}",
             )
@@ -91,11 +95,12 @@ def front_table(report: StudyReport) -> Table:
 def finals_table(report: StudyReport) -> Table:
     """Finalists and known networks, trained longer, best validation accuracy first."""
     seeds = report.settings.final_seeds
+    columns, cells = _cost_columns(report.cost)
     return Table(
         f"Finals: trained longer on the proxy data, n={seeds} seeds",
         (
             Column("network", numeric=False),
-            Column("OPs"),
+            *columns,
             Column("MiB"),
             Column("validation %"),
             Column("test %"),
@@ -104,7 +109,7 @@ def finals_table(report: StudyReport) -> Table:
         tuple(
             (
                 _entrant_name(standing.entrant),
-                format_count(standing.entrant.candidate.ops),
+                *cells(standing.entrant.candidate),
                 f"{standing.entrant.candidate.count.size_bytes / 2**20:.2f}",
                 f"{100 * standing.validation_mean:.2f}",
                 f"{100 * standing.test_mean:.2f}",
@@ -125,26 +130,26 @@ def verdict_lines(report: StudyReport) -> list[str]:
     lines = []
     best, known = report.best, next((s for s in report.standings if s.entrant.known_as is not None), None)
     if best is not None and known is not None:
-        within = f"within the budget of {format_count(report.settings.budget)} OPs"
-        lines.append(f"Best {within}: {_claim(Verdict(known, best))}")
+        lines.append(f"Best within the budget of {_budget(report)}: {_claim(Verdict(known, best), report.cost)}")
     if report.verdicts:
         beaten = sum(verdict.beaten for verdict in report.verdicts)
         lines.append(
-            f"At no more OPs the search beat {beaten} of {len(report.verdicts)} known networks by more than the spread:"
+            f"At no more {report.cost.noun} the search beat {beaten} of {len(report.verdicts)} known networks by more than"
+            " the spread:"
         )
-    lines += [_claim(verdict) for verdict in report.verdicts]
+    lines += [_claim(verdict, report.cost) for verdict in report.verdicts]
     return lines
 
 
-def _claim(verdict: Verdict) -> str:
+def _claim(verdict: Verdict, cost: Cost) -> str:
     known, found = verdict.known, verdict.found
     if found is None or verdict.gain is None:
-        return f"{known.entrant.name}: no finalist has as few OPs, so nothing is claimed."
+        return f"{known.entrant.name}: no finalist is within its {cost.noun}, so nothing is claimed."
     spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
     claim = "beaten" if verdict.beaten else "not beaten by more than the spread"
-    cost = found.entrant.candidate.ops / known.entrant.candidate.ops
+    ratio = cost.of(found.entrant.candidate) / cost.of(known.entrant.candidate)
     return (
-        f"{known.entrant.name}: {claim}: {found.entrant.name} at {cost:.2f}x its OPs"
+        f"{known.entrant.name}: {claim}: {found.entrant.name} at {ratio:.2f}x its {cost.noun}"
         f" {100 * verdict.gain:+.2f} points on test (spread {spread})."
     )
 
@@ -158,6 +163,16 @@ def describe(spec: ArchSpec) -> str:
     growth_text = str(growth[0]) if len(set(growth)) == 1 else ",".join(map(str, growth))
     blocks, widths = (",".join(map(str, fields[key])) for key in ("num_blocks", "transition_channels"))
     return f"{blocks} g{growth_text} t{widths} /{fields['groups']} s{fields['stem_channels']}"
+
+
+def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[str]]]:
+    """Columns of the cost, and of OPs where that is another, and a candidate's cells in them."""
+    costs = [cost] if cost is OPS else [cost, OPS]
+    return [Column(one.unit) for one in costs], lambda candidate: [one.text(one.of(candidate)) for one in costs]
+
+
+def _budget(report: StudyReport) -> str:
+    return f"{report.cost.text(report.settings.budget)} {report.cost.unit}"
 
 
 def write_report(report: StudyReport) -> None:
@@ -193,6 +208,7 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
             "known_as": record.known_as or "",
             "archid": record.candidate.archid,
             **dict(zip(report.space.axes, record.candidate.params, strict=True)),
+            **({} if report.cost is OPS else {report.cost.key: report.cost.of(record.candidate)}),
             "ops": record.candidate.ops,
             "binary_macs": record.candidate.count.binary_macs,
             "float_macs": record.candidate.count.float_macs,
@@ -211,12 +227,17 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
 
 
 def plot(report: StudyReport, suffix: str) -> bytes:
-    """Proxy accuracy against OPs: all trials, the front, and the known networks by name."""
+    """Proxy accuracy against cost: all trials, the front, and the known networks by name."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "meliuscli"
     from matplotlib import pyplot as plt
+
+    scale = 1e6 if report.cost is OPS else 1
+
+    def x(record: TrialRecord) -> float:
+        return report.cost.of(record.candidate) / scale
 
     figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
     trained = [r for r in report.records if r.accuracy is not None]
@@ -227,7 +248,7 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         chosen = [r for r in trained if (r.known_as is not None) == known]
         if chosen:
             axes.scatter(
-                [r.candidate.ops / 1e6 for r in chosen],
+                list(map(x, chosen)),
                 [100 * (r.accuracy or 0) for r in chosen],
                 marker=marker,
                 color=color,
@@ -236,22 +257,24 @@ def plot(report: StudyReport, suffix: str) -> bytes:
             )
     front = report.front
     if front:
-        xs = [r.candidate.ops / 1e6 for r in front] + [report.settings.budget / 1e6]
+        xs = [*map(x, front), report.settings.budget / scale]
         ys = [100 * (r.accuracy or 0) for r in front]
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
-    named = sorted((r for r in trained if r.known_as is not None), key=lambda record: record.candidate.ops)
+    named = sorted((r for r in trained if r.known_as is not None), key=x)
     for index, record in enumerate(named):  # one below the other with a line to the mark, as neighbours are close
         axes.annotate(
             record.known_as or "",
-            (record.candidate.ops / 1e6, 100 * (record.accuracy or 0)),
+            (x(record), 100 * (record.accuracy or 0)),
             xytext=(14, -16 - 11 * index),
             textcoords="offset points",
             fontsize=8,
             color="#c0392b",
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#c0392b"},
         )
-    axes.axvline(report.settings.budget / 1e6, color="black", linestyle=":", linewidth=1, label="budget")
-    axes.set_xlabel("OPs at the target input (millions; FLOPs + BOPs/64, convolutions)")
+    axes.axvline(report.settings.budget / scale, color="black", linestyle=":", linewidth=1, label="budget")
+    axes.set_xlabel(
+        f"{report.cost.noun} ({'millions' if report.cost is OPS else report.cost.unit}; {report.cost.rule})"
+    )
     axes.set_ylabel("proxy validation top-1 (%)")
     axes.set_title(f"{len(trained)} trained candidates of the space {report.settings.space}")
     axes.grid(alpha=0.25)
@@ -278,8 +301,8 @@ def markdown(report: StudyReport) -> str:
         to_markdown(front_table(report)),
         "![Pareto plot](pareto.png)",
         "## What was done",
-        f"- Budget: {settings.budget:,} OPs at the target input "
-        f"{_target(report.space)} (FLOPs + BOPs/64, convolutions only, 1 per MAC).",
+        f"- Budget: {_budget(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
+        *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
         f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
         f" proposals were decided by counting (over budget, impossible or duplicates) and never trained.",
         f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
@@ -293,13 +316,19 @@ def markdown(report: StudyReport) -> str:
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
-        f"`meliuscli search --budget {settings.budget} --space {report.directory}/space.toml --seed {settings.seed}"
+        f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
         f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
         f" --final-seeds {settings.final_seeds}` with the versions below (files: `space.toml`, `study.json`,"
         " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _budget_options(settings: Settings) -> str:
+    if settings.objective == "latency":
+        return f"--objectives accuracy,latency --budget {settings.budget}s"
+    return f"--budget {settings.budget}"
 
 
 def _target(space: SearchSpace) -> str:

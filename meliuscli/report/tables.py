@@ -150,7 +150,8 @@ def to_latex(table: Table) -> str:
     broad = sum(_widths(table)) + len(table.columns)
     if len(table.rows) > LONG:
         size = next((size for limit, size in LATEX_SIZES if broad <= limit), "\\tiny")
-        begin = [f"{{{size}\\setlength{{\\tabcolsep}}{{3pt}}", f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\"]
+        gap = 2 if size == "\\tiny" else 3
+        begin = [f"{{{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}", f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\"]
         return _lines([*begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
     opening, closing = ("\\resizebox{\\linewidth}{!}{%", "}") if broad > 60 else ("", "")
     tabular = [f"\\begin{{tabular}}{{{spec}}}", *head, *body, "\\bottomrule", f"\\end{{tabular}}{closing}"]

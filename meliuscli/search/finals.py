@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
+from meliuscli.search.cost import OPS
 from meliuscli.search.objective import final_task
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import Study, TrialRecord, worker_killed
+from meliuscli.search.study import Study, TrialRecord
 from meliuscli.search.surrogate import features, fit
-from meliuscli.training.pool import TrainingPool
-
-if TYPE_CHECKING:
-    from meliuscli.training.run import RunResult
+from meliuscli.search.trainings import train_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The search's answer to one known network: the found one, chosen on validation among those of no more OPs."""
+    """The search's answer to one known network: the found one, chosen on validation among those of no higher cost."""
 
     known: Standing
     found: Standing | None
@@ -95,18 +91,19 @@ def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
     The found ones are the best believed overall and, for each known network from the dearest to the cheapest, the
-    best believed of no more OPs."""
+    best believed of no higher cost."""
     records = study.records()
     believed = believed_accuracy(study.space, records)
-    known = sorted(study.known.values(), key=lambda item: item[1].ops)
+    cost = study.cost.of
+    known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     found = sorted(
         (r for r in records if r.known_as is None and r.accuracy is not None),
         key=lambda record: -believed[record.candidate.archid],
     )
-    limits = [float(study.settings.budget), *(candidate.ops for _, candidate in reversed(known))]
+    limits = [float(study.settings.budget), *(cost(candidate) for _, candidate in reversed(known))]
     chosen: dict[int, TrialRecord] = {}
     for limit in limits:
-        best = next((record for record in found if record.candidate.ops <= limit), None)
+        best = next((record for record in found if cost(record.candidate) <= limit), None)
         if best is not None and len(chosen) < study.settings.finalists:
             chosen.setdefault(best.number, best)
     entrants = [Entrant(f"found-{number}", None, record.candidate) for number, record in sorted(chosen.items())]
@@ -116,31 +113,16 @@ def choose_entrants(study: Study) -> list[Entrant]:
 def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
     """Train every entrant from every final seed; yields (entrant, seed) as each is written to ``finals.json``."""
     done = _load(study.directory)
-    todo = [
-        (entrant, seed)
+    todo = {
+        (entrant, seed): final_task(entrant.candidate.spec, study.space, study.data_dir, seed)
         for seed in range(study.settings.final_seeds)
         for entrant in entrants
         if str(seed) not in done.get(entrant.candidate.archid, {})
-    ]
-    if not todo:
-        return
-    with TrainingPool(workers) as pool:
-        running: dict[Future[RunResult], tuple[Entrant, int]] = {
-            pool.submit(final_task(entrant.candidate.spec, study.space, study.data_dir, seed)): (entrant, seed)
-            for entrant, seed in todo
-        }
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                entrant, seed = running.pop(future)
-                try:
-                    fields = future.result().fields()
-                except BrokenProcessPool:
-                    raise worker_killed() from None
-                except MeliusError as error:
-                    fields = {"reason": error.message}
-                done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
-                write_json(study.directory / "finals.json", done)
-                yield entrant, seed
+    }
+    for (entrant, seed), fields in train_all(todo, workers):
+        done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
+        write_json(study.directory / "finals.json", done)
+        yield entrant, seed
 
 
 def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:
@@ -154,9 +136,9 @@ def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:
     return sorted(found, key=lambda standing: -standing.validation_mean)
 
 
-def verdicts(table: Sequence[Standing]) -> list[Verdict]:
+def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:
     """One for each known network, cheapest first."""
-    known = sorted((s for s in table if s.entrant.known_as is not None), key=lambda s: s.entrant.candidate.ops)
+    known = sorted((s for s in table if s.entrant.known_as is not None), key=lambda s: cost(s.entrant.candidate))
     return [
         Verdict(
             standing,
@@ -164,7 +146,8 @@ def verdicts(table: Sequence[Standing]) -> list[Verdict]:
                 (
                     other
                     for other in table
-                    if other.entrant.known_as is None and other.entrant.candidate.ops <= standing.entrant.candidate.ops
+                    if other.entrant.known_as is None
+                    and cost(other.entrant.candidate) <= cost(standing.entrant.candidate)
                 ),
                 None,
             ),

@@ -9,23 +9,24 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.search.space import SearchSpace
 from meliuscli.training.pool import Task
 
-PROXY_CLASSES, PROXY_CHANNELS = 10, 1
-"""Both data sets of the catalog have ten classes and one channel."""
 
+def proxy_spec(spec: ArchSpec, space: SearchSpace, data_dir: Path | None = None) -> ArchSpec:
+    """The network that is trained in place of ``spec``: same topology at the proxy's input, for the classes and channels
+    of its data, and all widths divided by the space's ``width_divisor``. Raises ``SpecError`` when it cannot exist."""
+    from meliuscli.data.catalog import data_shape  # loads torch
 
-def proxy_spec(spec: ArchSpec, space: SearchSpace) -> ArchSpec:
-    """The network that is trained in place of ``spec``: same topology at the proxy's input, and all widths divided
-    by the space's ``width_divisor``. Raises ``SpecError`` when it cannot exist."""
-    proxied = at_input(spec, PROXY_CLASSES, PROXY_CHANNELS, space.proxy.input_size)
+    proxied = at_input(spec, *data_shape(space.proxy.dataset, data_dir), space.proxy.input_size)
     return narrowed(proxied, space.proxy.width_divisor, "proxy.width_divisor")
 
 
 def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
     """The short training that ranks a candidate, scored on the validation split. All candidates share the seed: the
     same batches in the same order for all is noise that they have in common."""
-    return Task(proxy_spec(spec, space), space.proxy.dataset, data_dir, space.proxy.recipe, seed)
+    return Task(proxy_spec(spec, space, data_dir), space.proxy.dataset, data_dir, space.proxy.recipe, seed)
 
 
 def final_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
     """The longer training of a finalist or known network, scored once on the test split."""
-    return Task(proxy_spec(spec, space), space.proxy.dataset, data_dir, space.final.recipe, seed, score_test=True)
+    return Task(
+        proxy_spec(spec, space, data_dir), space.proxy.dataset, data_dir, space.final.recipe, seed, score_test=True
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meliuscli.errors import FailedError
+from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.pareto import Point, front
 from meliuscli.search.space import Candidate, Params, SearchSpace
 from meliuscli.search.surrogate import Array, features, fit
@@ -20,7 +21,7 @@ from meliuscli.search.surrogate import Array, features, fit
 POOL = 600
 MUTANTS = 100
 SPREAD_STARTS = 6
-"""Candidates spread over the range of OPs before the model is asked."""
+"""Candidates spread over the range of costs before the model is asked."""
 BEYOND_BUDGET = 1.25
 """The front's area reaches to this many budgets, so that a network right at the budget is worth something."""
 
@@ -28,8 +29,9 @@ BEYOND_BUDGET = 1.25
 class Proposer:
     """Proposes candidates of a space within a budget. What it proposes depends on its arguments alone."""
 
-    def __init__(self, space: SearchSpace, budget: float, seed: int) -> None:
-        self.space, self.budget, self.seed = space, budget, seed
+    def __init__(self, space: SearchSpace, budget: float, seed: int, cost: Cost = OPS) -> None:
+        self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
+        self.lowest = self.cost(space.smallest)
         rng = np.random.default_rng(seed)
         self.pool = self._feasible((space.random_params(rng) for _ in range(20 * POOL)), POOL)
 
@@ -37,7 +39,7 @@ class Proposer:
         self, number: int, explore: bool, observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
     ) -> Candidate:
         """The ``number``-th proposal, given accuracies so far and what is in training: with ``explore`` from the
-        range of OPs seen least, else where the model expects most.
+        range of costs seen least, else where the model expects most.
 
         Raises ``FailedError`` when no new candidate within the budget can be found."""
         rng = np.random.default_rng((self.seed, number))
@@ -58,9 +60,13 @@ class Proposer:
     def _feasible(self, proposals: Iterable[Params], enough: int) -> list[Candidate]:
         """The first ``enough`` different networks within the budget."""
         found: dict[str, Candidate] = {}
+        seen: set[Params] = set()
         for params in proposals:
+            if params in seen:
+                continue
+            seen.add(params)
             candidate = self.space.try_candidate(params)
-            if candidate is not None and candidate.ops <= self.budget:
+            if candidate is not None and self.cost(candidate) <= self.budget:
                 found.setdefault(candidate.archid, candidate)
             if len(found) == enough:
                 break
@@ -69,11 +75,11 @@ class Proposer:
     def _least_explored(
         self, fresh: Sequence[Candidate], known: Sequence[Candidate], rng: np.random.Generator
     ) -> Candidate:
-        """A random candidate from the sixth of the (logarithmic) range of OPs that has been tried least."""
-        edges = np.linspace(math.log(self.space.smallest.ops), math.log(self.budget), SPREAD_STARTS + 1)
+        """A random candidate from the sixth of the (logarithmic) range of costs that has been tried least."""
+        edges = np.linspace(math.log(self.lowest), math.log(self.budget), SPREAD_STARTS + 1)
 
         def place(candidates: Sequence[Candidate]) -> npt.NDArray[np.intp]:
-            logs = np.array([math.log(candidate.ops) for candidate in candidates])
+            logs = np.array([math.log(self.cost(candidate)) for candidate in candidates])
             return np.clip(np.searchsorted(edges, logs) - 1, 0, SPREAD_STARTS - 1)
 
         places = place(fresh)
@@ -91,9 +97,9 @@ class Proposer:
         # The front of what the model believes, not of lucky seeds; candidates in training count as believed.
         known = [*trained, *pending]
         believed, _ = model.predict(features(self.space, known))
-        points = list(zip([candidate.ops for candidate in known], believed.tolist(), strict=True))
+        points = list(zip(map(self.cost, known), believed.tolist(), strict=True))
         mean, deviation = model.predict(features(self.space, fresh))
-        costs = np.array([candidate.ops for candidate in fresh])
+        costs = np.array([self.cost(candidate) for candidate in fresh])
         return expected_gain(points, costs, mean, deviation, BEYOND_BUDGET * self.budget)
 
 

@@ -15,17 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
 import numpy as np
 import optuna
 import optuna.storages.journal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from meliuscli.errors import BadInputError, FailedError, MeliusError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MeliusError
+from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Params, SearchSpace, params_from_mapping
+from meliuscli.search.trainings import worker_killed
 from meliuscli.training.pool import TrainingPool
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Settings:
     """What a study is made with, and repeated with."""
 
     space: str
-    budget: int
+    budget: int | float
     trials: int
     seed: int
     sampler: SamplerName
@@ -50,6 +51,7 @@ class Settings:
     final_seeds: int
     lag: int
     data_dir: str | None = None
+    objective: Literal["ops", "latency"] = "ops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,13 @@ class TrialRecord:
 class Study:
     """One study in its directory: ``journal.log`` holds every trial from the moment it is asked."""
 
-    def __init__(self, directory: Path, settings: Settings, space: SearchSpace) -> None:
-        self.directory, self.settings, self.space = directory, settings, space
+    def __init__(self, directory: Path, settings: Settings, space: SearchSpace, cost: Cost = OPS) -> None:
+        self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
         self.data_dir = Path(settings.data_dir) if settings.data_dir else None
         self.known = {
             candidate.archid: (name, candidate)
             for name, candidate in space.known_candidates()
-            if candidate.ops <= settings.budget
+            if cost.of(candidate) <= settings.budget
         }
         self._candidates: dict[Params, Candidate] = {}
         self._distributions = {name: _distribution(axis.values) for name, axis in space.axes.items()}
@@ -97,7 +99,7 @@ class Study:
 
         After ``timeout`` seconds no new candidate is started. Raises ``MissingError`` when a worker is killed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        proposer = Proposer(self.space, self.settings.budget, self.settings.seed)
+        proposer = Proposer(self.space, self.settings.budget, self.settings.seed, self.cost)
         with TrainingPool(workers) as pool:
             flights = [self._launch(trial, pool) for trial in self._interrupted()]
             while True:
@@ -136,15 +138,16 @@ class Study:
             candidate = self._candidate(trial.params)
             if self._acceptable(candidate, asked):
                 assert candidate is not None
-                trial.set_constraint("ops", candidate.ops / self.settings.budget - 1)
+                trial.set_constraint(self.cost.key, self.cost.of(candidate) / self.settings.budget - 1)
                 return trial
-            trial.set_constraint("ops", 1.0 if candidate is None else candidate.ops / self.settings.budget - 1)
+            over = 1.0 if candidate is None else self.cost.of(candidate) / self.settings.budget - 1
+            trial.set_constraint(self.cost.key, over)
             self._optuna.tell(trial, state=TrialState.PRUNED)
         return None
 
     def _acceptable(self, candidate: Candidate | None, asked: Sequence[Candidate]) -> bool:
         """Possible, within the budget, and not trained or in training already."""
-        if candidate is None or candidate.ops > self.settings.budget:
+        if candidate is None or self.cost.of(candidate) > self.settings.budget:
             return False
         return candidate.archid not in {other.archid for other in asked}
 
@@ -216,7 +219,7 @@ class Study:
         if result is None:
             self._optuna.tell(flight.trial, state=TrialState.FAIL)
         else:
-            self._optuna.tell(flight.trial, [result["validation_top1"], flight.candidate.ops])
+            self._optuna.tell(flight.trial, [result["validation_top1"], self.cost.of(flight.candidate)])
         return self._record(self._optuna.trials[flight.trial.number])
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
@@ -272,25 +275,6 @@ def _note_result(trial: optuna.trial.Trial, future: Future[RunResult]) -> None:
         trial.set_user_attr("reason", error.message)
         return
     trial.set_user_attr("result", run.fields())
-
-
-def worker_killed() -> MissingError:
-    return MissingError(
-        "a training process was killed from outside (out of memory?)",
-        "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
-    )
-
-
-def lock(directory: Path) -> filelock.BaseFileLock:
-    """Hold a study for writing. Raises ``BadInputError`` when another process holds it."""
-    held = filelock.FileLock(directory / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        raise BadInputError(
-            f"{directory}: another process is writing this study", "wait for it, or use another --study"
-        ) from None
-    return held
 
 
 def _distribution(values: Sequence[int]) -> BaseDistribution:

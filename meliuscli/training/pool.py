@@ -19,6 +19,7 @@ from meliuscli.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from meliuscli.data.batches import Prepared
+    from meliuscli.data.splits import Cut
     from meliuscli.training.run import RunResult
 
 
@@ -87,13 +88,13 @@ def _die_with_parent() -> None:
 def _train(task: Task) -> RunResult:
     from meliuscli.training.run import train_once
 
-    data = _prepared(task.dataset, task.data_dir, task.spec.input_size)
+    data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut)
     return train_once(task.spec, data, task.recipe, task.seed, task.score_test)
 
 
 @cache
-def _prepared(dataset: str, data_dir: Path | None, input_size: int) -> Prepared:
+def _prepared(dataset: str, data_dir: Path | None, input_size: int, cut: Cut) -> Prepared:
     from meliuscli.data.batches import prepare
     from meliuscli.data.catalog import load_dataset
 
-    return prepare(load_dataset(dataset, data_dir), input_size)
+    return prepare(load_dataset(dataset, data_dir, cut), input_size)

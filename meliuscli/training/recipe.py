@@ -5,15 +5,17 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from meliuscli.arch.spec import read_toml, validate
-from meliuscli.errors import unknown_name
+from meliuscli.data.splits import Cut
+from meliuscli.errors import SpecError, unknown_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Recipe(BaseModel):
@@ -21,7 +23,23 @@ class Recipe(BaseModel):
 
     ``betas`` and ``eps`` are for RAdam, Adam and AdamW, ``momentum`` (Nesterov's) for SGD. ``weight_decay`` is on all
     parameters; with ``adamw`` it is decoupled from the gradient. ``max_gradient_norm`` scales longer gradients down to
-    this norm. ``clip_threshold`` is that of the signs' gradients."""
+    this norm. A batch goes through the network in ``accumulate`` parts, for less memory; batch norm sees the parts.
+
+    ``sign_gradient`` is that of the activations' signs in MeliusNet, BinaryDenseNet and ResNetE (other families have
+    their papers' own): ``clip`` passes it where |x| <= ``clip_threshold``, ``approx`` is Bi-Real Net's.
+
+    ``ema_decay`` d averages weights and batch norm's statistics over about 1 / (1 - d) steps; the averages are what is
+    evaluated and saved. ``distill_weight`` w makes the loss (1 - w) cross-entropy + w T^2 KL(teacher || student) of
+    logits divided by T = ``distill_temperature`` (arXiv 1503.02531, section 2). ``precision`` is that of the forward and
+    backward pass; weights, statistics, optimiser and evaluation are float32, and ``auto`` is what is faster on the
+    machine.
+
+    Training images are mirrored (``flip``) and moved by up to ``shift`` pixels. With ``crop_scale`` (``[0.08, 1.0]`` is
+    usual for ImageNet) a rectangle of that share of the area is cut out and resized in place of the shift.
+
+    Validation is ``validation_share`` of each class of the training images, at most ``validation_per_class``, drawn from
+    ``split_seed``, which is not the seed of a training: all seeds of a recipe see the same splits. ``validate_at`` are
+    fractions of the whole training after which to validate too, besides every epoch and the end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -35,9 +53,39 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_gradient_norm: Positive | None = None
     label_smoothing: Fraction = 0.0
+    accumulate: Annotated[int, Field(strict=True, ge=1)] = 1
+    sign_gradient: Literal["clip", "approx"] = "clip"
     clip_threshold: Positive = 1.3
+    ema_decay: Fraction | None = None
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    distill_temperature: Positive = 4.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     flip: bool = True
     shift: Annotated[int, Field(strict=True, ge=0, le=64)] = 2
+    crop_scale: tuple[Share, Share] | None = None
+
+    split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_per_class: Annotated[int, Field(strict=True, ge=1)] = 500
+    validate_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+
+    @property
+    def cut(self) -> Cut:
+        """How validation is cut from train, where the data set has none of its own."""
+        return Cut(self.split_seed, self.validation_share, self.validation_per_class)
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _ordered(cls, shares: tuple[float, float] | None) -> tuple[float, float] | None:
+        if shares is not None and shares[0] > shares[1]:
+            raise ValueError("the first share must not be above the second")
+        return shares
+
+    @model_validator(mode="after")
+    def _parts_have_images(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise SpecError("accumulate", f"must be at most the batch size, {self.batch_size}, not {self.accumulate}")
+        return self
 
     def num_steps(self, num_images: int) -> int:
         """Optimiser steps in all; an epoch is the whole batches in ``num_images``."""
@@ -45,6 +93,13 @@ class Recipe(BaseModel):
 
     def steps_per_epoch(self, num_images: int) -> int:
         return max(1, num_images // self.batch_size)
+
+    def validation_steps(self, num_images: int) -> frozenset[int]:
+        """The steps, counted from 1, after which the network is validated."""
+        num_steps = self.num_steps(num_images)
+        marks = (max(1, round(fraction * num_steps)) for fraction in self.validate_at)
+        epochs = range(0, num_steps, self.steps_per_epoch(num_images))
+        return frozenset({*marks, *epochs[1:], num_steps})
 
 
 @cache

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
+from meliuscli.errors import InterruptedByUser
 from meliuscli.nn.build import build
-from meliuscli.training.loop import EpochMetrics, evaluate, fit
+from meliuscli.training.chance import chance_limit
+from meliuscli.training.checkpoint import Checkpoint, Progress
+from meliuscli.training.energy import EnergyMeter
+from meliuscli.training.execution import Execution
+from meliuscli.training.loop import EpochMetrics, Training, evaluate
+from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
+
+SAVE_SECONDS = 180.0
+"""A long epoch is written down this often."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the
-    end. ``seconds`` is wall time of the training, validation included."""
+    end. ``seconds`` is wall time of the training, validation included, and ``energy_joules`` what the machine's
+    processors took in it, where it can be read."""
 
     seed: int
     curve: tuple[EpochMetrics, ...]
     test_top1: float | None
     seconds: float
     images_per_second: float
+    energy_joules: float | None = None
 
     @property
     def last(self) -> EpochMetrics:
@@ -36,8 +46,7 @@ class RunResult:
 
     def is_at_chance(self, num_classes: int, num_images: int) -> bool:
         """Is the top-1 on ``num_images`` validation images no better than guessing, by three standard deviations?"""
-        chance = 1 / num_classes
-        return self.last.validation_top1 <= chance + 3 * math.sqrt(chance * (1 - chance) / num_images)
+        return self.last.validation_top1 <= chance_limit(num_classes, num_images)
 
     def fields(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -49,8 +58,16 @@ class RunResult:
             "test_top1": self.test_top1,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
+            "energy_joules": None if self.energy_joules is None else round(self.energy_joules, 1),
             "curve": [asdict(metrics) for metrics in self.curve],
         }
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of ``fields``."""
+        curve = tuple(EpochMetrics(**metrics) for metrics in fields["curve"])
+        rest = ("seed", "test_top1", "seconds", "images_per_second", "energy_joules")
+        return cls(curve=curve, **{key: fields[key] for key in rest})
 
 
 def train_once(
@@ -61,22 +78,53 @@ def train_once(
     score_test: bool = False,
     on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
     on_end: Callable[[nn.Module], None] = lambda network: None,
+    *,
+    execution: Execution | None = None,
+    teacher: nn.Module | None = None,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+    checkpoint: Checkpoint | None = None,
+    on_step: Callable[[Training], None] = lambda training: None,
 ) -> RunResult:
     """Build, train and evaluate one network; everything random comes from ``seed``. ``on_end`` gets the trained network.
 
+    With ``checkpoint`` the training goes on from it, if it is there, and is written to it after every epoch, every
+    ``SAVE_SECONDS`` in between, and when ``on_step`` (called after each step) raises ``InterruptedByUser``.
+
     Raises ``FailedError`` when the training diverges."""
     torch.manual_seed(seed)
-    network = build(spec, recipe.clip_threshold)
-    started = time.perf_counter()
-    curve = []
-    for metrics in fit(network, data, recipe, seed):
-        curve.append(metrics)
-        on_epoch(metrics)
-    seconds = time.perf_counter() - started
-    images = recipe.num_steps(len(data.train[1])) * min(recipe.batch_size, len(data.train[1]))
-    on_end(network)
-    test_top1 = evaluate(network, data, data.test)[1] if score_test else None
-    return RunResult(seed, tuple(curve), test_top1, seconds, images / seconds)
+    network = build(spec, recipe.clip_threshold, recipe.sign_gradient)
+    training = Training(network, data, recipe, seed, execution, teacher, processes)
+    before = checkpoint.restore(training) if checkpoint else Progress()
+    curve, started, meter = list(before.curve), time.perf_counter(), EnergyMeter()
+
+    def progress() -> Progress:
+        joules = meter.read()
+        joules = None if joules is None else joules + (before.joules or 0.0)
+        return Progress(training.step, tuple(curve), before.seconds + time.perf_counter() - started, joules)
+
+    def keep() -> None:
+        if checkpoint is not None and processes.leads:
+            checkpoint.save(training, progress())
+
+    saved = started
+    for metrics in training.steps():
+        if metrics is not None:
+            curve.append(metrics)
+        try:
+            on_step(training)
+        except InterruptedByUser:
+            keep()
+            raise
+        if checkpoint is not None and (metrics is not None or time.perf_counter() - saved > SAVE_SECONDS):
+            keep()
+            saved = time.perf_counter()
+        if metrics is not None:  # told when it is kept
+            on_epoch(metrics)
+    end = progress()
+    images = training.num_steps * min(recipe.batch_size, len(data.train[1]))
+    on_end(training.result)
+    test_top1 = evaluate(training.result, training.data, data.test, processes)[1] if score_test else None
+    return RunResult(seed, end.curve, test_top1, end.seconds, images / end.seconds, end.joules)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -1,126 +1,129 @@
-"""Images a second of one training step, binary against its float twin, in one run on this machine.
+"""Images a second of one training step of MeliusNet22, ours beside others, in one run on this machine.
 
-    python tests/benchmarks/bench_training.py [--threads 2] [--rounds 7]
+    python tests/benchmarks/bench_training.py [--threads 2] [--rounds 7] [--sizes 32 64 search] [--memory]
+        [--bitorch DIR] [--larq PYTHON]
 
-The float twin is the same network with its signs removed: float 3x3 convolutions of the same shape in place of the
-binary ones, everything else alike. "plain" is the binary network in torch's own operations, a node each for sign,
-padding, convolution and (y + K) / 2, optimised by RAdam's foreach path. Rounds alternate between the networks;
-medians of wall time.
+Each contestant is a process of its own (``training_step.py``); rounds alternate between them. Medians of wall time and
+of CPU time, which counts where the machine is shared; ratios are medians of the pairs of a round. ``+bf16`` is autocast
+to bfloat16.
+
+Peers are measured where they are: ``pip install --no-deps --target DIR bitorch==0.3.0``, and an environment with
+``larq larq-zoo tensorflow-cpu==2.15.1`` whose interpreter is PYTHON. ``--memory`` adds the peak memory of a step at
+3x224x224, batch 32, above that of the imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from training_step import SIZES
 
-from meliuscli.arch.adapt import at_input
-from meliuscli.arch.families.dense import MeliusNetSpec
-from meliuscli.arch.zoo import load_name
-from meliuscli.nn.binary_conv import BinaryConv2d
-from meliuscli.nn.build import build
-from meliuscli.training.loop import flatten_parameters
+OURS = ("ours", "ours+bf16")
+OTHERS = ("plain", "plain+channels_last", "plain+channels_last+bf16", "twin", "twin+bf16")
 
 
-class PlainSign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, clip):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x)
-        ctx.clip = clip
-        return torch.where(x >= 0, 1.0, -1.0)
+class Contestant:
+    """A process that makes a step when asked."""
 
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        return (grad if ctx.clip is None else grad * (x.abs() <= ctx.clip)), None
-
-
-class PlainBinaryConv(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        signs = F.pad(PlainSign.apply(x, 1.3), (1, 1, 1, 1), value=-1.0)
-        return (F.conv2d(signs, PlainSign.apply(self.weight, None)) + self.weight[0].numel()) / 2
-
-
-def with_convolutions(network: nn.Module, make: Callable[[BinaryConv2d], nn.Module]) -> nn.Module:
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, BinaryConv2d):
-                setattr(parent, name, make(child))
-    return network
-
-
-def float_conv(conv: BinaryConv2d) -> nn.Module:
-    out_channels, in_channels = conv.weight.shape[:2]
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-
-
-def stepper(network: nn.Module, images: Tensor, labels: Tensor, flat: bool) -> Callable[[], None]:
-    network.train()
-    if flat:
-        optimizer = torch.optim.RAdam([flatten_parameters(network)], lr=0.01)
-    else:
-        network.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.RAdam(network.parameters(), lr=0.01, foreach=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=not flat)
-        F.cross_entropy(network(images), labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def measure(title: str, spec: MeliusNetSpec, batch: int, rounds: int) -> None:
-    images = torch.randn(batch, *spec.input_shape).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, spec.num_classes, (batch,))
-    steps = {
-        "binary": stepper(build(spec), images, labels, flat=True),
-        "plain binary": stepper(
-            with_convolutions(build(spec), lambda conv: PlainBinaryConv(conv.weight.detach().clone())),
-            images,
-            labels,
-            flat=False,
-        ),
-        "float twin": stepper(with_convolutions(build(spec), float_conv), images, labels, flat=True),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - started)
-    print(f"{title}, batch {batch}, {torch.get_num_threads()} thread(s), median of {rounds}")
-    for name, times in seconds.items():
-        ratios = [ours / other for ours, other in zip(seconds["binary"], times, strict=True)]
-        print(
-            f"  {name:13s} {batch / statistics.median(times):8.1f} images/s"
-            f"   binary is {1 / statistics.median(ratios):.2f}x as fast"
+    def __init__(self, name: str, size: str, arguments: argparse.Namespace, batch: int | None = None) -> None:
+        python = arguments.larq if name == "larq" else sys.executable
+        script = str(Path(__file__).with_name("training_step.py"))
+        threads = str(arguments.threads)
+        command = [python, "-W", "ignore", script, name, size, "--threads", threads]
+        command += ["--batch", str(batch)] if batch else []
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if name == "bitorch":
+            environment["PYTHONPATH"] = os.pathsep.join([arguments.bitorch, environment.get("PYTHONPATH", "")])
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
         )
+
+    def step(self) -> dict[str, float]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process ended: run training_step.py by hand to see why")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def contestants(size: str, arguments: argparse.Namespace) -> list[str]:
+    names = [*OURS, *OTHERS]
+    if size == "32" and arguments.bitorch:
+        names.append("bitorch")
+    if size == "64" and arguments.larq:
+        names.append("larq")
+    return names
+
+
+def measure(size: str, arguments: argparse.Namespace) -> None:
+    title, _, _, batch, _ = SIZES[size]
+    batch = arguments.batch or batch
+    running = {name: Contestant(name, size, arguments, batch) for name in contestants(size, arguments)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in running}
+    for turn in range(arguments.rounds + 2):
+        for name, contestant in running.items():
+            times = contestant.step()
+            if turn > 1:  # the first two are a warm-up
+                found[name].append(times)
+    for contestant in running.values():
+        contestant.close()
+    print(f"{title}, batch {batch}, {arguments.threads} thread(s), median of {arguments.rounds}")
+    print(f"  {'':26s} images/s    by CPU time   ours is, bf16 is (wall)   ours is, bf16 is (CPU)")
+    for name, times in found.items():
+        rates = [batch / statistics.median(t[kind] for t in times) for kind in ("wall", "cpu")]
+        ratios = [
+            1 / statistics.median(a[kind] / b[kind] for a, b in zip(found[mine], times, strict=True))
+            for kind in ("wall", "cpu")
+            for mine in OURS
+        ]
+        print(f"  {name:26s} {rates[0]:8.1f}     {rates[1]:8.1f}     " + "       ".join(f"{r:6.2f}x" for r in ratios))
+    for peer, option in (("bitorch", arguments.bitorch), ("larq", arguments.larq)):
+        if not option:
+            print(f"  {peer}: not measured (--{peer})")
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    title, _, _, batch, _ = SIZES["224"]
+    batch = arguments.batch or batch
+    print(f"{title}, batch {batch}: peak memory of a step above that of the imports")
+    peaks = {}
+    for name in (*OURS, "plain", "twin"):
+        contestant = Contestant(name, "224", arguments, batch)
+        peaks[name] = contestant.step()["mib"]
+        contestant.close()
+        print(f"  {name:26s} {peaks[name]:8.0f} MiB   {peaks[name] / peaks.get('plain', peaks[name]):.2f} of plain's")
+    print("  ".join(f"  {name} is {peaks[name] / peaks['plain']:.2f} of plain" for name in OURS))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, help="instead of the size's own")
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=["32", "64", "search"])
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--bitorch", help="a folder with bitorch 0.3.0")
+    parser.add_argument("--larq", help="the python of an environment with larq-zoo")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(0)
-    spec = load_name("meliusnet22")
-    assert isinstance(spec, MeliusNetSpec)
-    measure("meliusnet22 at 3x32x32, thumbnail stem", at_input(spec, 10, 3, 32), 64, arguments.rounds)
-    proxy = at_input(spec, 10, 1, 8).narrowed(8)
-    measure("meliusnet22 as search trains it (1x8x8, widths / 8)", proxy, 50, 5 * arguments.rounds)
+    for size in arguments.sizes:
+        measure(size, arguments)
+    if arguments.memory:
+        memory(arguments)
 
 
 if __name__ == "__main__":

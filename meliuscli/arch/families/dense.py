@@ -34,6 +34,7 @@ class DenseFamilySpec(ArchSpec):
     ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32."""
 
     improvement: ClassVar[bool]
+    ratios: ClassVar[tuple[str, ...]] = ("reduction",)
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     growth_rate: tuple[Width, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ class MobileNetV1Spec(ArchSpec):
 
     As input only, ``width_multiplier`` (the paper's alpha) scales the table's widths, truncated to integers."""
 
+    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
     family: Literal["mobilenet-v1"] = "mobilenet-v1"
     stem_channels: Width
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=1024)]
@@ -66,6 +67,7 @@ class MobileNetV2Spec(ArchSpec):
     As input only, ``width_multiplier`` scales the table's widths, rounded to multiples of eight and never by more than
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
+    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
     family: Literal["mobilenet-v2"] = "mobilenet-v2"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (1, 2, 3, 4, 3, 3, 1)
     expansion: tuple[Width, ...] = (1, 6, 6, 6, 6, 6, 6)

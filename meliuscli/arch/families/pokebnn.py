@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,7 @@ class PokeBNNSpec(ArchSpec):
     """``channels`` are the inner widths of the stages' bottlenecks; four times as many leave them. As input only,
     ``width_multiplier`` scales them, truncated to integers; the stem keeps its width."""
 
+    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
     family: Literal["pokebnn"] = "pokebnn"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (3, 4, 6, 3)
     channels: tuple[Width, ...]

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Storage, merged, size_bytes
 from meliuscli.counting.own.bits import own_network_bits
-from meliuscli.counting.own.roads import Roads, Verdict, compared, verdicts
+from meliuscli.counting.own.roads import Roads, compared
 from meliuscli.counting.own.run import is_lazy_network, materialized, traced, unwrapped, watched
 from meliuscli.counting.own.source import load_module, stdout_to_stderr
+from meliuscli.counting.own.values import as_seen
+from meliuscli.counting.own.verdicts import Verdict, verdicts
 from meliuscli.counting.traced import Trace, count_trace
 from meliuscli.errors import BadInputError
 
@@ -50,7 +52,7 @@ def count_own(
         if is_lazy_network(module):
             module = materialized(module, input_shape)
         watch = watched(module, input_shape)
-        bits = own_network_bits(module, patterns)
+        bits = as_seen(own_network_bits(module, patterns), watch)
         trace, failure = traced(module, input_shape)
     if failure and watch.blind:
         raise BadInputError(f"the network runs, but cannot be counted: fvcore: {failure}; torch: {watch.blind}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.counts import FLOAT_BITS
-from meliuscli.counting.traced import own_bits
+from meliuscli.counting.own.source import let_ctrl_c_through
 from meliuscli.errors import BadInputError
 
 FLOAT = (FLOAT_BITS, FLOAT_BITS)
@@ -34,6 +34,9 @@ _WEIGHT_QUANTIZERS = ("_weight_quantize", "weight_quantization", "weight_quantiz
 _ACTIVATION_QUANTIZERS = ("activation.activation_function", "input_quantization", "input_quantizer", "input_quant")
 _QUANTIZER_BITS = ("bit_width", "num_bits", "bits", "n_bits", "nbits", "bitwidth")
 
+_OWN_WORDS = ("weight_bits", "activation_bits")
+_BY_USER = "by --binary"
+
 _WITHOUT_MACS = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
@@ -48,10 +51,16 @@ _WITHOUT_MACS = (
 @dataclass(frozen=True, slots=True)
 class OwnBits:
     """Bits by module name, with the rule that decided each; modules without an entry are float. What ``count_trace``
-    asks."""
+    asks. ``layers``: the module whose rule it was, by the names of all that are part of the same layer. ``by_user``:
+    those that a pattern names. ``ignored``: modules whose attributes state bits that are none, and which.
+    ``changed``: those whose values say otherwise (``as_seen``)."""
 
     bits: Mapping[str, tuple[int, int]]
     reasons: Mapping[str, str]
+    layers: Mapping[str, str]
+    by_user: frozenset[str]
+    ignored: Mapping[str, str]
+    changed: frozenset[str] = frozenset()
 
     def __call__(self, name: str, module: nn.Module) -> tuple[int, int]:
         return self.bits.get(name, FLOAT)
@@ -61,7 +70,7 @@ def own_network_bits(module: nn.Module, patterns: Sequence[str] = ()) -> OwnBits
     """Which parts of ``module`` are binary, or of few bits. The first rule that holds decides:
 
     1. a pattern (``fnmatch`` style; ``*`` crosses dots) matches the module's name or that of one above it: 1x1 bits;
-    2. the module has the integers ``weight_bits`` and ``activation_bits``, as our own layers;
+    2. the module has ``weight_bits`` and ``activation_bits``, integers of 1 to 32, as our own layers;
     3. its class, or one that it inherits from outside torch, has a name that the field gives to binary layers: the
        bits that its quantizers state, else 1x1. Where such a layer has no weights of its own it wraps one: then its
        convolutions (or else its linear layers) are what is binary.
@@ -73,19 +82,30 @@ def own_network_bits(module: nn.Module, patterns: Sequence[str] = ()) -> OwnBits
         names.setdefault(part, []).append(name)
     for pattern in patterns:
         _check_pattern(names, pattern)
-    rules: dict[str, tuple[tuple[int, int], str]] = {}
+    rules: dict[str, tuple[tuple[int, int], str, str]] = {}
+    ignored: dict[str, str] = {}
     for part, (name, *others) in names.items():
         if isinstance(part, _WITHOUT_MACS):
             continue
-        found = _by_pattern([name, *others], patterns) or _by_own_word(name, part) or _by_class_name(part)
+        by_user = _by_pattern([name, *others], patterns)
+        found = by_user or _by_own_word(part) or _by_class_name(part)
         if found:
-            rules[name] = found
-            rules.update((heir, found) for heir in _heirs(name, part) if heir not in rules)
-    reasons = {name: f"{_bits_text(bits)} {by}" for name, (bits, by) in rules.items()}
-    return OwnBits({name: bits for name, (bits, _) in rules.items()}, reasons)
+            rules[name] = (*found, name)
+            rules.update((heir, (*found, name)) for heir in _heirs(name, part) if heir not in rules)
+        if not by_user and (words := _words_that_are_no_bits(part)):
+            ignored[name] = words
+    return OwnBits(
+        {name: bits for name, (bits, _, _) in rules.items()},
+        {name: f"{bits_text(bits)} {by}" for name, (bits, by, _) in rules.items()},
+        {name: layer for name, (_, _, layer) in rules.items()},
+        frozenset(name for name, (_, by, _) in rules.items() if by.startswith(_BY_USER)),
+        ignored,
+    )
 
 
-def _bits_text(bits: tuple[int, int]) -> str:
+def bits_text(bits: tuple[int, int]) -> str:
+    if bits == (1, FLOAT_BITS):
+        return "binary weights, float MACs"
     return "binary" if bits == (1, 1) else "float" if bits == FLOAT else f"{bits[0]}x{bits[1]} bits"
 
 
@@ -93,7 +113,7 @@ def _by_pattern(names: Sequence[str], patterns: Sequence[str]) -> tuple[tuple[in
     """``names`` are one module's: a shared one has several."""
     paths = {path for name in names for path in _and_above(name)}
     hit = next((pattern for pattern in patterns if any(fnmatchcase(path, pattern) for path in paths)), None)
-    return None if hit is None else ((1, 1), f"by --binary {hit}")
+    return None if hit is None else ((1, 1), f"{_BY_USER} {hit}")
 
 
 def _and_above(name: str) -> list[str]:
@@ -101,10 +121,19 @@ def _and_above(name: str) -> list[str]:
     return [name, *(".".join(parts[:depth]) for depth in range(len(parts) - 1, 0, -1))]
 
 
-def _by_own_word(name: str, part: nn.Module) -> tuple[tuple[int, int], str] | None:
-    bits = own_bits(name, part)
-    stated = bits != FLOAT and all(1 <= b <= FLOAT_BITS for b in bits)
-    return (bits, f"as {type(part).__name__} states") if stated else None
+def _by_own_word(part: nn.Module) -> tuple[tuple[int, int], str] | None:
+    weight, activation = (_integer(part, word) for word in _OWN_WORDS)
+    if weight is None or activation is None or (weight, activation) == FLOAT:
+        return None
+    return (weight, activation), f"as {type(part).__name__} states"
+
+
+def _words_that_are_no_bits(part: nn.Module) -> str:
+    """``weight_bits`` and ``activation_bits`` where one of them is no number of bits; None goes for not there."""
+    values = {word: value for word in _OWN_WORDS if (value := _attribute(part, word)) is not None}
+    if all(_integer(part, word) is not None for word in values):
+        return ""
+    return " and ".join(f"{word}={value!r:.40}" for word, value in values.items() if _integer(part, word) is None)
 
 
 def _by_class_name(part: nn.Module) -> tuple[tuple[int, int], str] | None:
@@ -126,13 +155,22 @@ def _stated_bits(part: nn.Module, direct: Iterable[str], quantizers: Iterable[st
 
 def _integer(part: nn.Module, path: str) -> int | None:
     """The attribute as a number of bits, 1 to 32; None for whatever else is there."""
+    value = _attribute(part, path)
     try:
-        value = attrgetter(path)(part)
         number = value.item() if isinstance(value, Tensor) else value
-        whole = int(number) if not isinstance(number, bool) and number == int(number) else 0
-    except Exception:  # an attribute of somebody else's class can do anything
+        whole = int(number) if not isinstance(number, bool) and number == int(number) else 0  # type: ignore[call-overload]
+    except Exception:  # what somebody else's class holds can be anything
         return None
     return whole if 1 <= whole <= FLOAT_BITS else None
+
+
+def _attribute(part: nn.Module, path: str) -> object:
+    """None where it is not there: a property of somebody else's class can raise whatever it likes."""
+    try:
+        return attrgetter(path)(part)
+    except BaseException as error:
+        let_ctrl_c_through(error)
+        return None
 
 
 def _heirs(name: str, part: nn.Module) -> list[str]:

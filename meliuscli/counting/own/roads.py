@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from meliuscli.counting.own.bits import FLOAT, OwnBits, some, weight_of
+from meliuscli.counting.own.bits import OwnBits, weight_of
+from meliuscli.counting.own.values import value_notes
+from meliuscli.counting.own.verdicts import Note
 from meliuscli.counting.own.watch import WITH_MACS, Kind, Seen, Watch, is_harmless
 from meliuscli.counting.traced import Trace
 
 Macs = dict[str, dict[Kind, int]]
 """MACs by module (its own, without its children's) and kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found beside the plain count: an operation or a kind of module, how often, in which modules, and what it
-    means in plain words. ``doubt``: the count may be wrong because of it."""
-
-    what: str
-    times: int
-    modules: tuple[str, ...]
-    verdict: str
-    doubt: bool = False
-
-    @property
-    def where(self) -> str:
-        """The first modules: ``layer1.0, layer1.1, layer1.2 and 4 more``."""
-        return some(self.modules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +45,9 @@ class Roads:
         return bool(self.seen(name).unknown) or (self.watch.blind is not None and functions)
 
 
+_NOISE = 1e-3
 _FOREIGN = ("prim::PythonOp", "prim::CallFunction")
 """How fvcore names autograd Functions and scripted functions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """One module's share of a verdict. ``{n}`` in the text stands for the sum of the numbers."""
-
-    what: str
-    text: str
-    module: str
-    number: int = 0
-    times: int = 1
-    doubt: bool = False
-
-
-def verdicts(notes: Iterable[Note]) -> tuple[Verdict, ...]:
-    """Notes of the same words make one verdict."""
-    groups: dict[tuple[str, str, bool], list[Note]] = {}
-    for note in notes:
-        groups.setdefault((note.what, note.text, note.doubt), []).append(note)
-    verdicts = []
-    for (what, text, doubt), same in groups.items():
-        said = text.replace("{n}", f"{sum(note.number for note in same):,}")
-        modules = tuple(dict.fromkeys(note.module for note in same))
-        verdicts.append(Verdict(what, sum(note.times for note in same), modules, said, doubt))
-    return tuple(sorted(verdicts, key=lambda verdict: not verdict.doubt))
 
 
 def compared(
@@ -101,7 +62,7 @@ def compared(
     notes = [
         *_road_notes(roads),
         *_hidden_notes(roads),
-        *_value_notes(roads),
+        *value_notes(roads.parts, watch, bits),
         *_call_notes(roads),
         *_operation_notes(roads),
     ]
@@ -109,7 +70,7 @@ def compared(
 
 
 def _road_notes(roads: Roads) -> Iterator[Note]:
-    """Where the roads differ."""
+    """Where the roads differ by more than rounding (fvcore's einsum is one off)."""
     if roads.failure:
         yield Note("fvcore", f"cannot trace this network ({roads.failure}); MACs count as torch executes them", "")
     if roads.watch.blind:
@@ -121,7 +82,7 @@ def _road_notes(roads: Roads) -> Iterator[Note]:
         what, more = type(part).__name__, abs(total - traced)
         if total and not traced:
             yield Note(what, "fvcore sees no MACs in it; {n} counted as torch executes them", name, total)
-        elif total != traced:
+        elif more > _NOISE * total:
             fewer = "fewer" if traced < total else "more"
             yield Note(what, f"fvcore sees {{n}} MACs {fewer} than torch executes; those executed count", name, more)
 
@@ -162,27 +123,30 @@ def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], af
     return after[0] * prod((before if transposed else after)[2:]) * weight.numel() if fits else 0
 
 
-def _value_notes(roads: Roads) -> Iterator[Note]:
-    """Do the operands of binary MACs take two values, and those of float ones more? The input is random, the weights
-    are as they are."""
-    for name, part in roads.parts.items():
-        what, bits, (weights, activations) = type(part).__name__, roads.bits(name, part), roads.seen(name).levels
-        if bits == (1, 1) and 4 in (weights, activations):
-            many = " and ".join(t for t, n in (("weights", weights), ("activations", activations)) if n == 4)
-            yield Note(what, f"counts as binary, but its {many} take more than two values here", name, doubt=True)
-        elif bits == FLOAT and (weights, activations) == (2, 2):
-            text = "counts as float, but its weights and activations take two values: --binary counts it as binary"
-            yield Note(what, text, name, doubt=True)
-
-
 def _call_notes(roads: Roads) -> Iterator[Note]:
     """Modules with weights that no call reaches."""
     for name, part in roads.parts.items():
         n = sum(p.numel() for p in part.parameters(recurse=False))
         held = isinstance(part, nn.ParameterList | nn.ParameterDict | torch.jit.ScriptModule)
-        if n and not held and not roads.seen(name).shapes and not roads.watch.blind:
+        if not n or held or roads.seen(name).shapes or roads.watch.blind:
+            continue
+        what, user = type(part).__name__, _user_of(roads, name, part)
+        if user is not None:
+            text = f"its weights count here, its operations in {user or 'the network itself'}, which does them"
+            yield Note(what, text, name, n)
+        else:
             text = "never called: its {n} weights count, its operations do not (unless another module does them)"
-            yield Note(type(part).__name__, text, name, n, doubt=name in roads.bits.reasons)
+            yield Note(what, text, name, n, doubt=name in roads.bits.reasons)
+
+
+def _user_of(roads: Roads, name: str, part: nn.Module) -> str | None:
+    """The nearest module above one never called that multiplies with weights of its shape."""
+    weight, above = weight_of(part), name
+    while weight is not None and above:
+        above = above.rpartition(".")[0]
+        if tuple(sorted(weight.shape)) in roads.seen(above).kernels:
+            return above
+    return None
 
 
 def _operation_notes(roads: Roads) -> Iterator[Note]:

@@ -14,19 +14,24 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.own.bits import some
-from meliuscli.counting.own.source import is_out_of_memory, said
+from meliuscli.counting.own.source import is_out_of_memory, let_ctrl_c_through, said
 from meliuscli.counting.own.watch import Watch, tensors_in
 from meliuscli.counting.traced import Trace, run_trace
 from meliuscli.errors import BadInputError, MissingError
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Without a wrapper for several devices or for torch.compile, which would be in every name."""
+    """Without a wrapper for several devices or for torch.compile, which would be in every name. Raises ``BadInputError``
+    for a scripted network."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inner: nn.Module = module.module
         return inner
     compiled = getattr(module, "_orig_mod", module)
-    return compiled if isinstance(compiled, nn.Module) else module
+    module = compiled if isinstance(compiled, nn.Module) else module
+    if isinstance(module, torch.jit.ScriptModule):
+        hint = "return the network as it was before torch.jit.script or torch.jit.trace"
+        raise BadInputError("a scripted network shows nothing of its modules and cannot be counted", hint)
+    return module
 
 
 def is_lazy_network(module: nn.Module) -> bool:
@@ -38,7 +43,8 @@ def materialized(module: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     hint = "run it once on an input before it is returned"
     try:
         module = copy.deepcopy(module)
-    except Exception as error:
+    except BaseException as error:
+        let_ctrl_c_through(error)
         raise BadInputError(f"the network is lazy and cannot be copied: {said(error)}", hint) from error
     with _quiet():
         _run(module, input_shape)
@@ -55,7 +61,8 @@ def watched(module: nn.Module, input_shape: tuple[int, ...]) -> Watch:
             module.eval()
             with watch:
                 module(_example(module, input_shape))
-        except Exception as error:
+        except BaseException as error:
+            let_ctrl_c_through(error)
             watch.blind, watch.seen = said(error), {}
             _run(module, input_shape)  # most often it is the network that fails
     return watch
@@ -67,9 +74,12 @@ def _run(module: nn.Module, input_shape: tuple[int, ...]) -> None:
     try:
         module.eval()
         module(_example(module, input_shape))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_ctrl_c_through(error)
         if is_out_of_memory(error):
             raise MissingError(f"too little memory to run the network on {shape}: {said(error)}") from error
+        if isinstance(error, SystemExit):
+            raise BadInputError(f"the network ends the program when it is called ({said(error)})") from error
         hint = "--input CxHxW gives the shape that it takes (--input 1x28x28)"
         raise BadInputError(f"the network cannot take an input of {shape}: {said(error)}", hint) from error
 
@@ -88,7 +98,8 @@ def traced(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Trace,
         module.register_forward_hook(lambda _module, _inputs, output: tuple(tensors_in(output)))
         try:
             return run_trace(module, input_shape), None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            let_ctrl_c_through(error)
             if is_out_of_memory(error):
                 raise MissingError(f"too little memory to trace the network: {said(error)}") from error
             return Trace({}), said(error)

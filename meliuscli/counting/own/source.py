@@ -184,9 +184,8 @@ def _needed(factory: Callable[..., object]) -> list[str]:
 
 
 def _refusal(error: BaseException, path: Path, doing: str) -> MeliusError:
-    """What went wrong in the user's code, in one sentence. Ctrl-C is not an error of that code and comes through."""
-    if isinstance(error, KeyboardInterrupt):
-        raise error
+    """What went wrong in the user's code, in one sentence."""
+    let_ctrl_c_through(error)
     place = f"{path}{_line(error, path)}"
     if isinstance(error, SyntaxError):
         return BadInputError(f"{error.filename or path}, line {error.lineno}: syntax error: {error.msg}")
@@ -201,6 +200,13 @@ def _refusal(error: BaseException, path: Path, doing: str) -> MeliusError:
     relative = isinstance(error, ImportError) and "relative import" in str(error)
     outside = "a file of a package: name one outside it that imports from the package" if relative else None
     return BadInputError(f"{place}: {doing} raises {said(error)}", outside)
+
+
+def let_ctrl_c_through(error: BaseException) -> None:
+    """Whatever else a user's code raises, an exit or an error of no kind that Python knows, is that code's; Ctrl-C is
+    the user's."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
 
 
 def _line(error: BaseException, path: Path) -> str:

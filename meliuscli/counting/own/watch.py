@@ -58,7 +58,9 @@ class Seen:
     unknown: Counter[str] = field(default_factory=Counter)
     levels: tuple[int, int] = (0, 0)
     """Distinct values of the weights of a channel and of the activations that its MACs multiply: 1, 2, 3 for two and
-    zero, 4 for more; 0 where no operand was looked at."""
+    zero, 4 for more; 0 where no operand was looked at. Zeros that pad a map on its sides are none of its values."""
+    kernels: set[tuple[int, ...]] = field(default_factory=set)
+    """Shapes of the second factors of its products, the weights', in order of size."""
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -99,7 +101,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         here = self._here(self._calls[-1])
         if aten and _is_product(name):
-            kind, macs, levels = _product(name, args, out)
+            kind, macs, levels, kernels = _product(name, args, out)
+            here.kernels |= {tuple(sorted(kernel.shape)) for kernel in kernels}
             here.macs[kind] = here.macs.get(kind, 0) + macs
             here.levels = (max(here.levels[0], levels[0]), max(here.levels[1], levels[1]))
         elif namespace not in ("prim", "prims") and not (aten and (func.is_view or is_harmless(name))):
@@ -116,21 +119,41 @@ def _is_product(name: str) -> bool:
 _CONVOLUTIONS = ("convolution", "_convolution", "convolution_overrideable")
 
 
-def _product(name: str, args: Sequence[Any], out: Any) -> tuple[Kind, int, tuple[int, int]]:
-    """Kind and MACs of an operation, and the levels of its operands, weights first."""
+def _product(name: str, args: Sequence[Any], out: Any) -> tuple[Kind, int, tuple[int, int], Sequence[Tensor]]:
+    """Kind and MACs of an operation, the levels of its operands, weights first, and its weights."""
     if name in _CONVOLUTIONS:
         x, weight, transposed = args[0], args[1], args[6]
         positions = x.shape[0] * prod((x if transposed else out).shape[2:])
-        return "conv", positions * weight.numel(), (_levels(weight.flatten(1), 1), _levels(x.flatten(), 0))
+        channels = weight.transpose(0, 1) if transposed else weight
+        levels = _levels(channels.flatten(1), 1), _levels(_without_padding(x).flatten(), 0)
+        return "conv", positions * weight.numel(), levels, [weight]
     if name.startswith("_scaled_dot_product_"):
         query, key, value = args[:3]
-        return "linear", prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]), (0, 0)
+        macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        return "linear", macs, (0, 0), []
     if name.rstrip("_") not in _FACTOR:  # recurrent: each matrix once a step
         x, weights = args[0], args[1] if isinstance(args[1], list | tuple) else args[1:3]
-        return "linear", prod(x.shape[:-1]) * sum(w.numel() for w in weights if w.dim() > 1), (0, 0)
+        matrices = [w for w in weights if w.dim() > 1]
+        return "linear", prod(x.shape[:-1]) * sum(w.numel() for w in matrices), (0, 0), matrices
     a, b = args[_FACTOR[name.rstrip("_")] :][:2]
     levels = (_levels(b, 0), _levels(a.flatten(), 0)) if a.dim() == b.dim() == 2 else (0, 0)
-    return "linear", a.numel() * (b.shape[-1] if b.dim() > 1 else 1), levels
+    return "linear", a.numel() * (b.shape[-1] if b.dim() > 1 else 1), levels, [b]
+
+
+def _without_padding(x: Tensor) -> Tensor:
+    """A batch of maps without the rows and columns at its sides that are zero in all of them."""
+    if x.is_meta:
+        return x
+    for dim in range(2, x.dim()):
+        filled = (x != 0).transpose(0, dim).flatten(1).any(1).nonzero()
+        if len(filled):
+            first, last = int(filled[0]), int(filled[-1])
+            x = x.narrow(dim, first, last - first + 1)
+    return x
+
+
+_RARE = 0.01
+"""Up to this share of zeros beside two values are torch's sign of zero by chance, no third value."""
 
 
 def _levels(operand: Tensor, dim: int) -> int:
@@ -142,7 +165,10 @@ def _levels(operand: Tensor, dim: int) -> int:
     if bool((high - low <= near).all()):
         return 1
     two = (operand - low <= near) | (high - operand <= near)
-    return 2 if bool(two.all()) else 3 if bool((two | (operand == 0)).all()) else 4
+    zero = ~two & (operand == 0)
+    if not bool((two | zero).all()):
+        return 4
+    return 3 if int(zero.sum()) > _RARE * operand.numel() else 2
 
 
 def is_harmless(name: str) -> bool:

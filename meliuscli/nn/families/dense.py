@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.dense_stage import Unit, can_fuse, run_stage
 from meliuscli.nn.families.parts import build_head, build_stem
 from meliuscli.nn.layers import ChannelShuffle, float_conv
 
@@ -24,6 +25,11 @@ class DenseBlock(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
         self.conv = BinaryConv2d(channels, growth_rate, dilation, clip)
 
+    @property
+    def unit(self) -> Unit:
+        """For ``run_stage``."""
+        return Unit(self.bn, self.conv, adds=False)
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.conv(self.bn(x))], dim=1)
 
@@ -37,9 +43,32 @@ class ImprovementBlock(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
         self.conv = BinaryConv2d(channels, growth_rate, dilation, clip)
 
+    @property
+    def unit(self) -> Unit:
+        """For ``run_stage``."""
+        return Unit(self.bn, self.conv, adds=True)
+
     def forward(self, x: Tensor) -> Tensor:
         kept, newest = x[:, : -self.growth_rate], x[:, -self.growth_rate :]
         return torch.cat([kept, newest + self.conv(self.bn(x))], dim=1)
+
+
+class Stage(nn.Sequential):
+    """(N, C, H, W) -> (N, C + growth, H, W): blocks in a row, in training on the CPU as one operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        members = [member for block in self.children() for member in block.children()]
+        units = [unit for member in members if isinstance(unit := getattr(member, "unit", None), Unit)]
+        # Another module in place of a block, and hooks on any, must run, not be passed over.
+        if len(units) == len(members) and not any(map(_is_hooked, self.modules())) and can_fuse(x, units):
+            return run_stage(x, units)
+        for block in self:
+            x = block(x)
+        return x
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
@@ -56,7 +85,7 @@ def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
             if spec.improvement:
                 members["improvement"] = ImprovementBlock(channels, growth, dilation, clip)
             blocks[f"block{block + 1}"] = nn.Sequential(members)
-        parts[f"stage{index + 1}"] = nn.Sequential(blocks)
+        parts[f"stage{index + 1}"] = Stage(blocks)
         if index < len(spec.transition_channels):
             target = spec.transition_channels[index]
             parts[f"transition{index + 1}"] = _transition(channels, target, spec.groups, spec.pools[index])

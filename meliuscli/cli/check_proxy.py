@@ -1,0 +1,182 @@
+"""``meliuscli check-proxy``: does a short training rank networks as a long one does?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meliuscli.cli import options
+from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
+from meliuscli.cli.datasets import prepare_and_tell
+from meliuscli.cli.folders import Kind
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
+from meliuscli.report.tables import Format, to_json
+from meliuscli.units import format_count, parse_count
+
+if TYPE_CHECKING:
+    from meliuscli.search.check import Check, DataFacts
+    from meliuscli.search.plan import Plan
+    from meliuscli.search.space import SearchSpace
+
+CHECK = Kind("check", "--name", "check.json")
+
+
+def check_proxy(
+    space: Annotated[str, typer.Argument(help="A search space's name or TOML file.")] = "meliusnet",
+    networks: Annotated[int, typer.Option("--networks", min=4, max=10_000, help="How many to sample.")] = 24,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="None above these OPs: 5e8, 500M, 0.5G.", show_default=False)
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", help="TOML with [long] and [proxies.NAME]: what differs from the space's [proxy]."),
+    ] = None,
+    long: Annotated[
+        str | None,
+        typer.Option("--long", metavar="RECIPE", help="Recipe of the long training (default: the space's final one)."),
+    ] = None,
+    long_epochs: Annotated[
+        float | None,
+        typer.Option("--long-epochs", help="Default: that of the recipe, at least 4 times the proxy's if the space's."),
+    ] = None,
+    long_dataset: Annotated[
+        str | None, typer.Option("--long-dataset", help="Data set of the long training (default: the proxy's).")
+    ] = None,
+    data: options.Data = None,
+    at_fraction: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--at-fraction", help="Also read the long training after this part of it; repeatable (default: 0.25, 0.5)."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 3, help="Everything random follows from it.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the check's folder (default: check- and the space).", show_default=False),
+    ] = None,
+    reports: Annotated[Path, typer.Option("--reports", help="Where the folder is.")] = Path("reports"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue: the same command again; --check may have more proxies.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete a check of that name first.")] = False,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Check whether a space's proxy, and other short trainings, rank its networks as a long training does.
+
+    Samples networks spread over OPs, trains each long from two seeds and once in every short way, and holds the short
+    ones against the long and against what is known for nothing (packed size, params, OPs). Writes reports/NAME with
+    check.json, report.md, check.csv and a plot."""
+    if resume and force:
+        raise BadInputError("--resume and --force exclude each other")
+    budget_ops = None if budget is None else parse_count(budget, "--budget")
+    with status("loading"):
+        from meliuscli.results import origin, write_text
+        from meliuscli.search.check import Check, read_data, sample
+        from meliuscli.search.plan import Changes, make_plan, read_changes
+        from meliuscli.search.space import load_space
+        from meliuscli.training.recipe import find_recipe
+
+        space_name, searched, text = load_space(space)
+        changes = Changes() if check is None else read_changes(check)
+        copies = {} if check is None else {"check.toml": check.read_text(encoding="utf-8-sig")}
+        plan = make_plan(
+            space_name,
+            searched,
+            changes,
+            networks=networks,
+            budget=budget_ops,
+            seed=seed,
+            long_recipe=None if long is None else find_recipe(long),
+            long_epochs=long_epochs,
+            long_dataset=long_dataset,
+            fractions=(0.25, 0.5) if at_fraction is None else at_fraction,
+            data_dir=data,
+        )
+        where = origin()
+    facts = read_data(plan, prepare_and_tell)
+    default = f"check-{space_name}"
+    if resume:
+        directory = CHECK.find(reports, name, default)
+        with CHECK.lock(directory):
+            left = _resumed(directory, searched, plan, facts, where)
+            for file, content in copies.items():
+                write_text(directory / file, content)
+            _run(left, workers, fmt, output)
+    else:
+        fresh = Check(Path(), plan, facts, sample(searched, plan, facts), where)
+        files = {"space.toml": text, **copies, CHECK.marker: to_json(fresh.content())}
+        directory = CHECK.make(reports, name, default, force, files)
+        with CHECK.lock(directory):
+            _run(Check(directory, plan, facts, fresh.networks, where), workers, fmt, output)
+
+
+def _resumed(
+    directory: Path, space: SearchSpace, plan: Plan, facts: dict[str, DataFacts], where: dict[str, Any]
+) -> Check:
+    """The check as it was left, with what this plan has more. Raises ``BadInputError`` when it is another plan."""
+    from meliuscli.search.check import Check, as_trained, read_check
+
+    left = read_check(directory, space)
+    if (difference := plan.differs_from(left.plan)) is not None:
+        raise BadInputError(
+            f"{directory} was made with another setting: {difference}",
+            f"repeat its command with --resume: {left.origin['command']}",
+        )
+    for dataset, facts_then in left.data.items():
+        if facts[dataset].digest != facts_then.digest:
+            raise BadInputError(f"{directory} was made with other data: {dataset} differs")
+    for candidate in left.networks:
+        for way in plan.ways.values():
+            as_trained(candidate.spec, way, facts[way.dataset])
+    made, now = ({key: origin[key] for key in ("versions", "machine")} for origin in (left.origin, where))
+    if made != now:
+        talk("note: versions or machine differ from when this check was made; results may differ too")
+    origin = left.origin if made == now else {**left.origin, "resumed_with": now}
+    return Check(directory, plan, facts, left.networks, origin, left.trainings)
+
+
+def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) -> None:
+    from meliuscli.report.check import check_table, to_value, write_report
+    from meliuscli.report.study import describe
+    from meliuscli.search.verdicts import rows
+
+    asked = check.asked()
+    done = sum(check.outcome(training) is not None for training in asked)
+    check.save()
+    try:
+        with Progress("training", len(asked), done) as progress:
+            for training, fields in check.run(workers or os.cpu_count() or 1):
+                done += 1
+                what = f"{training.way}, seed {training.seed}: {describe(training.candidate.spec)}"
+                score = fields.get("reason") or f"{100 * fields['validation_top1']:.2f} %"
+                progress.step(f"{what}, {format_count(training.candidate.ops)} OPs: {score}")
+        judged = rows(check)
+        write_report(check, judged)
+    except KeyboardInterrupt:
+        kept = f"interrupted; {done} of {len(asked)} trainings are kept in {check.directory}"
+        raise InterruptedByUser(kept, f"continue with: {_command(check)}") from None
+    if fmt == "json":
+        answer(to_json(to_value(check, judged)), output)
+    else:
+        answer_tables([check_table(check, judged)], fmt, output)
+    talk(f"written: {check.directory} (report.md, check.csv, check.png, check.json)")
+    if judged[0].trust.n < 4:
+        raise FailedError("fewer than 4 networks could be trained long: nothing can be said of any proxy")
+
+
+def _command(check: Check) -> str:
+    """The command line that goes on with this check."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+    if "--name" not in words and not any(word.startswith("--name=") for word in words):
+        words += ["--name", check.directory.name]
+    return shlex.join(["meliuscli", *words, "--resume"])

@@ -1,0 +1,66 @@
+"""What a study keeps low, for the command line: its budget checked, its latencies measured before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meliuscli.cli.console import status, talk
+from meliuscli.errors import BadInputError
+from meliuscli.search.cost import OPS, Cost
+
+if TYPE_CHECKING:
+    from meliuscli.search.space import SearchSpace
+    from meliuscli.search.study import Settings
+
+TABLE = "latency.jsonl"
+"""A study's own table: what it once took for true stays so."""
+
+
+def check_budget(space: SearchSpace, budget: float, cost: Cost) -> None:
+    """Raise ``BadInputError`` where no network of the space is within the budget."""
+    needed = cost.of(space.smallest)
+    if budget < needed:
+        least = f"{needed:.0f}" if cost is OPS else f"{cost.text(1.01 * needed)} {cost.unit}"
+        raise BadInputError(
+            f"--budget {cost.text(budget)}: the smallest network of this space needs {cost.text(needed)} {cost.unit}",
+            f"raise the budget to {least} or more, or allow smaller values in the space",
+        )
+
+
+def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str, str], dict[str, Any]]:
+    """The study's file of latencies, and what its origin says of them: predictions held against direct measurements."""
+    from meliuscli.packed.isa import choose_isa
+    from meliuscli.packed.latency import LatencyTable
+    from meliuscli.search.latency import check_predictions, latency_cost
+    from meliuscli.search.proposals import Proposer
+
+    table = LatencyTable(choose_isa())
+    talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
+    if (jobs := _jobs()) > 1:
+        talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
+    with status("measuring"):
+        cost = latency_cost(table)
+        check_budget(space, settings.budget, cost)
+        Proposer(space, settings.budget, settings.seed, cost)
+        predictions = check_predictions(table, space, settings.seed)
+    talk(predictions.sentence)
+    about = {"latency": {"sentence": predictions.sentence, **predictions.fields()}}
+    return {TABLE: table.content()}, about
+
+
+def _jobs() -> float:
+    """Jobs that ran or waited over the last minute, where the system tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def study_cost(directory: Path, settings: Settings) -> Cost:
+    """OPs, or latency by the study's own table. Raises ``BadInputError`` where that was measured on another machine."""
+    if settings.objective == "ops":
+        return OPS
+    from meliuscli.packed.isa import choose_isa
+    from meliuscli.packed.latency import LatencyTable
+    from meliuscli.search.latency import latency_cost
+
+    return latency_cost(LatencyTable(choose_isa(), directory / TABLE))

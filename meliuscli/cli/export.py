@@ -1,0 +1,129 @@
+"""``meliuscli export``: a network as a file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from meliuscli.arch.zoo import load_arch
+from meliuscli.cli import options
+from meliuscli.cli.console import answer, status, talk
+from meliuscli.errors import BadInputError, FailedError
+from meliuscli.units import format_mib
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meliuscli.arch.spec import ArchSpec
+
+
+def export(
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch", help="A name or a TOML file; with --weights run:ID it may be left out.", show_default=False
+        ),
+    ] = None,
+    set_: options.Set = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="run:ID|FILE", help="A recorded run, or a file of weights.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Which seed of the run (its best on validation).", show_default=False),
+    ] = None,
+    to: Annotated[
+        Literal["onnx", "packed"],
+        typer.Option(
+            "--to", help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner."
+        ),
+    ] = "onnx",
+    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file (ARCH.onnx or ARCH.packed.safetensors).", show_default=False),
+    ] = None,
+) -> None:
+    """Write a network to a file, run the file, and compare it with the network.
+
+    Without --weights the network is untrained, from --seed (0)."""
+    name, spec, network = _network(arch, set_ or [], weights, seed, reports)
+    suffix = "onnx" if to == "onnx" else "packed.safetensors"
+    path = Path(f"{name}.{suffix}") if output is None else output
+    if not path.parent.is_dir():
+        raise BadInputError(f"--output {path}: no such directory {path.parent}")
+    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
+
+
+def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+    from meliuscli.counting.analytic import count_spec
+    from meliuscli.export.packed import IMAGES, write_packed
+
+    with status(f"exporting {name}"):
+        equal = write_packed(network, spec, path)
+    if not equal:
+        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+    size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
+    answer(
+        f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
+    )
+    answer(f"read again, it gives the runner's logits to the last bit on {IMAGES} random images\n", None)
+
+
+def _written(name: str, spec: ArchSpec, path: Path) -> str:
+    shape = "x".join(map(str, spec.input_shape))
+    return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
+
+
+def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+    from meliuscli.export.onnx import write_onnx
+
+    with status(f"exporting {name}"):
+        agreement = write_onnx(network, spec, path)
+    answer(f"{_written(name, spec, path)}\n", None)
+    if agreement is None:
+        talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
+        return
+    verdict = f"onnxruntime gives torch's top-1 on {agreement.equal} of {agreement.images} random images"
+    answer(f"{verdict}; logits differ by at most {agreement.difference:.1e} of their spread\n", None)
+    if agreement.equal < agreement.images:
+        # A last digit in a float layer can flip a sign, which a network that is not sure of itself turns into another answer.
+        raise FailedError(f"{path}: {verdict}")
+
+
+def _network(
+    arch: str | None, set_: list[str], weights: str | None, seed: int | None, reports: Path
+) -> tuple[str, ArchSpec, nn.Module]:
+    """What to call the network, its spec, and the network."""
+    named = None if arch is None else load_arch(arch, set_)
+    if weights is not None and weights.lower().startswith("run:"):
+        from meliuscli.runs import load_run
+
+        run = load_run(weights.partition(":")[2], reports)
+        if named is not None and named.spec.archid != run.fields["archid"]:
+            raise BadInputError(f"--weights {weights}: a training of {run.fields['arch']}, not of {named.name}")
+        from meliuscli.training.trained import load_trained
+
+        trained = load_trained(run, seed)
+        return str(run.fields["arch"]), trained.spec, trained.network
+    if named is None:
+        raise BadInputError("--arch: missing", "only --weights run:ID knows its network")
+    if weights is not None:
+        if seed is not None:
+            raise BadInputError("--seed: is for run:ID, or for a network without --weights")
+        from meliuscli.training.trained import load_network
+
+        return named.name, named.spec, load_network(named.spec, Path(weights)).network
+    import torch
+
+    from meliuscli.nn.build import build
+
+    seed = 0 if seed is None else seed
+    torch.manual_seed(seed)
+    talk(f"no --weights: {named.name} is untrained, from seed {seed}")
+    return named.name, named.spec, build(named.spec).eval()

@@ -1,0 +1,162 @@
+"""The sessions behind ``meliuscli train``: a new run or one to go on with, with its data and teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meliuscli.arch.adapt import at_input, narrowed
+from meliuscli.arch.zoo import NamedArch
+from meliuscli.cli.console import status, talk
+from meliuscli.cli.datasets import prepare_and_tell
+from meliuscli.errors import BadInputError
+from meliuscli.runs import find_unfinished, new_id
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meliuscli.data.batches import Prepared
+    from meliuscli.data.catalog import Dataset
+    from meliuscli.data.folder import ImageFolder
+    from meliuscli.training.choice import CompileMode
+    from meliuscli.training.execution import DeviceName
+    from meliuscli.training.processes import Processes
+    from meliuscli.training.recipe import Recipe
+    from meliuscli.training.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    named: NamedArch
+    dataset: str
+    data: Path | None
+    skip_bad: bool
+    recipe: Recipe
+    seeds: int
+    input_size: int
+    width_divisor: int
+    weights: bool
+    teacher: str | None
+    device: DeviceName
+    compile: CompileMode
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that training takes."""
+
+    session: Session
+    data: Prepared
+    teacher: nn.Module | None
+
+
+def begin(wanted: Wanted, reports: Path) -> Ready:
+    """The session of a new run, with its data and teacher."""
+    named, recipe = wanted.named, wanted.recipe
+    if (recipe.distill_weight > 0) is (wanted.teacher is None):
+        raise BadInputError(
+            f"a teacher and a distill_weight above 0 need each other, and distill_weight is {recipe.distill_weight:g}",
+            "--teacher run:ID --recipe-set distill_weight=0.5",
+        )
+    with status("loading torch and the data"):
+        from meliuscli.data.catalog import load_dataset
+        from meliuscli.results import origin
+        from meliuscli.training.choice import choose_execution
+        from meliuscli.training.execution import find_device
+        from meliuscli.training.processes import join
+        from meliuscli.training.session import Plan, Session
+        from meliuscli.training.teacher import load_teacher
+
+        device = find_device(wanted.device)
+        loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
+        spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
+        spec = narrowed(spec, wanted.width_divisor, "--width-divisor")
+        about_teacher, teacher = None, None
+        if wanted.teacher is not None:
+            about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
+        processes = join(device)
+        processes.check_batch(recipe.batch_size)
+    prepared = _prepared(loaded, wanted.input_size, processes)
+    execution = None
+    if processes.leads:
+        with status("measuring"):
+            execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
+            execution = replace(execution, processes=processes.count)
+    execution = replace(processes.told_by_leader(execution), device=device)
+    plan = Plan(
+        id=processes.told_by_leader(new_id(named.spec.archid, wanted.dataset)),
+        arch=named.name,
+        archid=named.spec.archid,
+        trained_as=spec,
+        dataset={
+            "name": wanted.dataset,
+            "digest": loaded.digest,
+            "directory": None if wanted.data is None else str(wanted.data.resolve()),
+            "skip_bad": wanted.skip_bad,
+        },
+        recipe=recipe,
+        seeds=wanted.seeds,
+        keep_weights=wanted.weights,
+        teacher=None if about_teacher is None else about_teacher.fields(),
+        execution=execution,
+        origin=origin(),
+    )
+    return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def resume(name: str, data: Path | None, reports: Path) -> Ready:
+    """The session of an unfinished run, with its data and teacher. Raises ``BadInputError`` where they differ."""
+    directory = find_unfinished(name, reports)
+    with status("loading torch and the data"):
+        import torch
+
+        from meliuscli.data.catalog import load_dataset
+        from meliuscli.training.execution import find_device
+        from meliuscli.training.processes import join
+        from meliuscli.training.session import Session, read_plan
+        from meliuscli.training.teacher import load_teacher
+
+        plan, runs = read_plan(directory)
+        device = find_device(torch.device(plan.execution.device).type)  # type: ignore[arg-type]
+        where = data if data is not None or not plan.dataset["directory"] else Path(plan.dataset["directory"])
+        loaded = load_dataset(plan.dataset["name"], where, plan.recipe.cut, plan.dataset["skip_bad"])
+        if loaded.digest != plan.dataset["digest"]:
+            raise BadInputError(f"run:{plan.id} was begun on other data: {plan.dataset['name']} has changed")
+        teacher = None
+        if plan.teacher is not None:
+            about, teacher = load_teacher(f"run:{plan.teacher['run']}", reports, plan.trained_as, loaded.digest)
+            if about.fields() != plan.teacher:
+                raise BadInputError(f"run:{plan.id} was begun with another teacher: run:{about.run} has changed")
+        processes = join(device)
+        torch.set_num_threads(plan.execution.threads)
+    prepared = _prepared(loaded, plan.trained_as.input_size, processes)
+    if processes.leads:
+        _say_what_differs(plan.origin, plan.execution.processes, processes.count)
+    plan = replace(plan, execution=replace(plan.execution, device=device))
+    return Ready(Session.resume(reports, plan, runs, processes), prepared, teacher)
+
+
+def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Processes) -> Prepared:
+    """The leader first: what it decodes the others find decoded."""
+    from meliuscli.data.batches import prepare
+
+    if processes.leads:
+        prepared = prepare_and_tell(dataset, input_size)
+        processes.told_by_leader(None)
+        return prepared
+    processes.told_by_leader(None)
+    return prepare(dataset, input_size)
+
+
+def _say_what_differs(begun: dict[str, Any], begun_processes: int, num_processes: int) -> None:
+    from meliuscli.results import origin
+
+    now = origin()
+    changed = [name for name, version in begun["versions"].items() if now["versions"].get(name) != version]
+    changed += ["the machine"] if begun["machine"] != now["machine"] else []
+    changed += ["the number of processes"] if begun_processes != num_processes else []
+    if changed:
+        talk(f"changed since the run was begun: {', '.join(changed)}; results are the same up to rounding only")

@@ -1,0 +1,1 @@
+"""Networks as files: standard ONNX graphs for other programs, and packed weights."""

@@ -1,0 +1,241 @@
+"""How long a network would take, without building it: the measured times of its parts, added up.
+
+A part (the stem, a block's convolution, a transition, the head) takes the same time wherever it stands, so each is timed
+once, in the smallest network that has it, and kept in a file for this processor and instruction set. What the caches
+cost in a whole network, a part on its own does not see: a factor and a constant, from whole networks, make up for
+that."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+
+from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import load_name
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.packed.dense import fold_dense
+from meliuscli.packed.isa import Isa
+from meliuscli.packed.layout import round_up
+from meliuscli.packed.runner import PackedDense
+from meliuscli.results import cannot_write, processor, write_text
+
+Part = tuple[str | int, ...]
+"""What a time depends on: a kind, then numbers (see ``parts``)."""
+FORMAT = 1
+SAMPLES, SAMPLE_SECONDS = 12, 3e-4
+WHOLE_SAMPLES = 60
+WORD, STEP = 32, 128
+FACTOR, CONSTANT = "factor", "constant"
+CALIBRATED_ON = ("meliusnet22", "meliusnet29", "meliusnet42", "meliusnet59", "meliusnet-a")
+"""Whole networks that are held against their parts once a machine."""
+
+
+def parts(spec: DenseFamilySpec) -> Iterator[Part]:
+    """The parts of a network, in order:
+
+    ``call: input size and channels``, what is done to an image first · ``stem, its kind, width, input size and channels`` · ``dense`` and ``improvement``: ``channels seen (rounded up to
+    whole words), growth, map size, dilation`` · ``transition: channels, target, groups, map size, pools`` · ``head:
+    channels, classes, map size``."""
+    sizes = {layer.name: layer.out_size for layer in spec.layers()}
+    yield "call", spec.input_size, spec.input_channels
+    yield "stem", spec.stem, spec.stem_channels, spec.input_size, spec.input_channels
+    channels = spec.stem_channels
+    for index, (num, growth) in enumerate(zip(spec.num_blocks, spec.growth_rate, strict=True)):
+        size, dilation = sizes[f"stage{index + 1}.block1.dense.conv"], spec.dilation[index]
+        for _ in range(num):
+            yield "dense", round_up(channels, WORD), growth, size, dilation
+            channels += growth
+            if spec.improvement:
+                yield "improvement", round_up(channels, WORD), growth, size, dilation
+        if index < len(spec.transition_channels):
+            target = spec.transition_channels[index]
+            yield "transition", channels, target, spec.groups, size, int(spec.pools[index])
+            channels = target
+    yield "head", channels, spec.num_classes, size
+
+
+def probe(part: Part) -> tuple[MeliusNetSpec, str]:
+    """The smallest network with this part, and what the names of the part's layers begin with."""
+    kind, *numbers = part
+    fields: dict[str, Any] = {
+        "family": "meliusnet",
+        "stem": "thumbnail",
+        "num_blocks": (1,),
+        "growth_rate": 1,
+        "num_classes": 2,
+    }
+    match kind, *numbers:
+        case "call", size, channels:
+            fields |= {"stem_channels": 1, "input_size": size, "input_channels": channels}
+            name = ""
+        case "stem", stem, width, size, channels:
+            fields |= {"stem": stem, "stem_channels": width, "input_size": size, "input_channels": channels}
+            name = "stem."
+        case "dense", seen, growth, size, dilation:
+            fields |= {"stem_channels": seen, "growth_rate": growth, "input_size": size, "dilation": dilation}
+            name = "stage1.block1.dense"
+        case "improvement", int(seen), int(growth), size, dilation:
+            fields |= {"stem_channels": seen - growth, "growth_rate": growth, "input_size": size, "dilation": dilation}
+            name = "stage1.block1.improvement"
+        case "transition", int(channels), target, groups, size, pools:
+            fields |= {"num_blocks": (1, 1), "stem_channels": channels - 1, "transition_channels": (target,)}
+            fields |= {"groups": groups, "input_size": size, "dilation": (1, 1 if pools else 2)}
+            name = "transition1"
+        case "head", int(channels), classes, size:
+            fields |= {"stem_channels": channels - 1, "num_classes": classes, "input_size": size}
+            name = "head"
+        case _:
+            raise ValueError(f"no such part: {part}")
+    return MeliusNetSpec.model_validate(fields), name
+
+
+def measure(part: Part, isa: Isa) -> float:
+    """Seconds of one image through a part, on one thread."""
+    spec, prefix = probe(part)
+    with torch.random.fork_rng(devices=[]):
+        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+    plan, program = packed.plan(1)
+    numbers = [index for index, step in enumerate(plan.steps) if step.layer.startswith(prefix)]
+    seconds = _lowest(lambda: program.run(numbers[0], numbers[-1] + 1))
+    if part[0] != "call":
+        return seconds
+    images = torch.zeros(1, *spec.input_shape)
+    return max(_lowest(lambda: packed(images)) - seconds, 1e-9)
+
+
+def _lowest(run: Callable[[], object], samples: int = SAMPLES) -> float:
+    """Seconds of a call: the lowest of some samples of the thread's CPU time, which a busy machine disturbs least."""
+    repeats, lowest = 1, float("inf")
+    for _ in range(samples):
+        started = time.thread_time()
+        for _ in range(repeats):
+            run()
+        taken = (time.thread_time() - started) / repeats
+        lowest = min(lowest, taken)
+        repeats = max(repeats, round(SAMPLE_SECONDS / max(taken, 1e-7)))
+    return lowest
+
+
+def measure_whole(spec: DenseFamilySpec, isa: Isa) -> float:
+    """Seconds of one image through a whole network, on one thread, measured directly: the lowest of samples of the
+    thread's CPU time."""
+    with torch.random.fork_rng(devices=[]):
+        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+    images = torch.zeros(1, *spec.input_shape)
+    packed(images)
+    return _lowest(lambda: packed(images), WHOLE_SAMPLES)
+
+
+class LatencyTable:
+    """Seconds of parts, measured when they are first asked for and added to a file: a line a part, behind one that says
+    what it was measured with."""
+
+    def __init__(self, isa: Isa, path: Path | None = None) -> None:
+        self.isa = isa
+        self.path = default_path(isa) if path is None else path
+        self._seconds = _read(self.path, isa)
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def seconds(self, spec: ArchSpec) -> float:
+        """Seconds of one image on one thread. Raises ``BadInputError`` for a family that does not run whole."""
+        if not isinstance(spec, DenseFamilySpec):
+            raise BadInputError(
+                f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
+            )
+        factor, constant = self._calibration()
+        return factor * self._sum(spec) + constant
+
+    def content(self) -> str:
+        """The file's text."""
+        return "".join(map(_line, (_made_for(self.isa), *self._seconds.items())))
+
+    def _sum(self, spec: DenseFamilySpec) -> float:
+        return sum(self._of(part) for part in parts(spec))
+
+    def _calibration(self) -> tuple[float, float]:
+        """(factor, constant) from the sum of parts to a whole network: least squares of the relative error."""
+        if not {FACTOR, CONSTANT} <= self._seconds.keys():
+            sums, wholes = [], []
+            for name in CALIBRATED_ON:
+                spec = load_name(name)
+                assert isinstance(spec, DenseFamilySpec)
+                sums.append(self._sum(spec))
+                wholes.append(measure_whole(spec, self.isa))
+            x, y = np.array(sums), np.array(wholes)
+            (factor, constant), *_ = np.linalg.lstsq(np.stack([x / y, 1 / y], axis=1), np.ones_like(y), rcond=None)
+            self._add(FACTOR, float(factor))
+            self._add(CONSTANT, float(constant))
+        return self._seconds[FACTOR], self._seconds[CONSTANT]
+
+    def _of(self, part: Part) -> float:
+        match part:
+            case "transition", int(channels), *rest if channels % STEP:
+                # Its time grows evenly with its channels, and there are too many widths to measure each.
+                low = max(STEP, channels - channels % STEP)
+                below, above = (self._of(("transition", width, *rest)) for width in (low, low + STEP))
+                return below + (above - below) * (channels - low) / STEP
+        key = " ".join(map(str, part))
+        if key not in self._seconds:
+            self._add(key, measure(part, self.isa))
+        return self._seconds[key]
+
+    def _add(self, key: str, seconds: float) -> None:
+        line = _line((key, seconds))
+        try:
+            if not self.path.exists():
+                write_text(self.path, _line(_made_for(self.isa)))
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._seconds[key] = seconds
+
+
+def default_path(isa: Isa) -> Path:
+    """A file in the cache directory for this processor and instruction set."""
+    name = "".join(c if c.isalnum() else "-" for c in f"{processor()} {platform.machine()} {isa.name}".lower())
+    return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.jsonl"
+
+
+def _made_for(isa: Isa) -> dict[str, Any]:
+    return {"format": FORMAT, "isa": isa.name, "processor": processor()}
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value) + "\n"
+
+
+def _read(path: Path, isa: Isa) -> dict[str, float]:
+    """The times in a file; none where there is no file.
+
+    Raises ``BadInputError`` where it is corrupt or was measured elsewhere."""
+    try:
+        # A line that a killed process left torn is no line.
+        made_for, *lines = [
+            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if "\n" in line
+        ]
+        seconds = {str(key): float(value) for key, value in lines}
+        there = f"{made_for['isa']} on {made_for['processor']}, format {made_for['format']}"
+        if not all(0 < value < 1e3 for key, value in seconds.items() if key != CONSTANT):
+            raise ValueError("a time is out of range")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: not a table of latencies: {error}", "delete it to measure again") from None
+    if made_for != _made_for(isa):
+        raise BadInputError(
+            f"{path}: measured with {there}; this is {isa.name} on {processor()}", "measure again on this machine"
+        )
+    return seconds

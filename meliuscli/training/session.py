@@ -1,0 +1,204 @@
+"""A recorded run: trainings from several seeds one after another, written down on their way; killed, it goes on.
+
+While it trains, ``reports/run-<id>.checkpoint/`` holds ``run.json`` (the plan and the finished seeds) and a checkpoint
+of the seed at hand. At the end one record is left, ``reports/run-<id>.json``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+from torch import nn
+
+from meliuscli.arch.spec import ArchSpec, validate
+from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.data.batches import Prepared
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
+from meliuscli.results import cannot_write, write_json
+from meliuscli.runs import checkpoint_directory, record_path, weights_path
+from meliuscli.training.checkpoint import Checkpoint
+from meliuscli.training.execution import Execution
+from meliuscli.training.loop import EpochMetrics, Training
+from meliuscli.training.processes import Processes
+from meliuscli.training.recipe import Recipe
+from meliuscli.training.run import RunResult, mean_and_spread, train_once
+from meliuscli.training.weights import save_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run trains and how: all that repeats it. ``trained_as`` is the network at the data's input and ``dataset``
+    has name, digest and directory."""
+
+    id: str
+    arch: str
+    archid: str
+    trained_as: ArchSpec
+    dataset: dict[str, Any]
+    recipe: Recipe
+    seeds: int
+    keep_weights: bool
+    teacher: dict[str, Any] | None
+    execution: Execution
+    origin: dict[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            **{name: getattr(self, name) for name in self.__slots__},
+            "trained_as": self.trained_as.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "execution": self.execution.fields(),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of ``fields``."""
+        return cls(
+            **{
+                **fields,
+                "trained_as": spec_from_fields(fields["trained_as"]),
+                "recipe": validate(Recipe, fields["recipe"]),
+                "execution": Execution.from_fields(fields["execution"]),
+            }
+        )
+
+
+class Session:
+    """A plan, the seeds that are finished, and where they are written. Only the leader of several processes writes."""
+
+    def __init__(self, reports: Path, plan: Plan, processes: Processes) -> None:
+        self.reports, self.plan, self.processes = reports, plan, processes
+        self.runs: list[RunResult] = []
+        self.directory = checkpoint_directory(reports, plan.id)
+        self._lock = filelock.FileLock(self.directory / ".lock")
+
+    @classmethod
+    def begin(cls, reports: Path, plan: Plan, processes: Processes) -> Self:
+        """Raises ``MissingError`` where nothing can be written."""
+        session = cls(reports, plan, processes)
+        if processes.leads:
+            session._write()
+            session._hold()
+        return session
+
+    @classmethod
+    def resume(cls, reports: Path, plan: Plan, runs: list[RunResult], processes: Processes) -> Self:
+        """Raises ``BadInputError`` when another process writes this run."""
+        session = cls(reports, plan, processes)
+        session.runs = runs
+        if processes.leads:
+            session._hold()
+        return session
+
+    def train(
+        self,
+        data: Prepared,
+        teacher: nn.Module | None,
+        on_epoch: Callable[[EpochMetrics], None],
+        on_step: Callable[[Training], None],
+    ) -> Iterator[RunResult]:
+        """Train the seeds that are left; yields each result.
+
+        Raises ``FailedError`` when a training diverges or ends at chance, and what ``on_step`` raises."""
+        plan, num_classes = self.plan, self.plan.trained_as.num_classes
+        for seed in range(len(self.runs), plan.seeds):
+            checkpoint = self._checkpoint(seed)
+            try:
+                result = train_once(
+                    *(plan.trained_as, data, plan.recipe, seed, True, on_epoch, self._keep_weights(seed)),
+                    execution=plan.execution,
+                    teacher=teacher,
+                    processes=self.processes,
+                    checkpoint=checkpoint,
+                    on_step=on_step,
+                )
+            except FailedError as error:
+                kept = f"; the last good checkpoint is {checkpoint.path}" if checkpoint.path.exists() else ""
+                raise FailedError(f"seed {seed}: {error.message}{kept}", error.hint) from None
+            self.runs.append(result)
+            if self.processes.leads:
+                self._write()
+                checkpoint.remove()
+            yield result
+            if result.is_at_chance(num_classes, len(data.validation[1])):
+                top1 = f"{100 * result.last.validation_top1:.2f} %"
+                raise FailedError(
+                    f"seed {seed}: validation top-1 {top1} is no better than chance: a failed run",
+                    "train longer, or with another learning rate",
+                )
+
+    def finish(self, failure: FailedError | InterruptedByUser | None) -> dict[str, Any] | None:
+        """Write the record and return it; None where no seed was finished. The checkpoint of a run that was interrupted
+        or diverged stays, to be gone on with or looked into."""
+        record = self._record(failure) if self.runs else None
+        if self.processes.leads:
+            if record is not None:
+                write_json(record_path(self.reports, self.plan.id), record)
+            self._lock.release()
+            if not isinstance(failure, InterruptedByUser) and not any(self.directory.glob("seed*")):
+                shutil.rmtree(self.directory, ignore_errors=True)
+        return record
+
+    def _record(self, failure: MeliusError | None) -> dict[str, Any]:
+        fields = self.plan.fields()
+        validation = mean_and_spread([run.last.validation_top1 for run in self.runs])
+        test = mean_and_spread([run.test_top1 for run in self.runs if run.test_top1 is not None])
+        return {
+            **{key: fields[key] for key in ("id", "arch", "archid", "trained_as")},
+            "dataset": {key: self.plan.dataset[key] for key in ("name", "digest")},
+            **{key: fields[key] for key in ("recipe", "teacher", "execution")},
+            "n": len(self.runs),
+            "validation_top1": {"mean": validation[0], "spread": validation[1]},
+            "test_top1": {"mean": test[0], "spread": test[1]},
+            "runs": [run.fields() for run in self.runs],
+            "interrupted": isinstance(failure, InterruptedByUser),
+            "failed": failure.message if isinstance(failure, FailedError) else None,
+            "origin": self.plan.origin,
+        }
+
+    def _checkpoint(self, seed: int) -> Checkpoint:
+        plan = self.plan
+        made_for = {
+            "network": plan.trained_as.archid,
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "data": plan.dataset["digest"],
+            "teacher": plan.teacher,
+            "seed": seed,
+            "precision": plan.execution.precision,
+        }
+        return Checkpoint(self.directory / f"seed{seed}.safetensors", made_for)
+
+    def _keep_weights(self, seed: int) -> Callable[[nn.Module], None]:
+        def save(network: nn.Module) -> None:
+            if self.plan.keep_weights and self.processes.leads:
+                save_weights(network, self.plan.trained_as, weights_path(self.reports, self.plan.id, seed))
+
+        return save
+
+    def _write(self) -> None:
+        runs = [run.fields() for run in self.runs]
+        write_json(self.directory / "run.json", {"plan": self.plan.fields(), "runs": runs})
+
+    def _hold(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise BadInputError(f"run:{self.plan.id}: another process is training it", "wait for it") from None
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
+
+def read_plan(directory: Path) -> tuple[Plan, list[RunResult]]:
+    """The plan and the finished seeds of a run that was not. Raises ``BadInputError`` when they are corrupt."""
+    path = directory / "run.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, MeliusError) as error:
+        raise BadInputError(f"{path}: not a run's plan: {error}") from None

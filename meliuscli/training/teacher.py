@@ -1,0 +1,53 @@
+"""The teacher of a distillation: the network of a recorded run, with its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.runs import load_run, weights_path
+from meliuscli.training.weights import load_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Which run, which of its seeds (the best on validation), and the SHA-256 of the weights."""
+
+    run: str
+    arch: str
+    seed: int
+    digest: str
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) -> tuple[Teacher, nn.Module]:
+    """The teacher ``run:ID`` for a student.
+
+    Raises ``BadInputError`` for a run of other data, classes or input, ``MissingError`` for one without weights."""
+    kind, _, run_id = name.partition(":")
+    if kind.lower() != "run":
+        raise BadInputError(f"--teacher {name!r}: not of the form run:ID", "meliuscli list runs names them")
+    run = load_run(run_id, reports)
+    spec = spec_from_fields(run.fields["trained_as"], f"{run.path}: ")
+    theirs, ours = (
+        f"{'x'.join(map(str, each.input_shape))} and {each.num_classes} classes" for each in (spec, student)
+    )
+    if theirs != ours:
+        raise BadInputError(f"--teacher run:{run.id} takes {theirs}, the student {ours}")
+    if run.fields["dataset"]["digest"] != data_digest:
+        raise BadInputError(f"--teacher run:{run.id} was trained on other data ({run.fields['dataset']['name']})")
+    seed = max(run.fields["runs"], key=lambda one: one["validation_top1"])["seed"]
+    path, network = weights_path(reports, run.id, seed), build(spec)
+    load_weights(network, spec, path)
+    network.requires_grad_(False)
+    return Teacher(run.id, run.fields["arch"], seed, hashlib.sha256(path.read_bytes()).hexdigest()), network

@@ -1,0 +1,44 @@
+"""A network with weights that were trained: from a recorded run, or from a file of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.runs import Run, weights_path
+from meliuscli.training.weights import load_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network in evaluation mode, the spec that it was built from, and the file of its weights."""
+
+    spec: ArchSpec
+    network: nn.Module
+    path: Path
+
+
+def load_trained(run: Run, seed: int | None = None) -> Trained:
+    """The network of a run's seed; without ``seed`` the one that was best on validation.
+
+    Raises ``BadInputError`` for a seed that was not trained, ``MissingError`` when the weights were not kept."""
+    seeds = {one["seed"]: one["validation_top1"] for one in run.fields["runs"]}
+    if seed is None:
+        seed = max(seeds, key=lambda one: (seeds[one], -one))
+    elif seed not in seeds:
+        raise BadInputError(f"run {run.id}: no seed {seed}, it has {', '.join(map(str, seeds))}")
+    spec = spec_from_fields(run.fields["trained_as"], f"{run.path}: ")
+    return load_network(spec, weights_path(run.path.parent, run.id, seed))
+
+
+def load_network(spec: ArchSpec, path: Path) -> Trained:
+    """``spec`` built, with the weights in a safetensors file of ours (errors: ``load_weights``)."""
+    network = build(spec)
+    load_weights(network, spec, path)
+    return Trained(spec, network.eval(), path)

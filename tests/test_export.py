@@ -1,0 +1,191 @@
+"""Exported files: run by another program, they answer as the network does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from meliuscli.arch.families.dense import MeliusNetSpec
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import load_name, spec_from_fields
+from meliuscli.counting.analytic import count_spec
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.export.onnx import write_onnx
+from meliuscli.export.packed import load_packed, write_packed
+from meliuscli.nn.build import build
+from meliuscli.packed.runner import pack
+from meliuscli.runs import Run
+from meliuscli.training.trained import load_trained
+from meliuscli.training.weights import save_weights
+
+TINY = MeliusNetSpec(
+    num_blocks=(1, 1),
+    growth_rate=8,
+    transition_channels=(16,),
+    groups=4,
+    stem="thumbnail",
+    stem_channels=16,
+    input_size=16,
+    num_classes=10,
+)
+
+
+def trained_like(spec: ArchSpec) -> torch.nn.Module:
+    """A network whose batch norms are not the identity."""
+    torch.manual_seed(0)
+    network = build(spec)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return network.eval()
+
+
+def check(spec: ArchSpec, path: Path, difference: float) -> None:
+    """``difference`` is in standard deviations of the logits."""
+    agreement = write_onnx(trained_like(spec), spec, path)
+    assert agreement is not None
+    assert agreement.equal == agreement.images
+    assert agreement.difference < difference
+
+
+def test_the_file_is_standard_and_holds_signs(tmp_path: Path) -> None:
+    """Only operators of ONNX itself; the binary convolutions' weights are -1 and +1; any batch; the spec is in it."""
+    import onnx
+
+    network = trained_like(TINY)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    path = tmp_path / "tiny.onnx"
+    assert write_onnx(network, TINY, path) is not None
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = [constants[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
+    binary = [weight for weight in weights if set(np.unique(weight)) == {-1.0, 1.0}]
+    assert len(binary) == 4
+    assert {entry.key: entry.value for entry in model.metadata_props}["archid"] == TINY.archid
+
+
+def test_onnxruntime_gives_the_same_answers(tmp_path: Path) -> None:
+    check(TINY, tmp_path / "tiny.onnx", 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("binarydensenet28", "resnete18", "xnornet-resnet18", "dorefanet-alexnet", "real2binary"),
+        *("reactnet-a", "quicknet", "bnext-t", "pokebnn-1.0", "mobilenet-v2"),
+    ],
+)
+def test_every_family(name: str, tmp_path: Path) -> None:
+    """A last digit of a float layer flips a sign here and there, which the layers behind it spread."""
+    check(load_name(name), tmp_path / "network.onnx", 0.1)
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingError, match="onnxscript") as raised:
+        write_onnx(build(TINY), TINY, tmp_path / "tiny.onnx")
+    assert "meliuscli[onnx]" in (raised.value.hint or "")
+    assert not list(tmp_path.iterdir())
+
+
+def recorded(tmp_path: Path, top1: dict[int, float]) -> Run:
+    """A run whose seeds have weights that differ."""
+    fields = {
+        "trained_as": TINY.model_dump(mode="json"),
+        "runs": [{"seed": seed, "validation_top1": value} for seed, value in top1.items()],
+    }
+    for seed in top1:
+        torch.manual_seed(seed)
+        save_weights(build(TINY), TINY, tmp_path / f"run-1234-seed{seed}.safetensors")
+    return Run(tmp_path / "run-1234.json", {**fields, "id": "1234"})
+
+
+def test_the_seed_best_on_validation_is_taken(tmp_path: Path) -> None:
+    run = recorded(tmp_path, {0: 0.5, 1: 0.7, 2: 0.6})
+    best = load_trained(run)
+    assert best.path.name == "run-1234-seed1.safetensors"
+    assert best.spec == spec_from_fields(TINY.model_dump(mode="json"))
+    assert load_trained(run, 2).path.name == "run-1234-seed2.safetensors"
+    with pytest.raises(BadInputError, match="no seed 5"):
+        load_trained(run, 5)
+
+
+def test_weights_that_were_not_kept(tmp_path: Path) -> None:
+    run = recorded(tmp_path, {0: 0.5})
+    (tmp_path / "run-1234-seed0.safetensors").unlink()
+    with pytest.raises(MissingError, match="no such file"):
+        load_trained(run)
+
+
+# Packed weights
+
+ODD = TINY.replace(growth_rate=(20, 20), stem_channels=44, groups=1)
+"""Channels that fill no whole words."""
+
+
+def test_packed_weights_predict_to_the_last_bit(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    network = trained_like(ODD)
+    assert write_packed(network, ODD, path)
+    images = torch.randn(5, *ODD.input_shape)
+    assert torch.equal(load_packed(path)(images), pack(network, ODD)(images))
+
+
+@pytest.mark.parametrize("name", ["meliusnet22", "binarydensenet28"])
+def test_the_file_is_as_large_as_counted(name: str, tmp_path: Path) -> None:
+    spec = load_name(name).replace(input_size=64)
+    path = tmp_path / "network.safetensors"
+    assert write_packed(build(spec).eval(), spec, path)
+    assert path.stat().st_size == pytest.approx(count_spec(spec).total.size_bytes, rel=0.02)
+
+
+def test_other_families_do_not_run_packed_whole(tmp_path: Path) -> None:
+    spec = load_name("resnet18").replace(input_size=32)
+    with pytest.raises(BadInputError, match="resnet"):
+        write_packed(build(spec).eval(), spec, tmp_path / "network.safetensors")
+
+
+@pytest.fixture(scope="module")
+def packed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "odd.safetensors"
+    assert write_packed(trained_like(ODD), ODD, path)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "shape", "missing", "type", "spec", "no packed network", "empty"])
+def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Path) -> None:
+    """A tensor of the wrong shape would make a kernel read beyond it."""
+    path = tmp_path / "bad.safetensors"
+    if damage in ("truncated", "empty"):
+        path.write_bytes(packed_file.read_bytes()[:-100] if damage == "truncated" else b"")
+    else:
+        with safe_open(packed_file, framework="numpy") as file:
+            metadata = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        name = "stage1.block1.dense.conv.words"
+        if damage == "shape":
+            tensors[name] = tensors[name][:-1]
+        elif damage == "missing":
+            del tensors[name]
+        elif damage == "type":
+            tensors[name] = tensors[name].astype(np.int8)
+        elif damage == "spec":
+            metadata["spec"] = metadata["spec"].replace('"groups":1', '"groups":7')
+        else:
+            metadata["format"] = "another"
+        path.write_bytes(save(tensors, metadata))
+    with pytest.raises(BadInputError, match=r"bad\.safetensors"):
+        load_packed(path)

@@ -1,0 +1,144 @@
+"""Latencies that are added up from parts: which parts, that each is timed where it stands, and the file they are kept in."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from meliuscli.arch.families.dense import BinaryDenseNetSpec, DenseFamilySpec
+from meliuscli.arch.zoo import arch_names, load_name
+from meliuscli.errors import BadInputError
+from meliuscli.nn.build import build
+from meliuscli.packed import latency
+from meliuscli.packed.isa import choose_isa
+from meliuscli.packed.latency import LatencyTable, Part, parts, probe
+from meliuscli.packed.runner import PackedDense, pack
+
+DENSE = [name for name in arch_names() if isinstance(load_name(name), DenseFamilySpec)]
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_every_convolution_is_in_one_part(name: str) -> None:
+    spec = load_name(name)
+    assert isinstance(spec, DenseFamilySpec)
+    kinds = Counter(str(part[0]) for part in parts(spec))
+    binary = sum(layer.name.endswith(("dense.conv", "improvement.conv")) for layer in spec.layers())
+    assert kinds["dense"] + kinds["improvement"] == binary
+    assert kinds["transition"] == len(spec.transition_channels)
+    assert kinds["call"] == kinds["stem"] == kinds["head"] == 1
+
+
+@pytest.mark.parametrize("name", ["meliusnet22", "binarydensenet28", "meliusnet-c"])
+def test_a_part_does_the_same_work_where_it_is_timed(name: str) -> None:
+    """The kernels that run in a whole network, with their sizes, are those that run in the parts' own networks."""
+    spec = load_name(name).replace(input_size=96)
+    assert isinstance(spec, DenseFamilySpec)
+    whole = Counter(step.key for step in _runner(spec).plan(1)[0].steps)
+    found: Counter[str] = Counter()
+    for part, times in Counter(parts(spec)).items():
+        small, prefix = probe(part)
+        if part[0] != "call":
+            steps = _runner(small).plan(1)[0].steps
+            for step in steps:
+                if step.layer.startswith(prefix):
+                    found[step.key] += times
+    assert _work(found) == _work(whole)
+
+
+def _work(keys: Counter[str]) -> Counter[tuple[str, ...]]:
+    """Kernel and units of each step; the addresses' strides are those of wider maps in a whole network."""
+    work: Counter[tuple[str, ...]] = Counter()
+    for key, times in keys.items():
+        work[tuple(key.split()[:2])] += times
+    return work
+
+
+def _runner(spec: DenseFamilySpec) -> PackedDense:
+    runner = pack(build(spec).eval(), spec)
+    assert isinstance(runner, PackedDense)
+    return runner
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
+    """Parts that were measured: each takes a millisecond, and a whole network twice its parts."""
+    asked: list[Part] = []
+
+    def measured(part: Part, _isa: object) -> float:
+        asked.append(part)
+        return 1e-3
+
+    def whole(spec: DenseFamilySpec, _isa: object) -> float:
+        return 2e-3 * len(list(parts(spec)))
+
+    monkeypatch.setattr(latency, "measure", measured)
+    monkeypatch.setattr(latency, "measure_whole", whole)
+    return asked
+
+
+def test_parts_are_measured_once_and_kept(counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    spec = load_name("meliusnet-a")
+    assert isinstance(spec, DenseFamilySpec)
+    table = LatencyTable(choose_isa(), path)
+    seconds = table.seconds(spec)
+    assert seconds == pytest.approx(2e-3 * len(list(parts(spec))))
+    assert len(counted) == len(set(counted)) == len(table) - 2  # factor and constant are no parts
+    counted.clear()
+    assert LatencyTable(choose_isa(), path).seconds(spec) == seconds
+    assert not counted
+
+
+def test_a_torn_line_is_measured_again(counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    spec = load_name("meliusnet-a")
+    seconds = LatencyTable(choose_isa(), path).seconds(spec)
+    path.write_text(path.read_text()[:-4])
+    counted.clear()
+    assert LatencyTable(choose_isa(), path).seconds(spec) == seconds
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["\n", "[]\n", "{}\n", '{"format": 1, "isa": "", "processor": ""}\n["a"]\n']
+    + [f'{{"format": 1, "isa": "", "processor": ""}}\n["a", {value}]\n' for value in ("-1", "NaN", '""')],
+)
+def test_a_corrupt_table_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text(content)
+    with pytest.raises(BadInputError, match=r"table\.jsonl: not a table"):
+        LatencyTable(choose_isa(), path)
+
+
+@pytest.mark.parametrize("change", [{"processor": "another"}, {"isa": "another"}, {"format": 0}])
+def test_a_table_of_another_machine_is_refused(change: dict[str, object], counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    head, _, rest = LatencyTable(choose_isa(), path).content().partition("\n")
+    path.write_text(json.dumps({**json.loads(head), **change}) + "\n" + rest)
+    with pytest.raises(BadInputError, match="measured with"):
+        LatencyTable(choose_isa(), path)
+    assert not counted
+
+
+def test_between_measured_widths_a_transition_is_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "measure", lambda part, isa: 1e-6 * int(part[1]))
+    monkeypatch.setattr(latency, "measure_whole", lambda spec, isa: 1.0)
+    table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")
+    for channels in (40, 128, 200, 1000):
+        assert table._of(("transition", channels, 64, 1, 28, 1)) == pytest.approx(1e-6 * channels)
+
+
+def test_families_that_do_not_run_whole_have_no_latency(counted: list[Part], tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="end to end"):
+        LatencyTable(choose_isa(), tmp_path / "table.json").seconds(load_name("reactnet-a"))
+    assert not counted
+
+
+def test_a_measured_part_takes_time() -> None:
+    assert issubclass(BinaryDenseNetSpec, DenseFamilySpec)
+    dense = latency.measure(("dense", 64, 16, 8, 1), choose_isa())
+    larger = latency.measure(("dense", 256, 64, 16, 1), choose_isa())
+    assert 0 < dense < larger < 1

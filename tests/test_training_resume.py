@@ -1,0 +1,370 @@
+"""Runs that are killed, interrupted or left without disk: what was written goes on to the same result, bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Cli
+from safetensors.torch import load_file
+
+from meliuscli.arch.adapt import at_input
+from meliuscli.arch.families.dense import MeliusNetSpec
+from meliuscli.cli.sessions import resume
+from meliuscli.cli.watch import train_all
+from meliuscli.data.batches import Prepared, prepare
+from meliuscli.data.catalog import load_dataset
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
+from meliuscli.nn.build import build
+from meliuscli.training.checkpoint import Checkpoint, Progress
+from meliuscli.training.loop import Training
+from meliuscli.training.recipe import Recipe
+from meliuscli.training.run import train_once
+
+SPEC = at_input(
+    MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16),  # type: ignore[call-arg, arg-type]
+    10,
+    1,
+    8,
+)
+RECIPE = Recipe(epochs=2.5, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99), shift=1)
+TRAIN = (
+    *("train", "--arch", "meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]"),
+    *("--input-size", "8", "--width-divisor", "8", "--epochs", "6", "--seeds", "2", "--batch-size", "60"),
+    *("--recipe-set", "ema_decay=0.99", "--dataset", "idx"),
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> Prepared:
+    """1000 images to train on, five epochs a second."""
+    whole = prepare(load_dataset("fashion-mnist-mini"), 8)
+    train, validation, test = (
+        (images[:1000], labels[:1000]) for images, labels in (whole.train, whole.validation, whole.test)
+    )
+    return replace(whole, train=train, validation=validation, test=test)
+
+
+def begin(data: Prepared, recipe: Recipe) -> Training:
+    torch.manual_seed(7)
+    return Training(build(SPEC, recipe.clip_threshold, recipe.sign_gradient), data, recipe, 7)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in training.result.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "sgd", "learning_rate": 0.1, "ema_decay": 0.9},
+        {"optimizer": "adamw", "accumulate": 2, "batch_size": 100},
+    ],
+)
+@pytest.mark.parametrize("stops", [0, 3, 5])
+def test_after_any_step_a_training_goes_on_bit_for_bit(
+    data: Prepared, tmp_path: Path, changes: dict[str, Any], stops: int
+) -> None:
+    """Steps within an epoch, at its end and before the first; with each kind of state that an optimiser has."""
+    recipe = RECIPE.model_copy(update={"batch_size": 200, "epochs": 1.6, **changes})
+    whole = begin(data, recipe)
+    wanted = [metrics for metrics in whole.steps() if metrics]
+    stopped = begin(data, recipe)
+    given = [metrics for metrics in islice(stopped.steps(), stops) if metrics]
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", {"seed": 7})
+    checkpoint.save(stopped, Progress(stopped.step, tuple(given), 1.5))
+    torch.rand(3)  # what happens elsewhere does not matter
+    again = begin(data, recipe)
+    progress = checkpoint.restore(again)
+    assert progress == Progress(min(stops, whole.num_steps), tuple(given), 1.5)
+    assert [*given, *(metrics for metrics in again.steps() if metrics)] == wanted
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+
+
+def interrupted(after: int) -> Callable[[Training], None]:
+    def stop(training: Training) -> None:
+        if training.step == after:
+            raise InterruptedByUser("")
+
+    return stop
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(data: Prepared, tmp_path: Path) -> None:
+    whole = train_once(SPEC, data, RECIPE, 1, score_test=True)
+    checkpoint = Checkpoint(tmp_path / "run" / "seed1.safetensors", {"seed": 1})
+    with pytest.raises(InterruptedByUser):
+        train_once(SPEC, data, RECIPE, 1, True, checkpoint=checkpoint, on_step=interrupted(33))
+    assert checkpoint.path.is_file()
+    done = train_once(SPEC, data, RECIPE, 1, True, checkpoint=checkpoint)
+    assert (done.curve, done.test_top1) == (whole.curve, whole.test_top1)
+    assert done.seconds > 0
+
+
+def test_long_epochs_are_written_down_in_between(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meliuscli.training.run.SAVE_SECONDS", 0.0)
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", {})
+
+    def die(training: Training) -> None:
+        if training.step == 5:
+            raise RuntimeError("as if killed")
+
+    with pytest.raises(RuntimeError):
+        train_once(SPEC, data, RECIPE, 1, checkpoint=checkpoint, on_step=die)
+    assert checkpoint.restore(begin(data, RECIPE)).step == 4
+
+
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda content: b"", "corrupt"),
+        (lambda content: b"no checkpoint", "corrupt"),
+        (lambda content: content[:-1], "corrupt"),
+        (lambda content: content[: len(content) // 2], "corrupt"),
+        (lambda content: flip(content, len(content) - 1), "not what was written"),
+        (lambda content: content.replace(b'seconds\\": 9.0', b'seconds\\": 8.0'), "not what was written"),
+    ],
+)
+def test_a_corrupt_checkpoint_is_refused(
+    data: Prepared, tmp_path: Path, spoil: Callable[[bytes], bytes], says: str
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", {"seed": 7})
+    checkpoint.save(begin(data, RECIPE), Progress(seconds=9.0))
+    content = checkpoint.path.read_bytes()
+    assert spoil(content) != content
+    checkpoint.path.write_bytes(spoil(content))
+    with pytest.raises(BadInputError, match=says) as caught:
+        checkpoint.restore(begin(data, RECIPE))
+    assert str(checkpoint.path) in caught.value.message
+
+
+def test_a_foreign_checkpoint_is_refused(data: Prepared, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    Checkpoint(path, {"network": "x", "seed": 7}).save(begin(data, RECIPE), Progress())
+    for foreign in ({"network": "y", "seed": 7}, {"network": "x", "seed": 8}, {"data": "z"}):
+        with pytest.raises(BadInputError, match="a checkpoint of another training: its"):
+            Checkpoint(path, foreign).restore(begin(data, RECIPE))
+    other = RECIPE.model_copy(update={"optimizer": "sgd", "ema_decay": 0.9})
+    with pytest.raises(BadInputError, match="does not fit"):
+        Checkpoint(path, {}).restore(begin(data, other))
+    # The weights of a network are a safetensors file too.
+    path.write_bytes(b"")
+    from meliuscli.training.weights import save_weights
+
+    save_weights(build(SPEC), SPEC, path)
+    with pytest.raises(BadInputError, match="corrupt, or no checkpoint"):
+        Checkpoint(path, {}).restore(begin(data, RECIPE))
+
+
+def test_a_training_that_diverged_leaves_the_last_good_checkpoint(data: Prepared, tmp_path: Path) -> None:
+    training, checkpoint = begin(data, RECIPE), Checkpoint(tmp_path / "a.safetensors", {})
+    checkpoint.save(training, Progress())
+    before = checkpoint.path.read_bytes()
+    training.advance()
+    with torch.no_grad():
+        training.parameters[3] = float("nan")
+    with pytest.raises(FailedError, match="not finite"):
+        checkpoint.save(training, Progress(1))
+    assert checkpoint.path.read_bytes() == before
+
+
+# From the command line
+
+
+def start(directory: Path, *args: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "meliuscli", *args]
+    return subprocess.Popen(
+        command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for_epoch(process: subprocess.Popen[str], count: int) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"epoch {count}/"):
+            return
+    raise AssertionError("it ended before")
+
+
+def record_of(directory: Path) -> dict[str, Any]:
+    (path,) = (directory / "reports").glob("run-*.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    for key in ("id", "origin"):
+        del record[key]
+    del record["execution"]["notes"]
+    for run in record["runs"]:
+        for key in ("seconds", "images_per_second", "energy_joules"):
+            del run[key]
+    return record
+
+
+def assert_the_same(one: Path, other: Path) -> None:
+    assert record_of(one) == record_of(other)
+    assert list((one / "reports").glob("*.checkpoint")) == []
+    for seed in (0, 1):
+        first, second = (
+            load_file(*(directory / "reports").glob(f"*-seed{seed}.safetensors")) for directory in (one, other)
+        )
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def write_idx(path: Path, values: torch.Tensor) -> None:
+    header = bytes([0, 0, 8, values.dim()]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1000 images to train on and 300 to test on, in MNIST's format."""
+    directory, mini = tmp_path_factory.mktemp("idx"), load_dataset("fashion-mnist-mini")
+    for prefix, split, count in (("train", mini.train, 1000), ("t10k", mini.test, 300)):
+        write_idx(directory / f"{prefix}-images-idx3-ubyte", split.images[:count, 0])
+        write_idx(directory / f"{prefix}-labels-idx1-ubyte", split.labels[:count])
+    return directory
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
+    """Where a run was trained without a break."""
+    directory = tmp_path_factory.mktemp("whole")
+    process = start(directory, *TRAIN, "--data", str(files))
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
+    """Where the same run was killed in its second seed."""
+    directory = tmp_path_factory.mktemp("killed")
+    process = start(directory, *TRAIN, "--data", str(files))
+    wait_for_epoch(process, 8)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    return directory
+
+
+def unfinished(directory: Path) -> tuple[Path, str]:
+    """The checkpoint directory of the one unfinished run, and the run's name."""
+    (found,) = (directory / "reports").glob("*.checkpoint")
+    return found, f"run:{found.name.removeprefix('run-').removesuffix('.checkpoint')}"
+
+
+def go_on(directory: Path) -> None:
+    """What ``meliuscli train --resume`` does, in this process."""
+    ready = resume(unfinished(directory)[1], None, directory / "reports")
+    failure = train_all(ready)
+    ready.session.finish(failure)
+    if failure is not None:
+        raise failure
+
+
+def test_kill_9_and_resume_give_the_bits_of_an_uninterrupted_run(
+    whole: Path, killed: Path, cli: Cli, tmp_path: Path
+) -> None:
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    _, run = unfinished(tmp_path)
+    assert not list((tmp_path / "reports").glob("run-*.json"))
+    assert f"{run} is not finished" in cli("show", run).stderr
+    done = cli("train", "--resume", run[:8])
+    assert done.returncode == 0, done.stderr
+    assert "epoch 12/12" in done.stderr
+    assert "epoch 8/12" not in done.stderr
+    assert_the_same(tmp_path, whole)
+    again = cli("train", "--resume", run)
+    assert again.returncode == 2
+    assert "is finished" in again.stderr
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(whole: Path, files: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, *TRAIN, "--data", str(files))
+    wait_for_epoch(process, 2)
+    _, run = unfinished(tmp_path)
+    with pytest.raises(BadInputError, match="another process is training it"):
+        go_on(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"continue with: meliuscli train --resume {run}" in rest
+    assert "0 of 2 trainings are finished, and seed 0 up to epoch" in rest
+    assert "Traceback" not in rest
+    go_on(tmp_path)
+    assert_the_same(tmp_path, whole)
+
+
+def test_a_full_disk_ends_with_3_and_leaves_the_last_checkpoint(
+    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    directory, _ = unfinished(tmp_path)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("meliuscli.results.os.fsync", full)
+    with pytest.raises(MissingError, match="cannot be written: No space left"):
+        go_on(tmp_path)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def edit_plan(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = directory / "run.json"
+    content = json.loads(path.read_text())
+    change(content["plan"])
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda plan: plan["recipe"].update(learning_rate=0.01), "its recipe differs"),
+        (lambda plan: plan["trained_as"].update(growth_rate=[16, 16]), "its network differs"),
+        (lambda plan: plan["dataset"].update(digest="0"), "idx has changed"),
+        (lambda plan: plan["recipe"].update(optimizer="lion"), "not a run's plan"),
+        (lambda plan: plan.pop("seeds"), "not a run's plan"),
+    ],
+)
+def test_a_plan_that_is_not_the_checkpoints_is_refused(
+    killed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    edit_plan(unfinished(tmp_path)[0], change)
+    with pytest.raises(BadInputError, match=says):
+        go_on(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--resume", "run:zz"], 2, "unknown unfinished run 'zz'"),
+        (["--resume", "run:"], 2, "unknown unfinished run ''"),
+        (["--resume", "run:x", "--reports", "nowhere"], 3, "no unfinished runs"),
+        (["--resume", "run:x", "--seeds", "3"], 2, "--seeds: a run goes on as it was begun"),
+        (["--resume", "run:x", "--set", "a=1"], 2, "--set: a run goes on as it was begun"),
+        ([], 2, "--arch is missing"),
+    ],
+)
+def test_what_cannot_be_resumed(killed: Path, cli: Cli, args: list[str], code: int, says: str) -> None:
+    done = cli("train", *args, cwd=killed)
+    assert done.returncode == code
+    assert says in done.stderr
