@@ -31,7 +31,7 @@ from meliuscli.results import cannot_write, processor, write_text
 
 Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
-FORMAT = 1
+FORMAT = 2
 SAMPLES, SAMPLE_SECONDS = 12, 3e-4
 WHOLE_SAMPLES = 60
 WORD, STEP = 32, 128

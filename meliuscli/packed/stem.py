@@ -36,7 +36,7 @@ def stem_step(
     of the layers before them two shares need."""
     edges = [out.height * thread // threads for thread in range(threads + 1)]
     shares = [_share(spec, tensors, isa, images, out, rows) for rows in pairwise(edges) if rows[0] < rows[1]]
-    return sequence_step("stem", isa, shares)
+    return sequence_step("stem.layers", isa, shares)
 
 
 def _share(
