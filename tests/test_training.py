@@ -118,12 +118,20 @@ def linear_classifier(dataset: Dataset) -> float:
 def test_two_blocks_beat_a_linear_classifier() -> None:
     dataset = load_dataset("fashion-mnist-mini")
     linear = linear_classifier(dataset)
-    assert 0.82 < linear < 0.845
-    spec = MeliusNetSpec(num_blocks=(2,), growth_rate=64, stem_channels=64)  # type: ignore[call-arg, arg-type]
-    recipe = find_recipe("quick").model_copy(update={"epochs": 6.0, "learning_rate": 0.02})
-    run = train_once(at_input(spec, 10, 1, 16), prepare(dataset, 16), recipe, 0, score_test=True)
+    assert 0.82 < linear < 0.845  # 83.2 % here, 83.8 % elsewhere
+    spec = MeliusNetSpec(
+        num_blocks=(2,),
+        growth_rate=64,
+        stem="grouped",
+        stem_channels=64,
+        input_size=32,
+        input_channels=1,
+        num_classes=10,
+    )  # type: ignore[call-arg, arg-type]
+    recipe = find_recipe("quick", {"epochs": 8.0, "learning_rate": 0.02, "ema_decay": 0.99})
+    run = train_once(spec, prepare(dataset, 32), recipe, 0, score_test=True)
     assert run.test_top1 is not None
-    assert run.test_top1 > linear + 0.02
+    assert run.test_top1 > linear + 0.03
 
 
 def test_a_diverging_training_fails_with_a_message(data: Prepared) -> None:
