@@ -153,3 +153,24 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(out, outputs[0]) for out in outputs[1:])
+
+
+def test_maps_are_freed_by_the_backward_pass() -> None:
+    """A training loop that holds on to its loss does not hold on to the maps."""
+    stage = Stage(nn.Sequential(DenseBlock(8, 4, 1, 1.3), ImprovementBlock(12, 4, 1, 1.3))).train()
+    loss = stage(torch.randn(2, 8, 5, 5)).square().mean()
+    loss.backward(retain_graph=True)
+    first = [p.grad.clone() for p in stage.parameters()]
+    loss.backward()
+    for parameter, once in zip(stage.parameters(), first, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * once)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_hooks_on_the_parts_of_a_stage_are_called_in_training() -> None:
+    stage = Stage(nn.Sequential(DenseBlock(8, 4, 1, 1.3), ImprovementBlock(12, 4, 1, 1.3))).train()
+    seen: list[int] = []
+    stage[0][1].bn.register_forward_hook(lambda _, __, out: seen.append(out.shape[1]))
+    stage(torch.randn(2, 8, 5, 5))
+    assert seen == [12]

@@ -53,7 +53,8 @@ class Stage(nn.Sequential):
             for member in block.children()
             if isinstance(member, DenseBlock | ImprovementBlock)
         ]
-        if can_fuse(x, units):
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for block in self for part in block.modules())
+        if not hooked and can_fuse(x, units):
             return run_stage(x, units)
         for block in self:
             x = block(x)
