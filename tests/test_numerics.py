@@ -170,3 +170,24 @@ def test_what_stands_in_place_of_a_block_runs_in_training() -> None:
     stage[0][1] = Doubled()
     out = stage(x)
     torch.testing.assert_close(out[:, :8], 2 * x)
+
+
+def test_maps_are_freed_by_the_backward_pass() -> None:
+    """A training loop that holds on to its loss does not hold on to the maps."""
+    stage = Stage(nn.Sequential(DenseBlock(8, 4, 1, 1.3), ImprovementBlock(12, 4, 1, 1.3))).train()
+    loss = stage(torch.randn(2, 8, 5, 5)).square().mean()
+    loss.backward(retain_graph=True)
+    first = [p.grad.clone() for p in stage.parameters()]
+    loss.backward()
+    for parameter, once in zip(stage.parameters(), first, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * once)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_hooks_on_the_parts_of_a_stage_are_called_in_training() -> None:
+    stage = Stage(nn.Sequential(DenseBlock(8, 4, 1, 1.3), ImprovementBlock(12, 4, 1, 1.3))).train()
+    seen: list[int] = []
+    stage[0][1].bn.register_forward_hook(lambda _, __, out: seen.append(out.shape[1]))
+    stage(torch.randn(2, 8, 5, 5))
+    assert seen == [12]

@@ -11,7 +11,7 @@ up to 256 exactly, and that is what counts nearly always are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +35,16 @@ class Unit:
     adds: bool
 
 
-def can_fuse(x: Tensor, units: Iterable[Unit]) -> bool:
+def can_fuse(x: Tensor, units: list[Unit]) -> bool:
     """Whether ``run_stage`` can stand for the modules: training on the CPU, not under ``torch.compile``, modules as this
-    project builds them, a C compiler."""
+    project builds them, more than one value a channel, a C compiler."""
     return (
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and element_type(x) in (torch.float32, torch.float64, torch.bfloat16)
+        and x.numel() > x.shape[1]
+        and len({unit.bn.eps for unit in units}) == 1
         and all(_is_usual(unit) for unit in units)
         and kernels() is not None
     )
@@ -67,7 +69,7 @@ class _Channels:
         self.mean, self.variance, self.offset = (torch.zeros(num, dtype=torch.float64) for _ in range(3))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
     """What a unit keeps for its gradient: BN(x) = x * scale + shift, and the newest channels as they were."""
 
@@ -97,14 +99,17 @@ class _Stage(torch.autograd.Function):
             work = _Work(x.shape, units, dtype)
             out = work.forward(x)
         ctx.work = work
-        ctx.save_for_backward(*parameters)
+        ctx.save_for_backward(*work.hand_over(), *parameters)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.saved_tensors  # noqa: B018  (raises where a parameter was changed in place since)
+        work: _Work = ctx.work
+        work.take_back(ctx.saved_tensors)
         with torch.autocast("cpu", enabled=False):
-            return ctx.work.backward(grad, ctx.needs_input_grad[0])  # type: ignore[no-any-return]
+            gradients = work.backward(grad, ctx.needs_input_grad[0])
+        work.hand_over()
+        return gradients
 
 
 class _Work:
@@ -143,6 +148,20 @@ class _Work:
             filled += growth
         out = self.held.to(self.real) if self.dtype == torch.bfloat16 else self.held
         return self._as_map(out + self.known.offset.to(self.real))
+
+    def hand_over(self) -> list[Tensor]:
+        """The maps that the gradient needs, for autograd to keep in this object's place: it frees them in time."""
+        maps = [self.held, *(kept.fresh for kept in self.kept if kept.fresh is not None)]
+        del self.held
+        for kept in self.kept:
+            kept.fresh = None
+        return maps
+
+    def take_back(self, maps: Sequence[Tensor]) -> None:
+        """The opposite of ``hand_over``; what lies behind the maps is left alone."""
+        self.held, *fresh = maps
+        for unit, kept in zip(self.units, self.kept, strict=True):
+            kept.fresh = fresh.pop(0) if unit.adds else None
 
     def _unit_forward(self, unit: Unit, filled: int, fresh: Tensor | None) -> Tensor:
         known, bn = self.known, unit.bn
@@ -207,6 +226,7 @@ class _Work:
                 whole = None
             grads.append(found)
         entering = self._as_map(self._finish(outer, 0, self.entering)).to(self.input_type) if needs_input else None
+        del self.sums
         return entering, None, None, *(g for found in reversed(grads) for g in found)
 
     def _added_backward(

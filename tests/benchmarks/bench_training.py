@@ -5,7 +5,8 @@
 
 Each contestant is a process of its own (``training_step.py``); rounds alternate between them. Medians of wall time and
 of CPU time, which counts where the machine is shared; ratios are medians of the pairs of a round. ``+bf16`` is autocast
-to bfloat16.
+to bfloat16. OpenMP's threads wait asleep (``OMP_WAIT_POLICY=PASSIVE``, for all): on a busy machine, threads that spin
+for one another cost ten times the work. ``--spin`` leaves the system's default.
 
 Peers are measured where they are: ``pip install --no-deps --target DIR bitorch==0.3.0``, and an environment with
 ``larq larq-zoo tensorflow-cpu==2.15.1`` whose interpreter is PYTHON. ``--memory`` adds the peak memory of a step at
@@ -38,6 +39,8 @@ class Contestant:
         command = [python, "-W", "ignore", script, name, size, "--threads", threads]
         command += ["--batch", str(batch)] if batch else []
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if not arguments.spin:
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
         if name == "bitorch":
             environment["PYTHONPATH"] = os.pathsep.join([arguments.bitorch, environment.get("PYTHONPATH", "")])
         pipe = subprocess.PIPE
@@ -116,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, help="instead of the size's own")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=["32", "64", "search"])
+    parser.add_argument("--spin", action="store_true", help="leave OpenMP's way of waiting as it is")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bitorch", help="a folder with bitorch 0.3.0")
     parser.add_argument("--larq", help="the python of an environment with larq-zoo")
