@@ -117,7 +117,7 @@ def test_a_plan_may_only_grow(space: SearchSpace) -> None:
 
 def test_one_directory_of_data_is_for_one_data_set(space: SearchSpace) -> None:
     plan = make_plan("meliusnet", space, Changes(), long_dataset="cifar10", data_dir=Path("here"))
-    assert plan.datasets == (MINI, "cifar10")
+    assert {way.dataset for way in plan.ways.values()} == {MINI, "cifar10"}
     assert data_directory(plan, MINI) is None
     assert data_directory(plan, "cifar10") == Path("here").resolve()
     changes = Changes(proxies={"other": {"dataset": "fashion-mnist"}})
