@@ -260,16 +260,16 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         xs = [*map(x, front), report.settings.budget / scale]
         ys = [100 * (r.accuracy or 0) for r in front]
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
-    named = sorted((r for r in trained if r.known_as is not None), key=x)
-    for index, record in enumerate(named):  # one below the other with a line to the mark, as neighbours are close
+    named = sorted((r for r in trained if r.known_as is not None), key=x, reverse=True)
+    for index, record in enumerate(named):  # a column of names with lines to the marks, as neighbours are close
         axes.annotate(
             record.known_as or "",
             (x(record), 100 * (record.accuracy or 0)),
-            xytext=(14, -16 - 11 * index),
-            textcoords="offset points",
+            xytext=(0.53, 0.42 - 0.055 * index),
+            textcoords="axes fraction",
             fontsize=8,
             color="#c0392b",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#c0392b"},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#c0392b", "relpos": (0, 0.5)},
         )
     axes.axvline(report.settings.budget / scale, color="black", linestyle=":", linewidth=1, label="budget")
     axes.set_xlabel(
