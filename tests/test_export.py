@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Cli
 from safetensors import safe_open
 from safetensors.numpy import save
 
@@ -165,7 +166,10 @@ def packed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("damage", ["truncated", "shape", "missing", "type", "spec", "no packed network", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "shape", "missing", "type", "spec", "bit", "swapped", "archid", "no packed network", "empty"],
+)
 def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Path) -> None:
     """A tensor of the wrong shape would make a kernel read beyond it."""
     path = tmp_path / "bad.safetensors"
@@ -182,6 +186,12 @@ def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Pat
             del tensors[name]
         elif damage == "type":
             tensors[name] = tensors[name].astype(np.int8)
+        elif damage == "bit":
+            tensors[name] = tensors[name] ^ np.uint8(1)
+        elif damage == "swapped":
+            tensors[name] = tensors[name][::-1].copy()
+        elif damage == "archid":
+            metadata["archid"] = "0" * 12
         elif damage == "spec":
             metadata["spec"] = metadata["spec"].replace('"groups":1', '"groups":7')
         else:
@@ -189,3 +199,18 @@ def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Pat
         path.write_bytes(save(tensors, metadata))
     with pytest.raises(BadInputError, match=r"bad\.safetensors"):
         load_packed(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "--arch", "meliusnet22", "--to", "packed"],
+        ["search", "--objectives", "accuracy,latency", "--budget", "8ms"],
+        ["bench", "--arch", "meliusnet22"],
+    ],
+)
+def test_without_llvmlite_the_extra_is_named(command: list[str], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['llvmlite'] = None\n")
+    done = cli(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 3
+    assert "meliuscli[packed]" in done.stderr

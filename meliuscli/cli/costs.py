@@ -24,7 +24,7 @@ def check_budget(space: SearchSpace, budget: float, cost: Cost) -> None:
     if budget < needed:
         least = f"{needed:.0f}" if cost is OPS else f"{cost.text(1.01 * needed)} {cost.unit}"
         raise BadInputError(
-            f"--budget {cost.text(budget)}: the smallest network of this space needs {cost.text(needed)} {cost.unit}",
+            f"--budget {cost.text(budget)} {cost.unit}: the smallest network of this space needs {cost.text(needed)} {cost.unit}",
             f"raise the budget to {least} or more, or allow smaller values in the space",
         )
 

@@ -5,8 +5,10 @@ stored as uint8 without padding, the first channel in the lowest bit; the spec i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,8 @@ def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
         name: _bits(value, channels[name]) if name in channels else np.ascontiguousarray(value)
         for name, value in runner.tensors.items()
     }
-    content = save(stored, {"format": FORMAT, "archid": spec.archid, "spec": spec.model_dump_json()})
+    about = {"format": FORMAT, "archid": spec.archid, "spec": spec.model_dump_json()}
+    content = save(stored, {**about, "sha256": _digest(stored, about)})
     with tempfile.TemporaryDirectory() as directory:
         made = Path(directory) / path.name
         write_bytes(made, content)
@@ -73,6 +76,9 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
                 raise BadInputError(f"{path}: no packed network ({FORMAT})")
             spec = spec_from_fields(json.loads(metadata["spec"]), f"{path}: ")
             stored: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = {key: metadata[key] for key in ("format", "archid", "spec")}
+            if metadata["sha256"] != _digest(stored, about):
+                raise ValueError("its checksum is not that of its content")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: corrupt, or no packed network: {error}") from None
     if not isinstance(spec, DenseFamilySpec):
@@ -89,6 +95,15 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
         if name in channels:
             stored[name] = _words(stored[name], like.shape, channels[name])
     return PackedDense(spec, stored, choose_isa(), threads)
+
+
+def _digest(stored: Mapping[str, Array], about: Mapping[str, str]) -> str:
+    """SHA-256 over what the file says of itself and all tensors, with their names, types and shapes."""
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(stored):
+        sha.update(f"{name} {_form(stored[name])}".encode())
+        sha.update(stored[name].tobytes())
+    return sha.hexdigest()
 
 
 def _bit_channels(network: nn.Module) -> dict[str, int]:

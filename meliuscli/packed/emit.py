@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
+from meliuscli.packed.isa import no_llvmlite
+
+try:
+    from llvmlite import ir
+except ImportError:
+    raise no_llvmlite() from None
+
 
 Value = Any
 """An LLVM value; llvmlite has no types of its own."""

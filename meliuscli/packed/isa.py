@@ -49,10 +49,12 @@ def llvm() -> ModuleType:
     try:
         import llvmlite.binding as binding
     except ImportError:
-        raise MissingError(
-            "bit-packed kernels need llvmlite, which is not installed", "pip install 'meliuscli[packed]'"
-        ) from None
+        raise no_llvmlite() from None
     return binding  # type: ignore[no-any-return]
+
+
+def no_llvmlite() -> MissingError:
+    return MissingError("bit-packed kernels need llvmlite, which is not installed", "pip install 'meliuscli[packed]'")
 
 
 def is_arm() -> bool:

@@ -8,6 +8,7 @@ that."""
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -206,7 +207,8 @@ class LatencyTable:
 def default_path(isa: Isa) -> Path:
     """A file in the cache directory for this processor and instruction set."""
     name = "".join(c if c.isalnum() else "-" for c in f"{processor()} {platform.machine()} {isa.name}".lower())
-    return Path(platformdirs.user_cache_dir("meliuscli")) / "latency" / f"{name}.jsonl"
+    cache = os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli")
+    return Path(cache) / "latency" / f"{name}.jsonl"
 
 
 def _made_for(isa: Isa) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def _read(path: Path, isa: Isa) -> dict[str, float]:
         ]
         seconds = {str(key): float(value) for key, value in lines}
         there = f"{made_for['isa']} on {made_for['processor']}, format {made_for['format']}"
-        if not all(0 < value < 1e3 for key, value in seconds.items() if key != CONSTANT):
+        if not all((-1 if key == CONSTANT else 0) < value < 1e3 for key, value in seconds.items()):
             raise ValueError("a time is out of range")
     except FileNotFoundError:
         return {}

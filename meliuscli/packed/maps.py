@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
-
 from meliuscli.packed.emit import I32, Kernel, Value, i64
-from meliuscli.packed.isa import Isa
+from meliuscli.packed.isa import Isa, no_llvmlite
+
+try:
+    from llvmlite import ir
+except ImportError:
+    raise no_llvmlite() from None
 
 WORD = 32
 PAIR_BYTES = 8

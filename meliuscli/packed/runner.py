@@ -32,6 +32,8 @@ class PackedNetwork(ABC):
     left: tuple[str, ...] = ()
 
     def __init__(self, spec: ArchSpec, isa: Isa, threads: int) -> None:
+        if threads < 1:
+            raise BadInputError(f"threads must be at least 1, not {threads}")
         self.spec, self.isa, self.threads = spec, isa, threads
         self._lock, self._crew = threading.Lock(), Crew(threads)
 
