@@ -12,9 +12,8 @@ from torch import nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.errors import BadInputError
-from meliuscli.nn.build import build
-from meliuscli.runs import load_run, weights_path
-from meliuscli.training.weights import load_weights
+from meliuscli.runs import load_run
+from meliuscli.training.trained import load_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) 
         raise BadInputError(f"--teacher run:{run.id} takes {theirs}, the student {ours}")
     if run.fields["dataset"]["digest"] != data_digest:
         raise BadInputError(f"--teacher run:{run.id} was trained on other data ({run.fields['dataset']['name']})")
-    seed = max(run.fields["runs"], key=lambda one: one["validation_top1"])["seed"]
-    path, network = weights_path(reports, run.id, seed), build(spec)
-    load_weights(network, spec, path)
-    network.requires_grad_(False)
-    return Teacher(run.id, run.fields["arch"], seed, hashlib.sha256(path.read_bytes()).hexdigest()), network
+    trained = load_trained(run)
+    assert trained.seed is not None
+    digest = hashlib.sha256(trained.path.read_bytes()).hexdigest()
+    return Teacher(run.id, run.fields["arch"], trained.seed, digest), trained.network.requires_grad_(False)

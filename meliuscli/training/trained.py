@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -17,11 +17,13 @@ from meliuscli.training.weights import load_weights
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A network in evaluation mode, the spec that it was built from, and the file of its weights."""
+    """A network in evaluation mode, the spec that it was built from, and the file of its weights; ``seed`` is that of a
+    run's training."""
 
     spec: ArchSpec
     network: nn.Module
     path: Path
+    seed: int | None = None
 
 
 def load_trained(run: Run, seed: int | None = None) -> Trained:
@@ -34,7 +36,7 @@ def load_trained(run: Run, seed: int | None = None) -> Trained:
     elif seed not in seeds:
         raise BadInputError(f"run {run.id}: no seed {seed}, it has {', '.join(map(str, seeds))}")
     spec = spec_from_fields(run.fields["trained_as"], f"{run.path}: ")
-    return load_network(spec, weights_path(run.path.parent, run.id, seed))
+    return replace(load_network(spec, weights_path(run.path.parent, run.id, seed)), seed=seed)
 
 
 def load_network(spec: ArchSpec, path: Path) -> Trained:
