@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from meliuscli import __version__
 from meliuscli.errors import MissingError
 
@@ -70,6 +72,11 @@ def require_directory(path: Path, option: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """JSON with two spaces of indentation."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def cache_directory() -> Path:
+    """``$MELIUSCLI_CACHE``, or the platform's."""
+    return Path(os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli"))
 
 
 def origin() -> dict[str, Any]:

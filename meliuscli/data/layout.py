@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
+from meliuscli import results
 from meliuscli.data.decode import read_image
 from meliuscli.data.folder import Files, ImageFolder
 from meliuscli.data.idx import Bytes
@@ -36,8 +35,8 @@ class Cached:
 
 
 def cache_directory() -> Path:
-    """``$MELIUSCLI_CACHE``, or the platform's."""
-    return Path(os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli")) / "images"
+    """Where decoded images are kept."""
+    return results.cache_directory() / "images"
 
 
 class Layout:

@@ -8,7 +8,6 @@ that."""
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
@@ -28,7 +26,7 @@ from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import round_up
 from meliuscli.packed.runner import PackedDense
-from meliuscli.results import cannot_write, processor, write_text
+from meliuscli.results import cache_directory, cannot_write, processor, write_text
 
 Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
@@ -207,8 +205,7 @@ class LatencyTable:
 def default_path(isa: Isa) -> Path:
     """A file in the cache directory for this processor and instruction set."""
     name = "".join(c if c.isalnum() else "-" for c in f"{processor()} {platform.machine()} {isa.name}".lower())
-    cache = os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli")
-    return Path(cache) / "latency" / f"{name}.jsonl"
+    return cache_directory() / "latency" / f"{name}.jsonl"
 
 
 def _made_for(isa: Isa) -> dict[str, Any]:

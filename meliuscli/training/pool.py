@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.processes import end_with_parent, interrupts_ignored
 from meliuscli.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,13 +45,8 @@ class TrainingPool:
 
     def submit(self, task: Task) -> Future[RunResult]:
         """Queue a task. The future raises ``MeliusError`` of the training, or ``BrokenProcessPool``."""
-        # Ctrl-C goes to the whole process group; workers that start ignoring it leave the decision to the parent.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
-        try:
+        with interrupts_ignored():  # the decision is left to the parent
             return self._executor.submit(_train, task)
-        finally:
-            if handler is not None:
-                signal.signal(signal.SIGINT, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -65,24 +57,12 @@ class TrainingPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is gone, killed even, so that no orphan keeps a core busy."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _train(task: Task) -> RunResult:
