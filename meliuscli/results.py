@@ -95,9 +95,13 @@ def origin() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name, and where the system tells them the numbers that tell apart those of one name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        first = ""
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    told = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")
+    numbers = ", ".join(f"{key.removeprefix('cpu ')} {fields[key]}" for key in told if key in fields)
+    return f"{name} ({numbers})" if numbers else name

@@ -93,6 +93,7 @@ def test_bench_as_json_and_csv(cli: Cli, tmp_path: Path) -> None:
     assert network["self_test"]["layers"] == 39
     assert [run["name"] for run in network["runs"]][:2] == ["packed", "eager"]
     assert network["runs"][0]["times_packed"] == 1
+    assert network["parts_timed_by"] == "CPU time"
     assert network["convolutions"]["number"] == 34
     assert network["convolutions"]["theory"] == 64
     assert network["convolutions"]["divisor"] > 0
@@ -102,12 +103,29 @@ def test_bench_as_json_and_csv(cli: Cli, tmp_path: Path) -> None:
     assert "llvmlite" in value["origin"]["versions"]
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("--arch", "meliusnet22", "--arch", "resnet18"), 2, "no binary convolution"),
+        (("--arch", "meliusnet22", "--arch", "dorefanet-alexnet"), 2, "more than one bit"),
+        (("--arch", "meliusnet22", "--output", "nowhere/bench.json"), 3, "no such directory"),
+    ],
+)
+def test_nothing_is_measured_that_would_be_lost(args: tuple[str, ...], code: int, says: str, cli: Cli) -> None:
+    done = cli("bench", *args)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "checking" not in done.stderr
+
+
 def test_bench_of_two_networks_as_csv(cli: Cli) -> None:
     done = cli("bench", "--arch", "quicknet", "--arch", "resnete18", *SMALL, "--opponents", "none", "--format", "csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["network"].partition("[")[0] for row in rows] == ["quicknet", "resnete18"]
     assert {row["how"] for row in rows} == {"packed"}
+    assert {(row["input"], row["batch"], row["threads"]) for row in rows} == {("3x48x48", "1", "1")}
+    assert all(row["isa"] for row in rows)
     assert all(float(row["cpu_ms"]) > 0 for row in rows)
 
 

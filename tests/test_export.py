@@ -14,13 +14,14 @@ from safetensors.numpy import save
 
 from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import load_name, spec_from_fields
+from meliuscli.arch.zoo import load_arch, load_name, spec_from_fields
 from meliuscli.counting.analytic import count_spec
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.export import packed
 from meliuscli.export.onnx import write_onnx
 from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.nn.build import build
-from meliuscli.packed.runner import pack
+from meliuscli.packed.runner import PackedDense, PackedNetwork, pack
 from meliuscli.runs import Run
 from meliuscli.training.trained import load_trained
 from meliuscli.training.weights import save_weights
@@ -145,12 +146,40 @@ def test_packed_weights_predict_to_the_last_bit(tmp_path: Path) -> None:
     assert torch.equal(load_packed(path)(images), pack(network, ODD)(images))
 
 
-@pytest.mark.parametrize("name", ["meliusnet22", "binarydensenet28"])
-def test_the_file_is_as_large_as_counted(name: str, tmp_path: Path) -> None:
-    spec = load_name(name).replace(input_size=64)
+NARROW = ["growth_rate=16", "stem_channels=16", "transition_channels=[40,56,64]", "groups=4"]
+
+
+@pytest.mark.parametrize(("name", "changes"), [("meliusnet22", []), ("meliusnet22", NARROW), ("binarydensenet28", [])])
+def test_the_file_is_as_large_as_counted(name: str, changes: list[str], tmp_path: Path) -> None:
+    spec = load_arch(name, [*changes, "input_size=64"]).spec
     path = tmp_path / "network.safetensors"
     assert write_packed(build(spec).eval(), spec, path)
     assert path.stat().st_size == pytest.approx(count_spec(spec).total.size_bytes, rel=0.02)
+
+
+def test_a_file_of_a_wrong_layer_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(network: torch.nn.Module, spec: ArchSpec) -> PackedNetwork:
+        runner = pack(network, spec)
+        assert isinstance(runner, PackedDense)
+        runner.tensors["stage2.block1.dense.conv.words"][3, 1, 1, 0] ^= 1
+        return runner
+
+    monkeypatch.setattr(packed, "pack", broken)
+    with pytest.raises(FailedError, match=r"self-test failed: stage2\.block1\.dense"):
+        write_packed(trained_like(TINY), TINY, tmp_path / "network.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_for_images_of_another_size(cli: Cli, tmp_path: Path) -> None:
+    arch = ("--arch", "meliusnet22", "--set", "stem=thumbnail", "--set", "num_classes=10")
+    done = cli("export", *arch, "--to", "packed", "--input", "3x32x32", "--output", "small.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "at 3x32x32" in done.stdout
+    assert load_packed(tmp_path / "small.safetensors")(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    for bad in ("3x32x64", "3xx"):
+        assert cli("export", *arch, "--to", "packed", "--input", bad).returncode == 2
+    done = cli("export", "--arch", "binaryalexnet", "--input", "96")
+    assert done.returncode == 0 or "do not fit" in done.stderr
 
 
 def test_other_families_do_not_run_packed_whole(tmp_path: Path) -> None:
@@ -167,37 +196,43 @@ def packed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    ["truncated", "shape", "missing", "type", "spec", "bit", "swapped", "archid", "no packed network", "empty"],
+    ("damage", "says"),
+    [
+        *(("truncated", ""), ("empty", ""), ("bit", "checksum"), ("swapped", "checksum"), ("archid", "checksum")),
+        *(
+            ("shape", "its weights are"),
+            ("type", "its weights are"),
+            ("missing", ""),
+            ("spec", ""),
+            ("format", "packed-2"),
+        ),
+    ],
 )
-def test_damaged_files_are_refused(damage: str, packed_file: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_refused(damage: str, says: str, packed_file: Path, tmp_path: Path) -> None:
     """A tensor of the wrong shape would make a kernel read beyond it."""
     path = tmp_path / "bad.safetensors"
     if damage in ("truncated", "empty"):
         path.write_bytes(packed_file.read_bytes()[:-100] if damage == "truncated" else b"")
     else:
         with safe_open(packed_file, framework="numpy") as file:
-            metadata = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        name = "stage1.block1.dense.conv.words"
-        if damage == "shape":
-            tensors[name] = tensors[name][:-1]
-        elif damage == "missing":
-            del tensors[name]
-        elif damage == "type":
-            tensors[name] = tensors[name].astype(np.int8)
-        elif damage == "bit":
-            tensors[name] = tensors[name] ^ np.uint8(1)
+            about, weights = dict(file.metadata()), file.get_tensor("weights")
+        if damage == "bit":
+            weights[1000] ^= 1
         elif damage == "swapped":
-            tensors[name] = tensors[name][::-1].copy()
+            weights = weights[::-1].copy()
         elif damage == "archid":
-            metadata["archid"] = "0" * 12
+            about["archid"] = "0" * 12
         elif damage == "spec":
-            metadata["spec"] = metadata["spec"].replace('"groups":1', '"groups":7')
-        else:
-            metadata["format"] = "another"
-        path.write_bytes(save(tensors, metadata))
-    with pytest.raises(BadInputError, match=r"bad\.safetensors"):
+            about["spec"] = about["spec"].replace('"groups":1', '"groups":7')
+        elif damage == "format":
+            about["format"] = "another"
+        elif damage in ("shape", "type"):
+            weights = weights[:-1] if damage == "shape" else weights.astype(np.int16)
+            # With the right checksum, as someone who means harm would write it.
+            del about["sha256"]
+            about["sha256"] = packed._digest(weights, about)
+        path.write_bytes(save({"other" if damage == "missing" else "weights": weights}, about))
+    with pytest.raises(BadInputError, match=rf"bad\.safetensors.*{says}"):
         load_packed(path)
 
 

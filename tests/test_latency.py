@@ -16,6 +16,9 @@ from meliuscli.packed import latency
 from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.latency import LatencyTable, Part, parts, probe
 from meliuscli.packed.runner import PackedDense, pack
+from meliuscli.search.latency import Predictions, check_predictions, latency_cost
+from meliuscli.search.proposals import Proposer
+from meliuscli.search.space import load_space
 
 DENSE = [name for name in arch_names() if isinstance(load_name(name), DenseFamilySpec)]
 
@@ -129,6 +132,21 @@ def test_between_measured_widths_a_transition_is_interpolated(tmp_path: Path, mo
     table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")
     for channels in (40, 128, 200, 1000):
         assert table._of(("transition", channels, 64, 1, 28, 1)) == pytest.approx(1e-6 * channels)
+
+
+def test_predictions_are_of_the_budgets_candidates(counted: list[Part], tmp_path: Path) -> None:
+    _, space, _ = load_space("meliusnet")
+    table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")
+    cost = latency_cost(table)
+    budget = 3 * cost.of(space.smallest)
+    pool = Proposer(space, budget, 0, cost).pool
+    predictions = check_predictions(table, pool, 0)
+    assert len(predictions.measured) == 10
+    assert max(predictions.predicted) <= budget
+    assert predictions.errors == pytest.approx([0] * 10)
+    off = Predictions((0.99e-3, 2.04e-3, 3e-3), (1e-3, 2e-3, 3e-3)).sentence
+    assert "3 random candidates of the budget (1 to 3 ms)" in off
+    assert "by -1.0 to +2.0 %, 1.0 % in the median" in off
 
 
 def test_families_that_do_not_run_whole_have_no_latency(counted: list[Part], tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
 from meliuscli.errors import BadInputError, FailedError
+from meliuscli.nn.binary_conv import integer_convolution
 from meliuscli.nn.build import build
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.packed import convs, fold, steps
@@ -26,9 +30,10 @@ from meliuscli.packed.convs import PackedConv2d
 from meliuscli.packed.engine import optimised
 from meliuscli.packed.isa import ISAS, choose_isa, host_isas
 from meliuscli.packed.layout import Map, Window
+from meliuscli.packed.opponents import Int8Conv2d
 from meliuscli.packed.program import Crew, Program
 from meliuscli.packed.runner import PackedDense, PackedModule, pack
-from meliuscli.packed.selftest import check, require_exact
+from meliuscli.packed.selftest import check, is_float, require_exact
 from meliuscli.packed.steps import BinaryWeights, pack_bits
 
 EVERY_ISA = pytest.mark.parametrize("isa", host_isas())
@@ -255,6 +260,71 @@ def test_the_self_test_finds_one_wrong_bit() -> None:
         require_exact(wrong)
 
 
+@pytest.mark.parametrize("what", ["bit", "scale", "float"])
+def test_the_self_test_of_other_families_finds_what_is_wrong(what: str) -> None:
+    spec = load_arch("real2binary", ["input_size=32", "num_classes=10"]).spec
+    network, images = random_network(spec, 1, 5)
+    require_exact(check(pack(network, spec), network, images))
+    packed = pack(network, spec)
+    assert isinstance(packed, PackedModule)
+    name = packed.packed[3]
+    if what == "float":
+        name = next(
+            n for n, part in packed.module.named_modules() if isinstance(part, nn.Sequential) and is_float(part)
+        )
+        conv = next(module for module in packed.module.get_submodule(name) if type(module) is nn.Conv2d)
+        with torch.no_grad():
+            conv.weight[0] += 0.1
+    else:
+        weights = packed.module.get_submodule(name).weights
+        assert isinstance(weights, BinaryWeights)
+        if what == "bit":
+            weights.words[2, 1, 1, 0] ^= 1
+        else:
+            assert weights.scale is not None
+            weights.scale[2] *= np.float32(1 + 1e-6)
+    wrong = {layer.layer for layer in check(packed, network, images) if layer.wrong}
+    assert wrong == {name}
+
+
+def test_packed_runs_after_a_fork() -> None:
+    """A child has none of its parent's threads: it would wait for them for ever."""
+    network, images = random_network(SMALL, 1, 6)
+    packed = pack(network, SMALL, threads=2)
+    expected = packed(images)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if torch.equal(packed(images), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert torch.equal(packed(images), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["meliusnet22", "resnete18", "reactnet18", "bnn-resnet18", "xnornet-resnet18", "quicknet"]
+)
+def test_int8_opponents_compute_the_same(name: str) -> None:
+    """Layer by layer: every convolution in int8 is fed what torch's was fed."""
+    if not integer_convolution():
+        pytest.skip("torch has no fast int8 convolution here")
+    spec = load_arch(name, ["input_size=32", "num_classes=10"]).spec
+    network, images = random_network(spec, 2, 7)
+    convolutions = [module for module in network.modules() if convs.binary_weights(module) is not None]
+    outputs: list[tuple[Tensor, Tensor]] = []
+
+    def compare(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, convs.BinaryConv2d | QuantConv2d)
+        outputs.append((Int8Conv2d(module)(inputs[0]), output))
+
+    for module in convolutions:
+        module.register_forward_hook(compare)
+    with torch.inference_mode():
+        network(images)
+    assert len(outputs) == len(convolutions) > 0
+    for ours, torchs in outputs:
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
+
+
 # Refused before any kernel is called
 
 
@@ -269,6 +339,8 @@ def test_the_self_test_finds_one_wrong_bit() -> None:
         (torch.full((1, 3, 48, 48), float("nan")), "finite"),
         (torch.full((1, 3, 48, 48), float("inf")), "finite"),
         (torch.zeros(1, 3, 48, 48, device="meta"), "CPU"),
+        (torch.zeros(1, 3, 48, 48).to_sparse(), "dense tensor"),
+        (torch.zeros(1, 3, 48, 48).to_mkldnn(), "dense tensor"),
         ([1.0], "float"),
     ],
 )
@@ -292,6 +364,19 @@ def test_foreign_modules_are_refused() -> None:
         pack(nn.Sequential(nn.Conv2d(3, 3, 3)).eval(), SMALL)
     with pytest.raises(BadInputError, match="training mode"):
         pack(build(SMALL), SMALL)
+
+
+def test_networks_that_compute_something_else_are_refused() -> None:
+    network, _ = random_network(SMALL, 1, 0)
+    handle = network.get_submodule("stage1").register_forward_hook(lambda *_: None)
+    with pytest.raises(BadInputError, match=r"hooks.*stage1"):
+        pack(network, SMALL)
+    handle.remove()
+    pack(network, SMALL)
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.eps = 1e-3
+    with pytest.raises(BadInputError, match="not a network of this spec"):
+        pack(network, SMALL)
 
 
 def test_a_network_without_binary_convolutions_is_refused() -> None:

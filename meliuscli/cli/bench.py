@@ -8,7 +8,7 @@ import typer
 
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.console import Counter, answer, answer_tables, talk
 from meliuscli.cli.networks import is_own, parse_input
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import to_json
@@ -47,21 +47,31 @@ def bench(
     for name in arch:
         if is_own(name):
             raise BadInputError(f"--arch {name}: only networks of a spec can be packed, not modules of your own")
-    specs = {name: load_arch(name, set_ or []) for name in arch}
+    named = [load_arch(name, set_ or []) for name in arch]
     size = None if input_ is None else parse_input(input_)
     if size is not None and size[1] != size[2]:
         raise BadInputError(f"--input {input_}: networks take square images only")
+    specs = [
+        one.spec if size is None else one.spec.replace(input_channels=size[0], input_size=size[1]) for one in named
+    ]
     from meliuscli.packed.isa import choose_isa
+    from meliuscli.results import require_directory
 
+    # Whatever can be refused is refused before minutes are spent on measuring.
+    if output is not None:
+        require_directory(output, "--output")
     choose_isa(isa)  # before torch is loaded
+    from meliuscli.packed.runner import require_binary
+
+    for spec in specs:
+        require_binary(spec)
     from meliuscli.packed.bench import bench_network
     from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
 
     results = []
-    for named in specs.values():
-        spec = named.spec if size is None else named.spec.replace(input_channels=size[0], input_size=size[1])
+    for one, spec in zip(named, specs, strict=True):
         result = bench_network(
-            named.name,
+            one.name,
             spec,
             batch=batch,
             threads=threads,
@@ -70,6 +80,7 @@ def bench(
             runs=runs,
             seed=seed,
             talk=talk,
+            counting=Counter,
         )
         warning = busy_warning(result)
         if warning is not None:

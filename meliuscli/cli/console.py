@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SECONDS_BETWEEN_LINES = 3
+
+
 def talk(message: str, style: str = "") -> None:
     """A line on stderr."""
     if sys.stderr.isatty():
@@ -126,6 +129,49 @@ class Progress:
         each = (time.monotonic() - self._started) / (self._done - self._first)
         left = format_duration(each * (self._total - self._done))
         talk(f"{self._label} {self._done}/{self._total}: {message} ({left} left)")
+
+
+class Counter:
+    """Many small steps on stderr: a bar with the time left on a terminal, a line every few seconds elsewhere; nothing
+    where it is not called."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: rich.progress.Progress | None = None
+        self._began: tuple[float, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` steps are done."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began, self._told = (now, done), now
+            if sys.stderr.isatty():
+                self._bar = _counting_bar(self._label, total)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
+            return
+        began, first = self._began
+        if done > first and now - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = now
+            left = format_duration((now - began) / (done - first) * (total - done))
+            talk(f"{self._label} {done:,}/{total:,} ({left} left)")
+
+
+def _counting_bar(label: str, total: int) -> rich.progress.Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, TextColumn("left"), console=_stderr(), transient=True)
+    bar.add_task("", total=total)
+    bar.start()
+    return bar
 
 
 def _stderr() -> Console:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.cli.console import status, talk
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.search.cost import OPS, Cost
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
     with status("measuring"):
         cost = latency_cost(table)
         check_budget(space, settings.budget, cost)
-        Proposer(space, settings.budget, settings.seed, cost)
-        predictions = check_predictions(table, space, settings.seed)
+        candidates = Proposer(space, settings.budget, settings.seed, cost).pool
+        predictions = check_predictions(table, candidates, settings.seed)
     talk(predictions.sentence)
     about = {"latency": {"sentence": predictions.sentence, **predictions.fields()}}
     return {TABLE: table.content()}, about
@@ -56,9 +56,14 @@ def _jobs() -> float:
 
 
 def study_cost(directory: Path, settings: Settings) -> Cost:
-    """OPs, or latency by the study's own table. Raises ``BadInputError`` where that was measured on another machine."""
+    """OPs, or latency by the study's own table. Raises ``MissingError`` where that is gone, ``BadInputError`` where it was
+    measured on another machine."""
     if settings.objective == "ops":
         return OPS
+    if not (directory / TABLE).is_file():
+        raise MissingError(
+            f"{directory / TABLE}: no such file", "the study's latencies are lost: start it again with --force"
+        )
     from meliuscli.packed.isa import choose_isa
     from meliuscli.packed.latency import LatencyTable
     from meliuscli.search.latency import latency_cost

@@ -10,6 +10,7 @@ import typer
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.networks import parse_input
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.units import format_mib
 
@@ -27,6 +28,7 @@ def export(
         ),
     ] = None,
     set_: options.Set = None,
+    input_: options.Input = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -51,8 +53,11 @@ def export(
 ) -> None:
     """Write a network to a file, run the file, and compare it with the network.
 
-    Without --weights the network is untrained, from --seed (0)."""
+    Without --weights the network is untrained, from --seed (0). The file takes images of --input (default: the size
+    that the network was made for, or trained at)."""
     name, spec, network = _network(arch, set_ or [], weights, seed, reports)
+    if input_ is not None:
+        spec, network = _at_input(spec, network, input_)
     suffix = "onnx" if to == "onnx" else "packed.safetensors"
     path = Path(f"{name}.{suffix}") if output is None else output
     if not path.parent.is_dir():
@@ -72,7 +77,11 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> Non
     answer(
         f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
     )
-    answer(f"read again, it gives the runner's logits to the last bit on {IMAGES} random images\n", None)
+    answer(
+        f"every packed layer is the network's on {IMAGES} random images, and the file, read again, gives the same logits"
+        " to the last bit\n",
+        None,
+    )
 
 
 def _written(name: str, spec: ArchSpec, path: Path) -> str:
@@ -94,6 +103,22 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
     if agreement.equal < agreement.images:
         # A last digit in a float layer can flip a sign, which a network that is not sure of itself turns into another answer.
         raise FailedError(f"{path}: {verdict}")
+
+
+def _at_input(spec: ArchSpec, network: nn.Module, text: str) -> tuple[ArchSpec, nn.Module]:
+    """The network with its weights for images of another size."""
+    from meliuscli.nn.build import build
+
+    channels, height, width = parse_input(text)
+    if height != width:
+        raise BadInputError(f"--input {text}: networks take square images only")
+    spec = spec.replace(input_channels=channels, input_size=height)
+    resized = build(spec)
+    try:
+        resized.load_state_dict(network.state_dict())
+    except RuntimeError:
+        raise BadInputError(f"--input {text}: the network's weights do not fit images of that shape") from None
+    return spec, resized.eval()
 
 
 def _network(

@@ -74,7 +74,7 @@ def search(
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     if limit_of_cost is None and not (resume and study):
-        raise BadInputError("--budget is missing", "for example --budget 5e8")
+        raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
     with status("loading"):
         from meliuscli.cli.costs import check_budget, measure_latencies
         from meliuscli.results import origin, write_json

@@ -1,7 +1,9 @@
 """One safetensors file of a network with a bit a binary weight and its batch norms folded, and back.
 
-It holds the packed runner's tensors (``meliuscli.packed.dense``). Those of bits, ``NAME.words`` and ``NAME.flips``, are
-stored as uint8 without padding, the first channel in the lowest bit; the spec in the metadata says their shapes."""
+It holds the packed runner's tensors (``fold_dense``), one behind the other in the order of their names, as the bytes of
+one tensor: a header that names each would outweigh the 2 % by which a small network's file may differ from what is
+counted. Those of bits, ``NAME.words`` and ``NAME.flips``, are without padding, the first channel in the lowest bit, to
+whole bytes; the others are little-endian float32. The spec in the metadata says their names and shapes."""
 
 from __future__ import annotations
 
@@ -27,35 +29,39 @@ from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, pack
+from meliuscli.packed.selftest import check, require_exact
 from meliuscli.packed.steps import pack_bits
 from meliuscli.results import write_bytes
 
-FORMAT = "meliuscli-packed-1"
+FORMAT = "meliuscli-packed-2"
+TENSOR = "weights"
 IMAGES = 4
-"""Random images on which the file, read again, must give the runner's logits to the last bit."""
+"""Random images on which every packed layer must be the network's, and the file, read again, must give the runner's
+logits to the last bit."""
 
 
 def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
     """Write a network in eval mode and read it again; nothing is written where that predicts otherwise (False).
 
-    Raises ``BadInputError`` for a family that does not run packed from end to end, ``MissingError`` without llvmlite
-    or where the file cannot be written."""
+    Raises ``FailedError`` where a packed layer differs from the network's, ``BadInputError`` for a family that does not
+    run packed from end to end, ``MissingError`` without llvmlite or where the file cannot be written."""
     if not isinstance(spec, DenseFamilySpec):
         raise BadInputError(f"--to packed: for MeliusNet and BinaryDenseNet, not for {spec.family}")
     runner = pack(network, spec)
     assert isinstance(runner, PackedDense)
+    images = torch.randn(IMAGES, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+    require_exact(check(runner, network, images))
     channels = _bit_channels(network)
-    stored = {
-        name: _bits(value, channels[name]) if name in channels else np.ascontiguousarray(value)
-        for name, value in runner.tensors.items()
-    }
+    pieces = (
+        _bits(value, channels[name]) if name in channels else value for name, value in sorted(runner.tensors.items())
+    )
+    stored = np.concatenate([np.ascontiguousarray(piece).reshape(-1).view(np.uint8) for piece in pieces])
     about = {"format": FORMAT, "archid": spec.archid, "spec": spec.model_dump_json()}
-    content = save(stored, {**about, "sha256": _digest(stored, about)})
+    content = save({TENSOR: stored}, {**about, "sha256": _digest(stored, about)})
     with tempfile.TemporaryDirectory() as directory:
         made = Path(directory) / path.name
         write_bytes(made, content)
         again = load_packed(made)
-    images = torch.randn(IMAGES, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     equal = torch.equal(runner(images), again(images))
     if equal:
         write_bytes(path, content)
@@ -63,8 +69,7 @@ def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
 
 
 def load_packed(path: Path, threads: int = 1) -> PackedDense:
-    """The runner of a file. Nothing is executed, and nothing reaches a kernel that does not fit the file's spec in
-    every name, shape and type.
+    """The runner of a file. Nothing is executed, and nothing reaches a kernel whose shape is not that of the file's spec.
 
     Raises ``MissingError`` where the file is not there, ``BadInputError`` for anything but a whole file of ours."""
     if not path.is_file():
@@ -75,7 +80,7 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
             if metadata.get("format") != FORMAT:
                 raise BadInputError(f"{path}: no packed network ({FORMAT})")
             spec = spec_from_fields(json.loads(metadata["spec"]), f"{path}: ")
-            stored: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored: Array = file.get_tensor(TENSOR)
             about = {key: metadata[key] for key in ("format", "archid", "spec")}
             if metadata["sha256"] != _digest(stored, about):
                 raise ValueError("its checksum is not that of its content")
@@ -85,25 +90,26 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
         raise BadInputError(f"{path}: a {spec.family} does not run packed from end to end")
     with torch.random.fork_rng(devices=[]):
         network = build(spec).eval()
-    channels, expected = _bit_channels(network), fold_dense(network)
-    if odd := sorted(set(stored) ^ set(expected)):
-        raise BadInputError(f"{path}: its tensors are not those of its network ({odd[0]})")
-    for name, like in expected.items():
-        wanted = _bits(like, channels[name]) if name in channels else like
-        if stored[name].shape != wanted.shape or stored[name].dtype != wanted.dtype:
-            raise BadInputError(f"{path}: {name} is {_form(stored[name])}, not {_form(wanted)}")
+    channels, expected = _bit_channels(network), sorted(fold_dense(network).items())
+    wanted = sum(_bits(like, channels[name]).nbytes if name in channels else like.nbytes for name, like in expected)
+    if stored.dtype != np.uint8 or stored.shape != (wanted,):
+        raise BadInputError(f"{path}: its weights are {stored.dtype}{list(stored.shape)}, not uint8[{wanted}]")
+    tensors: dict[str, Array] = {}
+    start = 0
+    for name, like in expected:
         if name in channels:
-            stored[name] = _words(stored[name], like.shape, channels[name])
-    return PackedDense(spec, stored, choose_isa(), threads)
+            end = start + -(-like[..., 0].size * channels[name] // 8)
+            tensors[name] = _words(stored[start:end], like.shape, channels[name])
+        else:
+            end = start + like.nbytes
+            tensors[name] = stored[start:end].copy().view(like.dtype).reshape(like.shape)
+        start = end
+    return PackedDense(spec, tensors, choose_isa(), threads)
 
 
-def _digest(stored: Mapping[str, Array], about: Mapping[str, str]) -> str:
-    """SHA-256 over what the file says of itself and all tensors, with their names, types and shapes."""
-    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(stored):
-        sha.update(f"{name} {_form(stored[name])}".encode())
-        sha.update(stored[name].tobytes())
-    return sha.hexdigest()
+def _digest(stored: Array, about: Mapping[str, str]) -> str:
+    """SHA-256 over what the file says of itself, and its bytes."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + stored.tobytes()).hexdigest()
 
 
 def _bit_channels(network: nn.Module) -> dict[str, int]:
@@ -123,7 +129,3 @@ def _words(stored: Array, shape: tuple[int, ...], channels: int) -> Array:
     count = int(np.prod(shape[:-1])) * channels
     bits = np.unpackbits(stored, bitorder="little", count=count)
     return pack_bits(bits.reshape(*shape[:-1], channels).astype(bool))
-
-
-def _form(array: Array) -> str:
-    return f"{array.dtype}{list(array.shape)}"

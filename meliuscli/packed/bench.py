@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 from meliuscli.nn.build import build
-from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, plain
+from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, int8, plain
 from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
@@ -21,6 +22,8 @@ from meliuscli.packed.timing import BenchResult, PartTime, Samples
 WARM_UP = 2
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
+Counting = Callable[[int, int], None]
+"""Told how many are done of how many."""
 
 
 def bench_network(
@@ -34,6 +37,7 @@ def bench_network(
     runs: int = 15,
     seed: int = 0,
     talk: Talk = lambda _: None,
+    counting: Callable[[str], AbstractContextManager[Counting]] = lambda _: nullcontext(lambda *_: None),
 ) -> BenchResult:
     """Time a network of random weights (the time does not depend on them). ``opponents``: "none", "quick" (torch as it
     is, the float twin, the convolutions alone) or "all" (compiled networks too, which takes minutes).
@@ -50,19 +54,17 @@ def bench_network(
         missing: dict[str, str] = {}
         started = time.perf_counter()
         if opponents != "none":
-            contenders |= _in_torch(network, images)
+            contenders |= _in_torch(network, images, missing)
         if opponents == "all":
             contenders |= _compiled(network, images, missing, talk, name)
-            missing["the network in int8"] = (
-                "torch has no int8 path for maps that stay float between binary convolutions"
-            )
         compile_seconds = time.perf_counter() - started if opponents == "all" else 0.0
         alone, missing_convs = conv_runs(network, images) if opponents != "none" else ({}, {})
         talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
         taken: list[PartSeconds] = []
         by_part: Run = lambda: taken.append(packed.part_seconds(images))  # noqa: E731
         in_full = {**contenders, _PARTS: by_part, **{f"{_ALONE}{format_}": run for format_, run in alone.items()}}
-        samples = in_turns(in_full, runs)
+        with counting(f"{name}: rounds") as counter:
+            samples = in_turns(in_full, runs, counter)
     parts = _part_times(taken[2 * WARM_UP + 1 :: 2], spec, batch)  # as in_turns takes them
     return _result(name, packed, batch, checks, samples, parts, {**missing, **missing_convs}, compile_seconds)
 
@@ -83,8 +85,8 @@ def random_network(spec: ArchSpec, batch: int, seed: int) -> tuple[nn.Module, Te
         return network.eval(), torch.randn(batch, *spec.input_shape)
 
 
-def in_turns(contenders: Mapping[str, Run], runs: int) -> dict[str, Samples]:
-    """Each once a round, so that whatever slows the machine slows them alike."""
+def in_turns(contenders: Mapping[str, Run], runs: int, counter: Counting = lambda *_: None) -> dict[str, Samples]:
+    """Each once a round, so that whatever slows the machine slows them alike. ``counter`` is told of every round."""
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-WARM_UP, runs):
@@ -95,18 +97,26 @@ def in_turns(contenders: Mapping[str, Run], runs: int) -> dict[str, Samples]:
             if turn >= 0:
                 cpu[name].append(time.process_time() - began)
                 wall[name].append(time.perf_counter() - started)
+        counter(turn + WARM_UP + 1, runs + WARM_UP)
     return {name: Samples(tuple(wall[name]), tuple(cpu[name])) for name in contenders}
 
 
-def _in_torch(network: nn.Module, images: Tensor) -> dict[str, Run]:
+def _in_torch(network: nn.Module, images: Tensor, missing: dict[str, str]) -> dict[str, Run]:
     last = plain(network)
     twin = float_twin(network)
     behind = images.contiguous(memory_format=torch.channels_last)
-    return {
+    found: dict[str, Run] = {
         "eager": lambda: network(images),
         "eager, channels last": lambda: last(behind),
         "float twin, channels last": lambda: twin(behind),
     }
+    try:
+        integers = int8(network)
+        integers(behind)
+        found["binary convs in int8"] = lambda: integers(behind)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        missing["binary convs in int8"] = str(error).splitlines()[0]
+    return found
 
 
 def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk: Talk, name: str) -> dict[str, Run]:
@@ -114,6 +124,7 @@ def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk:
     ways: tuple[tuple[str, Callable[[nn.Module], nn.Module], torch.dtype], ...] = (
         ("compiled fp32", plain, torch.float32),
         ("compiled bf16", plain, torch.bfloat16),
+        ("compiled, binary convs in int8", int8, torch.float32),
         ("float twin, compiled fp32", float_twin, torch.float32),
     )
     for number, (way, make, dtype) in enumerate(ways, start=1):

@@ -125,14 +125,23 @@ def _lowest(run: Callable[[], object], samples: int = SAMPLES) -> float:
     return lowest
 
 
-def measure_whole(spec: DenseFamilySpec, isa: Isa) -> float:
+def measure_whole(spec: ArchSpec, isa: Isa) -> float:
     """Seconds of one image through a whole network, on one thread, measured directly: the lowest of samples of the
-    thread's CPU time."""
+    thread's CPU time. Raises ``BadInputError`` for a family that does not run whole."""
+    spec = _dense(spec)
     with torch.random.fork_rng(devices=[]):
         packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
     images = torch.zeros(1, *spec.input_shape)
     packed(images)
     return _lowest(lambda: packed(images), WHOLE_SAMPLES)
+
+
+def _dense(spec: ArchSpec) -> DenseFamilySpec:
+    if not isinstance(spec, DenseFamilySpec):
+        raise BadInputError(
+            f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
+        )
+    return spec
 
 
 class LatencyTable:
@@ -149,12 +158,9 @@ class LatencyTable:
 
     def seconds(self, spec: ArchSpec) -> float:
         """Seconds of one image on one thread. Raises ``BadInputError`` for a family that does not run whole."""
-        if not isinstance(spec, DenseFamilySpec):
-            raise BadInputError(
-                f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
-            )
+        whole = _dense(spec)
         factor, constant = self._calibration()
-        return factor * self._sum(spec) + constant
+        return factor * self._sum(whole) + constant
 
     def content(self) -> str:
         """The file's text."""
@@ -168,8 +174,7 @@ class LatencyTable:
         if not {FACTOR, CONSTANT} <= self._seconds.keys():
             sums, wholes = [], []
             for name in CALIBRATED_ON:
-                spec = load_name(name)
-                assert isinstance(spec, DenseFamilySpec)
+                spec = _dense(load_name(name))
                 sums.append(self._sum(spec))
                 wholes.append(measure_whole(spec, self.isa))
             x, y = np.array(sums), np.array(wholes)
@@ -232,7 +237,8 @@ def _read(path: Path, isa: Isa) -> dict[str, float]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path}: not a table of latencies: {error}", "delete it to measure again") from None
+        hint = "delete it to measure again" if path == default_path(isa) else "start again without it, on this machine"
+        raise BadInputError(f"{path}: not a table of latencies: {error}", hint) from None
     if made_for != _made_for(isa):
         raise BadInputError(
             f"{path}: measured with {there}; this is {isa.name} on {processor()}", "measure again on this machine"

@@ -1,5 +1,5 @@
-"""What packed kernels are measured against: torch as it is, torch at its best, the float twin, and the binary
-convolutions alone in oneDNN."""
+"""What packed kernels are measured against: torch as it is, torch at its best (compiled, in bf16, in int8), the float
+twin, and the binary convolutions alone in oneDNN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.binary_conv import BinaryConv2d, integer_convolution
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.convs import binary_weights, channels_last, replace_module
@@ -52,14 +52,43 @@ class PlainConv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
 
 
+class Int8Conv2d(nn.Module):
+    """A binary convolution in oneDNN's int8 arithmetic, which is exact for it, with float32 results."""
+
+    def __init__(self, conv: BinaryConv2d | QuantConv2d) -> None:
+        super().__init__()
+        same = PlainConv2d(conv)
+        # Signs as 0 and 2 about a zero point of 1, so that zero padding is one too; bits as they are.
+        self.step, self.zero = (2, 1) if same.of_signs else (1, 0)
+        self.border = self.zero + int(same.pad_value) if same.of_signs and same.padding and same.pad_value else None
+        self.before = same.padding if self.border is not None else 0
+        self.around = ([same.stride] * 2, [same.padding - self.before] * 2, [same.dilation] * 2, 1)
+        self.scale = same.weight.abs().amax((1, 2, 3))
+        self.zeros, self.bias = torch.zeros(len(self.scale), dtype=torch.int32), same.bias
+        signs = torch.where(same.weight > 0, 1, -1).to(torch.int8)
+        self.packed = torch.ops.onednn.qconv_prepack(signs, self.scale, 1.0, self.zero, *self.around)
+        self.weight, self.stride = torch.empty(signs.shape, device="meta"), same.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        bytes_ = (x >= 0).to(torch.uint8) * self.step
+        if self.border is not None:
+            bytes_ = F.pad(bytes_, (self.before,) * 4, value=self.border)
+        weights, as_floats = (self.packed, self.scale, self.zeros, self.bias), (1.0, 0, torch.float32)
+        out: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            bytes_, 1.0, self.zero, *weights, *self.around, *as_floats, "none", [], ""
+        )
+        return out
+
+
 @torch.no_grad()
-def plain(network: nn.Module) -> nn.Module:
-    """The same function in operations that torch.compile sees through; channels last."""
+def plain(network: nn.Module, conv: Callable[[BinaryConv2d | QuantConv2d], nn.Module] = PlainConv2d) -> nn.Module:
+    """The same function in operations that torch.compile sees through, its binary convolutions as ``conv`` makes them;
+    channels last."""
     copied = copy.deepcopy(network)
     for name, module in list(copied.named_modules()):
         if binary_weights(module) is not None:
             assert isinstance(module, BinaryConv2d | QuantConv2d)
-            replace_module(copied, name, PlainConv2d(module))
+            replace_module(copied, name, conv(module))
     for name, module in list(copied.named_modules()):
         if isinstance(module, SteSign | ApproxSign):
             replace_module(copied, name, PlainSign())
@@ -98,6 +127,13 @@ def compiled(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Run:
         for _ in range(2):
             function(x)
     return lambda: function(x)
+
+
+def int8(network: nn.Module) -> nn.Module:
+    """As ``plain``, with the binary convolutions in int8. Raises ``RuntimeError`` where torch cannot."""
+    if not integer_convolution():
+        raise RuntimeError("torch has no fast int8 convolution for this processor")
+    return plain(network, Int8Conv2d)
 
 
 def conv_runs(network: nn.Module, images: Tensor) -> tuple[dict[str, Run], dict[str, str]]:

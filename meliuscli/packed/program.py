@@ -124,10 +124,13 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._process = 0
+        self._pool: ThreadPoolExecutor | None = None
 
     def together(self, work: Callable[[int], None]) -> None:
         """``work(thread)`` for every thread from 0 on."""
+        if self.threads > 1 and self._process != os.getpid():  # a fork has none of its parent's threads
+            self._process, self._pool = os.getpid(), ThreadPoolExecutor(self.threads - 1)
         others = [self._pool.submit(work, thread) for thread in range(1, self.threads)] if self._pool else []
         work(0)
         for other in others:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.plan import FLOAT_BITS
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import BadInputError
 from meliuscli.nn.build import build
@@ -107,8 +108,7 @@ class PackedModule(PackedNetwork):
         self.module, packed, left = pack_convs(network, isa, self._crew)
         self.packed, self.left, self.num_convs = tuple(packed), tuple(left), len(packed)
         if not packed:
-            what = "its convolutions have more than one bit" if left else "it has no binary convolution"
-            raise BadInputError(f"nothing of this {spec.family} can be packed: {what}")
+            raise _nothing_to_pack(spec, bool(left))
 
     def _run(self, images: Tensor) -> Tensor:
         return self.module(images.contiguous(memory_format=torch.channels_last)).clone()  # type: ignore[no-any-return]
@@ -142,6 +142,18 @@ def pack(network: nn.Module, spec: ArchSpec, isa: str | None = None, threads: in
     return PackedModule(network, spec, chosen, threads)
 
 
+def require_binary(spec: ArchSpec) -> None:
+    """Raise ``BadInputError`` for a spec without a convolution of one bit on both sides."""
+    bits = {(layer.weight_bits, layer.activation_bits) for layer in spec.layers() if layer.kind == "conv"}
+    if (1, 1) not in bits:
+        raise _nothing_to_pack(spec, bits != {(FLOAT_BITS, FLOAT_BITS)})
+
+
+def _nothing_to_pack(spec: ArchSpec, few_bits: bool) -> BadInputError:
+    what = "its convolutions have more than one bit" if few_bits else "it has no binary convolution"
+    return BadInputError(f"nothing of this {spec.family} can be packed: {what}")
+
+
 def _check_network(network: nn.Module, spec: ArchSpec) -> None:
     if any(module.training for module in network.modules()):
         raise BadInputError("the network is in training mode", "call its eval() first")
@@ -149,19 +161,28 @@ def _check_network(network: nn.Module, spec: ArchSpec) -> None:
         expected = build(spec)
 
     def structure(module: nn.Module) -> tuple[object, ...]:
-        kinds = [(name, type(part)) for name, part in module.named_modules()]
+        kinds = [(name, type(part), _settings(part)) for name, part in module.named_modules()]
         return kinds, [(name, tensor.shape, tensor.dtype) for name, tensor in module.state_dict().items()]
 
     if structure(network) != structure(expected):
         raise BadInputError("the module is not a network of this spec", "build it with meliuscli.nn.build.build(spec)")
+    if hooked := [name for name, part in network.named_modules() if part._forward_hooks or part._forward_pre_hooks]:
+        raise BadInputError(f"the network has hooks, which packed kernels do not call (at {hooked[0] or 'its top'})")
     if any(tensor.device.type != "cpu" for tensor in network.state_dict().values()):
         raise BadInputError("the network is not on the CPU")
+
+
+def _settings(part: nn.Module) -> object:
+    """What a module computes with besides its tensors."""
+    return part.eps if isinstance(part, nn.BatchNorm2d) else part.extra_repr()
 
 
 def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
     """Float32 images of the network's shape, whatever their layout in memory."""
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.device.type != "cpu":
         raise BadInputError("images must be a float tensor on the CPU")
+    if images.layout is not torch.strided:
+        raise BadInputError(f"images must be a dense tensor, not {images.layout}", "call its to_dense() first")
     if images.dim() != 4 or len(images) == 0 or tuple(images.shape[1:]) != spec.input_shape:
         wanted = "x".join(map(str, spec.input_shape))
         raise BadInputError(

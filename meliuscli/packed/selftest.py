@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meliuscli.errors import FailedError
-from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.packed.convs import PackedConv2d
 from meliuscli.packed.layout import Map
 from meliuscli.packed.program import Array
@@ -111,20 +111,29 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
         if conv.weights.scale is None:
             yield _equal(name, "counts", ours, _pixels(torchs))
             continue
-        assert not isinstance(original, BinaryConv2d)
+        assert isinstance(original, QuantConv2d)
         # Torch adds up products with the scale and rounds each time; ours is the whole sum times the scale.
-        yield _equal(name, "products", ours, _pixels(_scaled_dots(conv, x)))
+        yield _equal(name, "products", ours, _pixels(_scaled_dots(original, x)))
         yield _near(name, ours, _pixels(torchs))
+    for name, part in packed.module.named_modules():
+        # Where batch norm was folded into the convolution before it.
+        if isinstance(part, nn.Sequential) and name in seen and is_float(part):
+            x, torchs = seen[name]
+            yield _near(name, _pixels(part(x)), _pixels(torchs))
 
 
-def _scaled_dots(conv: PackedConv2d, x: Tensor) -> Tensor:
-    weights, window = conv.weights, conv.weights.window
-    assert weights.scale is not None
-    signs = torch.where(x >= 0, 1.0, -1.0)
-    signs = F.pad(signs, (window.padding,) * 4, value=float(weights.pad_value))
-    kernel = torch.from_numpy(weights.signs()).float().permute(0, 3, 1, 2)
-    dots = F.conv2d(signs, kernel, stride=window.stride, dilation=window.dilation)
-    return dots * torch.from_numpy(weights.scale)[:, None, None]
+def is_float(part: nn.Module) -> bool:
+    """Whether it has float convolutions and no packed ones."""
+    modules = list(part.modules())
+    return any(type(m) is nn.Conv2d for m in modules) and not any(isinstance(m, PackedConv2d) for m in modules)
+
+
+def _scaled_dots(conv: QuantConv2d, x: Tensor) -> Tensor:
+    """What the module computes, from whole numbers: exact before the scale."""
+    weight: Tensor = conv.quantizer(conv.weight)
+    signs = F.pad(torch.where(x >= 0, 1.0, -1.0), (conv.padding,) * 4, value=float(conv.pad_value))
+    dots = F.conv2d(signs, torch.where(weight > 0, 1.0, -1.0), stride=conv.stride)
+    return dots * weight.abs().amax((1, 2, 3))[:, None, None]
 
 
 def _pixels(x: Tensor) -> Array:

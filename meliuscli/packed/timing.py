@@ -41,7 +41,8 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class PartTime:
-    """Median seconds (of the processor where there is one thread, else wall) of a part of the network, by kind of work, and its binary MACs for the batch."""
+    """Median seconds (of the processor where there is one thread, else wall) of a part of the network, by kind of work,
+    and its binary MACs for the batch."""
 
     part: str
     binary: float
@@ -57,8 +58,8 @@ class PartTime:
 @dataclass(frozen=True, slots=True)
 class BenchResult:
     """A network on this machine. ``runs`` by name, ``packed`` first; ``conv_seconds`` what its binary convolutions alone
-    take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not measured. Sizes are for weights
-    at their bits, the twin's for 32 bits."""
+    take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not
+    measured. Sizes are for weights at their bits, the twin's for 32 bits."""
 
     arch: str
     archid: str
@@ -81,6 +82,11 @@ class BenchResult:
     @property
     def packed(self) -> Samples:
         return self.runs["packed"]
+
+    @property
+    def clock(self) -> str:
+        """What parts and convolutions are timed by: see ``program.clock``."""
+        return "CPU time" if self.threads == 1 else "wall time"
 
     @property
     def busy(self) -> float:

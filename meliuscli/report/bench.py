@@ -36,13 +36,14 @@ def bench_object(result: BenchResult) -> dict[str, Any]:
             }
             for name, samples in result.runs.items()
         ],
+        "parts_timed_by": result.clock,
         "parts": [_part_object(part) for part in result.parts],
         "convolutions": {
             "number": result.num_convs,
             "binary_macs": result.binary_macs,
             "packed_ms": 1e3 * result.binary_seconds,
             "sign_and_pack_ms": 1e3 * result.pack_seconds,
-            "elsewhere_cpu_ms": {name: 1e3 * seconds for name, seconds in result.conv_seconds.items()},
+            "elsewhere_ms": {name: 1e3 * seconds for name, seconds in result.conv_seconds.items()},
             "gmac_per_second": _rate(result.binary_macs, result.binary_seconds),
             "divisor": result.divisor(),
             "divisor_with_pack": result.divisor(with_pack=True),
@@ -72,7 +73,7 @@ def _rate(macs: int, seconds: float) -> float | None:
 
 
 def runs_table(results: Sequence[BenchResult]) -> Table:
-    """One row a network and way to run it."""
+    """One row a network and way to run it; as records, with what was measured and the divisor."""
     first = results[0]
     rows = tuple(
         (
@@ -97,6 +98,8 @@ def runs_table(results: Sequence[BenchResult]) -> Table:
             " CPU: all threads together",
             "packed is faster: median of the ratios of paired runs, by "
             + ("CPU time" if first.threads == 1 else "wall time"),
+            "eager: the network as it is, the signs of its weights taken anew each time, as in training; the others have"
+            " them ready",
             "float twin: the same network without its signs",
         ),
         records=tuple(_record(result, name) for result in results for name in result.runs),
@@ -107,11 +110,18 @@ def _record(result: BenchResult, name: str) -> dict[str, Cell]:
     samples = result.runs[name]
     return {
         "network": result.arch,
+        "archid": result.archid,
+        "input": shape_text(result.input_shape),
+        "batch": result.batch,
+        "threads": result.threads,
+        "isa": result.isa,
         "how": name,
         "ms": 1e3 * samples.median,
         "spread_ms": 1e3 * samples.spread,
         "cpu_ms": 1e3 * samples.cpu_median,
         "times_packed": samples.times(result.packed, result.threads),
+        "divisor": result.divisor() if name == "packed" else None,
+        "size_bytes": result.size_bytes if name == "packed" else None,
     }
 
 
@@ -123,8 +133,9 @@ def _lines(result: BenchResult) -> list[str]:
     if result.conv_seconds:
         others = ", ".join(f"{name} {_ms(seconds)}" for name, seconds in result.conv_seconds.items())
         lines.append(
-            f"{result.arch}: its {result.num_convs} binary convolutions: packed {_ms(result.binary_seconds)} ms (with"
-            f" sign and pack {_ms(result.binary_seconds + result.pack_seconds)}), {others} ms in oneDNN"
+            f"{result.arch}: its {result.num_convs} binary convolutions, {result.clock}: packed"
+            f" {_ms(result.binary_seconds)} ms (with sign and pack {_ms(result.binary_seconds + result.pack_seconds)}),"
+            f" {others} ms in oneDNN"
         )
     divisor, with_pack = result.divisor(), result.divisor(with_pack=True)
     if divisor is not None and with_pack is not None:
@@ -155,7 +166,7 @@ def parts_table(result: BenchResult) -> Table:
 
     heads = ("binary convs ms", "sign, pack ms", "float ms", "% of time", "binary GMAC/s")
     return Table(
-        f"{result.arch} ({result.archid}) at {shape_text(result.input_shape)}, part by part",
+        f"{result.arch} ({result.archid}) at {shape_text(result.input_shape)}, part by part, {result.clock}",
         (Column("part", numeric=False), *map(Column, heads)),
         tuple(cells(part.part, [part]) for part in result.parts),
         total=cells("total", result.parts),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.results import processor
 from meliuscli.search.cost import Cost
-from meliuscli.search.space import SearchSpace
+from meliuscli.search.space import Candidate
 from meliuscli.units import format_ms
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ class Predictions:
 
     @property
     def sentence(self) -> str:
-        sizes = [abs(error) for error in self.errors]
+        errors, sizes = self.errors, [abs(error) for error in self.errors]
         return (
-            f"predicted latencies of {len(sizes)} random candidates differ from direct measurements by"
-            f" {100 * statistics.median(sizes):.1f} % in the median and {100 * max(sizes):.1f} % at most"
+            f"predicted latencies of {len(sizes)} random candidates of the budget ({format_ms(min(self.measured))} to"
+            f" {format_ms(max(self.measured))} ms) differ from direct measurements by {100 * min(errors):+.1f} to"
+            f" {100 * max(errors):+.1f} %, {100 * statistics.median(sizes):.1f} % in the median"
         )
 
     def fields(self) -> dict[str, Any]:
@@ -49,17 +50,12 @@ class Predictions:
         return {"predicted_seconds": self.predicted, "measured_seconds": self.measured}
 
 
-def check_predictions(table: LatencyTable, space: SearchSpace, seed: int, count: int = 10) -> Predictions:
-    """Random candidates of the space, from the table and measured."""
+def check_predictions(table: LatencyTable, candidates: Sequence[Candidate], seed: int, count: int = 10) -> Predictions:
+    """Random ones of the candidates, from the table and measured."""
     from meliuscli.packed.latency import measure_whole
 
-    rng = np.random.default_rng(seed)
-    predicted: list[float] = []
-    measured: list[float] = []
-    while len(measured) < count:
-        candidate = space.try_candidate(space.random_params(rng))
-        if candidate is not None:
-            assert isinstance(candidate.spec, DenseFamilySpec)
-            predicted.append(table.seconds(candidate.spec))
-            measured.append(measure_whole(candidate.spec, table.isa))
-    return Predictions(tuple(predicted), tuple(measured))
+    drawn = np.random.default_rng(seed).permutation(len(candidates))[:count]
+    specs = [candidates[int(index)].spec for index in drawn]
+    return Predictions(
+        tuple(table.seconds(spec) for spec in specs), tuple(measure_whole(spec, table.isa) for spec in specs)
+    )
