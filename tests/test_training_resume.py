@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.nn.build import build
+from meliuscli.report.runs import runs_table
+from meliuscli.runs import list_runs, load_run
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
@@ -282,9 +285,9 @@ def test_kill_9_and_resume_give_the_bits_of_an_uninterrupted_run(
     whole: Path, killed: Path, cli: Cli, tmp_path: Path
 ) -> None:
     shutil.copytree(killed / "reports", tmp_path / "reports")
-    _, run = unfinished(tmp_path)
+    directory, run = unfinished(tmp_path)
+    (directory / "seed0.safetensors").write_bytes(b"")  # as if killed before it was removed
     assert not list((tmp_path / "reports").glob("run-*.json"))
-    assert f"{run} is not finished" in cli("show", run).stderr
     done = cli("train", "--resume", run[:8])
     assert done.returncode == 0, done.stderr
     assert "epoch 12/12" in done.stderr
@@ -325,6 +328,80 @@ def test_a_full_disk_ends_with_3_and_leaves_the_last_checkpoint(
     with pytest.raises(MissingError, match="cannot be written: No space left"):
         go_on(tmp_path)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_an_unfinished_run_is_listed_and_shown_with_how_to_go_on(killed: Path, cli: Cli) -> None:
+    """It was killed in the second epoch of its second seed, or right after."""
+    _, run = unfinished(killed)
+    (record,) = json.loads(cli("list", "runs", "--format", "json", cwd=killed).stdout)["runs"]
+    assert (record["id"], record["state"], record["n"], record["seeds"]) == (run[4:], "unfinished", 1, 2)
+    assert 2 <= record["epochs_done"] < record["epochs"] == 6
+    assert record["resume"] == f"meliuscli train --resume {run}"
+    listed = cli("list", "runs", cwd=killed).stdout
+    left = f"1 of 2 trainings are finished, the next is at epoch {record['epochs_done']:g} of 6"
+    assert f"{run} is unfinished: {left}; go on with\n  {record['resume']}\n" in listed
+    shown = cli("show", run[:8], cwd=killed)
+    assert shown.returncode == 0, shown.stderr
+    assert f"unfinished: {left}\ngo on with: {record['resume']}\n" in shown.stdout
+    assert "seed 0" in shown.stdout
+    assert "seed 1" not in shown.stdout
+    value = json.loads(cli("show", run, "--reports", f"{killed}/reports", "--format", "json").stdout)
+    assert value["validation_top1"] == {"mean": value["runs"][0]["validation_top1"], "spread": None}
+    assert value["unfinished"]["resume"] == f"meliuscli train --resume {run} --reports {killed}/reports"
+    refused = cli("export", "--weights", run, "--to", "packed", cwd=killed)
+    assert refused.returncode == 2
+    assert f"{run} is not finished" in refused.stderr
+    assert f"hint: go on with: {record['resume']}" in refused.stderr
+
+
+def test_a_run_interrupted_after_a_seed_is_listed_once(killed: Path, tmp_path: Path) -> None:
+    """It has a record too."""
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    ready = resume(unfinished(tmp_path)[1], None, tmp_path / "reports")
+    assert ready.session.finish(InterruptedByUser("")) is not None
+    ((run,), broken) = list_runs(tmp_path / "reports")
+    assert (run.fields["interrupted"], run.fields["n"], broken) == (True, 1, {})
+    assert run.left is not None
+    assert load_run(run.id, tmp_path / "reports").left is None
+    (record,) = runs_table([run], broken).records
+    assert record["state"] == "unfinished"
+    (failed,) = runs_table([replace(run, fields={**run.fields, "failed": "why"})], broken).records
+    assert (failed["state"], failed["problem"], failed["resume"]) == ("failed", "why", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", None),
+        ("run.json", b""),
+        ("run.json", b"[]"),
+        ("run.json", b"\xff"),
+        ("run.json", b'{"plan": {"id": "x"}, "runs": []}'),
+        ("run.json", b'{"plan": [], "runs": 3}'),
+        ("seed1.safetensors", b""),
+        ("seed1.safetensors", b"\xff" * 100),
+        ("seed1.safetensors", b"\2\0\0\0\0\0\0\0{}"),
+    ],
+)
+def test_a_corrupt_unfinished_run_is_listed_as_such_beside_the_others(
+    whole: Path, killed: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    reports = tmp_path / "reports"
+    shutil.copytree(killed / "reports", reports)
+    shutil.copytree(whole / "reports", reports, dirs_exist_ok=True)
+    directory, run = unfinished(tmp_path)
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_bytes(content)
+    runs, broken = list_runs(reports)
+    assert [each.left for each in runs] == [None]
+    assert list(broken) == [run[4:]]
+    table = runs_table(runs, broken)
+    assert [record["state"] for record in table.records] == ["finished", "unreadable"]
+    assert f"{run} is unfinished and cannot be read: {directory / name}" in table.lines[0]
+    with pytest.raises(BadInputError, match=re.escape(str(directory / name))):
+        load_run(run[4:], reports, unfinished=True)
+    assert load_run(runs[0].id, reports, unfinished=True) == runs[0]
 
 
 def edit_plan(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -17,7 +17,7 @@ from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_table
 from meliuscli.report.tables import to_json
-from meliuscli.runs import Run, record_path
+from meliuscli.runs import REPORTS, Run, record_path
 
 if TYPE_CHECKING:
     from meliuscli.report.tables import Format
@@ -81,7 +81,7 @@ def train(
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")
     ] = True,
-    reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
