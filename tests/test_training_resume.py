@@ -29,7 +29,7 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.nn.build import build
-from meliuscli.report.runs import runs_table
+from meliuscli.report.runs import run_table, runs_table
 from meliuscli.runs import list_runs, load_run
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
@@ -367,6 +367,17 @@ def test_a_run_interrupted_after_a_seed_is_listed_once(killed: Path, tmp_path: P
     assert record["state"] == "unfinished"
     (failed,) = runs_table([replace(run, fields={**run.fields, "failed": "why"})], broken).records
     assert (failed["state"], failed["problem"], failed["resume"]) == ("failed", "why", None)
+
+
+def test_a_run_killed_before_its_first_seed_was_finished_is_shown(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    directory, run = unfinished(tmp_path)
+    content = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps({**content, "runs": []}))
+    shown = load_run(run[4:], tmp_path / "reports", unfinished=True)
+    table = run_table(shown)
+    assert table.rows == ()
+    assert "unfinished: 0 of 2 trainings are finished, the next is at epoch 0 of 6" in table.lines
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _execution_lines(fields: dict[str, Any]) -> list[str]:
     if teacher := fields.get("teacher"):
         lines.append(f"teacher: {teacher['arch']}, run:{teacher['run']}, seed {teacher['seed']}")
     joules = [one.get("energy_joules") for one in fields["runs"]]
-    if all(joules):
+    if joules and all(joules):
         lines.append(f"energy of the processors: {sum(joules) / len(joules):.0f} J a training")
     return lines
 
