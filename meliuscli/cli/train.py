@@ -63,7 +63,7 @@ def train(
         typer.Option(
             "--teacher",
             metavar="run:ID",
-            help="A recorded run whose logits are distilled (distill_weight of the recipe).",
+            help="A recorded run to distil from, by the recipe's distill_weight (0.5 where it has none).",
             show_default=False,
         ),
     ] = None,
