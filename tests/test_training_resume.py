@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,18 +23,20 @@ from safetensors.torch import load_file
 
 from meliuscli.arch.adapt import at_input
 from meliuscli.arch.families.dense import MeliusNetSpec
-from meliuscli.cli.sessions import resume
+from meliuscli.arch.zoo import load_arch
+from meliuscli.cli.sessions import Wanted, resume
+from meliuscli.cli.sessions import begin as begin_run
 from meliuscli.cli.watch import train_all
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.nn.build import build
 from meliuscli.report.runs import run_table, runs_table
-from meliuscli.runs import list_runs, load_run
+from meliuscli.runs import list_runs, load_run, weights_path
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
-from meliuscli.training.run import train_once
+from meliuscli.training.run import RunResult, train_once
 
 SPEC = at_input(
     MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16),  # type: ignore[call-arg, arg-type]
@@ -312,6 +314,44 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(whole: Path, files: Pa
     assert "Traceback" not in rest
     go_on(tmp_path)
     assert_the_same(tmp_path, whole)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets torch's threads, for this test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_two_threads_go_on_to_the_bits_of_an_uninterrupted_run_too(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    """Which are not those of one thread: a run goes on with as many threads as it was begun with."""
+    monkeypatch.setattr(RunResult, "is_at_chance", lambda *_: False)  # five steps teach nothing
+    named, sizes = load_arch("meliusnet22", ["num_blocks=[1,1]", "transition_channels=[64]"]), (1, 16, 4)
+    recipe = Recipe(epochs=0.6, batch_size=100, learning_rate=0.05, betas=(0.9, 0.99))
+    wanted = Wanted(named, "idx", files, False, recipe, *sizes, True, None, "cpu", "off")
+
+    def weights_of(count: int, stop: bool = False) -> dict[str, torch.Tensor]:
+        threads(count)
+        ready = begin_run(wanted, tmp_path)
+        on_step = interrupted(3 if stop else 0)
+        try:
+            list(ready.session.train(ready.data, None, lambda metrics: None, on_step))
+        except InterruptedByUser as error:
+            ready.session.finish(error)
+            threads(1)
+            ready = resume(f"run:{ready.session.plan.id}", None, tmp_path)
+            list(ready.session.train(ready.data, None, lambda metrics: None, lambda training: None))
+        record = ready.session.finish(None)
+        assert record is not None
+        assert record["execution"]["threads"] == torch.get_num_threads() == count
+        return load_file(weights_path(tmp_path, record["id"], 0))
+
+    alone, two, stopped = weights_of(1), weights_of(2), weights_of(2, stop=True)
+    assert all(torch.equal(value, stopped[name]) for name, value in two.items())
+    assert not all(torch.equal(value, alone[name]) for name, value in two.items())
 
 
 def test_a_full_disk_ends_with_3_and_leaves_the_last_checkpoint(
