@@ -34,9 +34,7 @@ def train(
         "fashion-mnist-mini"
     ),
     data: options.Data = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")
-    ] = False,
+    skip_bad: options.SkipBad = False,
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
     ] = "quick",
