@@ -49,6 +49,8 @@ class Left:
 
     @property
     def sentence(self) -> str:
+        if self.seeds_done == self.seeds:  # stopped just before the end was written down
+            return f"all {self.seeds} trainings are finished, what is left is to write the record"
         at_hand = f"the next is at epoch {self.epochs_done:.3g} of {self.epochs:g}"
         return f"{self.seeds_done} of {self.seeds} trainings are finished, {at_hand}"
 

@@ -378,7 +378,7 @@ def test_an_unfinished_run_is_listed_and_shown_with_how_to_go_on(killed: Path, c
     assert record["resume"] == f"meliuscli train --resume {run}"
     listed = cli("list", "runs", cwd=killed).stdout
     left = f"1 of 2 trainings are finished, the next is at epoch {record['epochs_done']:g} of 6"
-    assert f"{run} is unfinished: {left}; go on with\n  {record['resume']}\n" in listed
+    assert f"{run} is unfinished: {left}\n  go on with: {record['resume']}\n" in listed
     shown = cli("show", run[:8], cwd=killed)
     assert shown.returncode == 0, shown.stderr
     assert f"unfinished: {left}\ngo on with: {record['resume']}\n" in shown.stdout
@@ -408,7 +408,7 @@ def test_a_run_interrupted_after_a_seed_is_listed_once(killed: Path, tmp_path: P
     assert (failed["state"], failed["problem"], failed["resume"]) == ("failed", "why", None)
 
 
-def test_a_run_killed_before_its_first_seed_was_finished_is_shown(killed: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_seed_or_after_its_last_is_shown(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed / "reports", tmp_path / "reports")
     directory, run = unfinished(tmp_path)
     content = json.loads((directory / "run.json").read_text())
@@ -417,6 +417,10 @@ def test_a_run_killed_before_its_first_seed_was_finished_is_shown(killed: Path, 
     table = run_table(shown)
     assert table.rows == ()
     assert "unfinished: 0 of 2 trainings are finished, the next is at epoch 0 of 6" in table.lines
+    (directory / "run.json").write_text(json.dumps({**content, "runs": 2 * content["runs"]}))
+    left = load_run(run[4:], tmp_path / "reports", unfinished=True).left
+    assert left is not None
+    assert left.sentence.startswith("all 2 trainings are finished")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Tabl
         line
         for run in runs
         if (left := _left(run))
-        for line in (f"run:{run.id} is unfinished: {left.sentence}; go on with", f"  {left.resume}")
+        for line in (f"run:{run.id} is unfinished: {left.sentence}", f"  go on with: {left.resume}")
     ]
     unreadable = [
         f"run:{run_id} is unfinished and cannot be read: {error.message} ({error.hint})"

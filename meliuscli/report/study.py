@@ -320,8 +320,8 @@ def markdown(report: StudyReport) -> str:
         "## To repeat it",
         f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
         f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
-        f" --final-seeds {settings.final_seeds}{_data_options(settings)}` with the versions below (files: `space.toml`, `study.json`,"
-        " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
+        f" --final-seeds {settings.final_seeds}{_data_options(settings)}` with the versions below (files:"
+        " `space.toml`, `study.json`, `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
