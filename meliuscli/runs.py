@@ -1,18 +1,26 @@
-"""Recorded trainings: one JSON a run beside the weights of its seeds, found again by the run's short name. No torch."""
+"""Recorded trainings: one JSON a run beside the weights of its seeds, found again by the run's short name; and those on
+their way, to be gone on with. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import shlex
+import statistics
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 
-PREFIX = "run-"
+PREFIX, UNFINISHED = "run-", ".checkpoint"
+REPORTS = Path("reports")
+"""Where runs lie unless ``--reports`` says otherwise."""
+MAX_HEADER = 10**8
+"""Bytes of a safetensors file's header, by its definition."""
 KEYS = (
     "id",
     "arch",
@@ -30,11 +38,30 @@ KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """How far an unfinished run is: its finished seeds of all, the epochs of the one at hand, and what goes on with it."""
+
+    seeds_done: int
+    seeds: int
+    epochs_done: float
+    epochs: float
+    resume: str
+
+    @property
+    def sentence(self) -> str:
+        if self.seeds_done == self.seeds:  # stopped just before the end was written down
+            return f"all {self.seeds} trainings are finished, what is left is to write the record"
+        at_hand = f"the next is at epoch {self.epochs_done:.3g} of {self.epochs:g}"
+        return f"{self.seeds_done} of {self.seeds} trainings are finished, {at_hand}"
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """A record and where it lies."""
+    """A record and where it lies. That of an unfinished run has the seeds that are finished, and what is ``left``."""
 
     path: Path
     fields: dict[str, Any]
+    left: Left | None = None
 
     @property
     def id(self) -> str:
@@ -56,71 +83,149 @@ def weights_path(directory: Path, run_id: str, seed: int) -> Path:
 
 
 def checkpoint_directory(directory: Path, run_id: str) -> Path:
-    """Where a run is written down while it is trained."""
-    return directory / f"{PREFIX}{run_id}.checkpoint"
+    """Where a run is written down while it is trained: its plan, and the checkpoint of a seed."""
+    return directory / f"{PREFIX}{run_id}{UNFINISHED}"
+
+
+def plan_path(directory: Path) -> Path:
+    return directory / "run.json"
+
+
+def checkpoint_path(directory: Path, seed: int) -> Path:
+    return directory / f"seed{seed}.safetensors"
+
+
+def resume_command(run_id: str, directory: Path) -> str:
+    """The command line that goes on with an unfinished run."""
+    place = [] if directory == REPORTS else ["--reports", str(directory)]
+    return shlex.join(["meliuscli", "train", "--resume", f"run:{run_id}", *place])
+
+
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation, as they are recorded; no spread from a single value, nothing from none."""
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+    }
 
 
 def find_unfinished(name: str, directory: Path) -> Path:
     """The checkpoint directory of the unfinished run whose short name is or begins with ``name`` (``run:ID`` too).
 
     Raises ``BadInputError`` for a finished, unknown or ambiguous one."""
-    wanted = name.lower().removeprefix("run:")
-    ids = _unfinished(directory)
-    found = [run_id for run_id in sorted(ids) if wanted and run_id.startswith(wanted)]
-    if len(found) == 1:
-        return ids[found[0]]
-    if found:
-        raise BadInputError(f"run {wanted!r}: several begin so: {', '.join(found)}")
-    if wanted and any(run.id.startswith(wanted) for run in find_runs(directory)):
+    wanted, places = name.lower().removeprefix("run:"), _unfinished(directory)
+    if not _beginning(wanted, places) and _beginning(wanted, [run.id for run in find_runs(directory)]):
         raise BadInputError(f"run:{wanted} is finished", f"meliuscli show run:{wanted}")
-    if not ids:
+    if not places:
         raise MissingError(f"{directory}: no unfinished runs", "--reports names the directory")
-    raise unknown_name("unfinished run", wanted, ids)
+    return places[_the_one(wanted, places, "unfinished run")]
 
 
 def find_runs(directory: Path) -> list[Run]:
-    """All runs in a directory, the oldest first. Raises ``BadInputError`` naming a record that is corrupt."""
+    """All recorded runs in a directory, the oldest first. Raises ``BadInputError`` naming a record that is corrupt."""
     paths = directory.glob(f"{PREFIX}*.json") if directory.is_dir() else ()
-    return sorted((_read(path) for path in paths), key=lambda run: (run.fields["origin"]["time"], run.id))
+    return _by_age(_read(path) for path in paths)
 
 
-def load_run(name: str, directory: Path) -> Run:
-    """The run whose short name is or begins with ``name``.
+def list_runs(directory: Path) -> tuple[list[Run], dict[str, BadInputError]]:
+    """All runs, the oldest first, unfinished ones too; and by short name what is wrong with unfinished ones that cannot
+    be read. Raises as ``find_runs``."""
+    runs, broken = {run.id: run for run in find_runs(directory)}, {}
+    for run_id, place in _unfinished(directory).items():
+        try:
+            left = _read_unfinished(place)
+        except BadInputError as error:
+            broken[run_id] = error
+        else:  # an interrupted one has a record too
+            before = runs[run_id].fields if run_id in runs else {}
+            runs[run_id] = replace(left, fields={**before, **left.fields})
+    return _by_age(runs.values()), broken
+
+
+def load_run(name: str, directory: Path, unfinished: bool = False) -> Run:
+    """The run whose short name is or begins with ``name``; one that is not finished only where ``unfinished`` allows it.
 
     Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown, ambiguous or unfinished one."""
-    runs = find_runs(directory)
-    found = [run for run in runs if name and run.id.startswith(name.lower())]
-    if name and not found and any(run_id.startswith(name.lower()) for run_id in _unfinished(directory)):
-        raise BadInputError(f"run:{name} is not finished", f"meliuscli train --resume run:{name}")
-    if not runs:
+    name = name.lower()
+    runs, broken = list_runs(directory) if unfinished else (find_runs(directory), {})
+    known: dict[str, Run | BadInputError] = {**broken, **{run.id: run for run in runs}}
+    if not _beginning(name, known) and (found := _beginning(name, _unfinished(directory))):
+        raise BadInputError(f"run:{name} is not finished", f"go on with: {resume_command(found[0], directory)}")
+    if not known:
         raise MissingError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"
         )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadInputError(f"run {name!r}: several begin so: {', '.join(run.id for run in found)}")
-    raise unknown_name("run", name, [run.id for run in runs])
+    run = known[_the_one(name, known, "run")]
+    if isinstance(run, BadInputError):
+        raise run
+    return run
+
+
+def _beginning(name: str, ids: Collection[str]) -> list[str]:
+    """The short names that begin so; none for no name."""
+    return [run_id for run_id in sorted(ids) if name and run_id.startswith(name)]
+
+
+def _the_one(name: str, ids: Collection[str], what: str) -> str:
+    found = _beginning(name, ids)
+    if len(found) > 1:
+        raise BadInputError(f"run {name!r}: several begin so: {', '.join(found)}")
+    if not found:
+        raise unknown_name(what, name, ids)
+    return found[0]
+
+
+def _by_age(runs: Iterable[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: (str(run.fields["origin"]["time"]), run.id))
 
 
 def _unfinished(directory: Path) -> dict[str, Path]:
     """The short names of unfinished runs, and their checkpoint directories."""
-    suffix = ".checkpoint"
-    found = directory.glob(f"{PREFIX}*{suffix}") if directory.is_dir() else ()
-    return {path.name.removeprefix(PREFIX).removesuffix(suffix): path for path in found}
+    found = directory.glob(f"{PREFIX}*{UNFINISHED}") if directory.is_dir() else ()
+    return {path.name.removeprefix(PREFIX).removesuffix(UNFINISHED): path for path in found}
+
+
+def _read_unfinished(place: Path) -> Run:
+    """What would be recorded of an unfinished run now. Raises ``BadInputError`` when its files are corrupt."""
+    path = plan_path(place)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        plan, runs = dict(content["plan"]), list(content["runs"])
+        accuracies = {key: summary([float(run[key]) for run in runs]) for key in ("validation_top1", "test_top1")}
+        run = Run(path, _checked({**plan, "n": len(runs), **accuracies, "runs": runs}))
+        seeds, epochs = int(plan["seeds"]), float(plan["recipe"]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: not a run's plan: {error}", f"delete {place} to give the run up") from None
+    done = _epochs_done(checkpoint_path(place, len(runs)))
+    return replace(run, left=Left(len(runs), seeds, done, epochs, resume_command(run.id, place.parent)))
+
+
+def _epochs_done(checkpoint: Path) -> float:
+    """From the header of a checkpoint, whose tensors are not looked at; 0 before there is one."""
+    try:
+        with checkpoint.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > MAX_HEADER:
+                raise ValueError("no header")
+            return float(json.loads(json.loads(file.read(size))["__metadata__"]["state"])["epoch"])
+    except FileNotFoundError:
+        return 0.0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(
+            f"{checkpoint}: corrupt, or no checkpoint: {error}", "delete it to begin this training again"
+        ) from None
 
 
 def _read(path: Path) -> Run:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in KEYS if key not in fields]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        return Run(path, _checked(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a recorded run: {error}") from None
-    if (
-        missing
-        or not isinstance(fields, dict)
-        or not isinstance(fields["origin"], dict)
-        or "time" not in fields["origin"]
-    ):
-        raise BadInputError(f"{path}: not a recorded run: it lacks {', '.join(missing) or 'its origin'}")
-    return Run(path, fields)
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """A record's fields. Raises ``ValueError``, ``TypeError`` or ``KeyError`` when they are none."""
+    if missing := [key for key in KEYS if key not in fields]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    _ = fields["origin"]["time"], fields["dataset"]["name"]
+    return fields

@@ -7,6 +7,7 @@ import os
 # Tests run two at a time on two cores: torch's own threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,14 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return run
+
+
+def run_here(*args: str) -> None:
+    """``meliuscli ARGS`` in this process and directory; errors are raised."""
+    from meliuscli.cli.app import make_app
+
+    gc.enable()  # what the import turns off
+    make_app(args)(args, standalone_mode=False)
 
 
 @st.composite

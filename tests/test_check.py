@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import TINY_SPACE
+from conftest import TINY_SPACE, run_here
 
-from meliuscli.cli.app import make_app
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
 from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, sample
@@ -375,10 +374,6 @@ def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "reports" / "check-tiny" / "check.json"
-
-
-def run_here(*args: str) -> None:
-    make_app(args)(args, standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from conftest import run_here
 from PIL import Image
 
 from meliuscli.arch.zoo import load_arch
@@ -657,3 +658,70 @@ def test_a_worker_trains_on_a_folder_by_the_recipes_cut(folder: Path, tmp_path: 
     (about,) = (json.loads(place.read_text()) for place in cache_directory().rglob("about.json"))
     assert about["classes"] == list(CLASSES)
     assert len(load(folder, task.recipe.cut).validation) == 12
+
+
+@pytest.fixture
+def spoilt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with two files of train and one of validation that are no images; beside it a space, and we are there."""
+    space = SPACE.replace("DATASET", "imagefolder").replace("transition_channels = []\n", "")
+    (tmp_path / "space.toml").write_text(space.replace("choices = [16]", "choices = [16, 32, 48]"))
+    found = load(folder)
+    for path in (found.train.paths[0], found.train.paths[30], found.validation.paths[3]):
+        (folder / path).write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+WORK = {
+    "search": ("--space", "space.toml", "--budget", "1e9", "--trials", "2", "--finalists", "1", "--final-seeds", "1"),
+    "check-proxy": ("space.toml", "--networks", "4", "--long-epochs", "1"),
+}
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_bad_files_are_named_before_a_search_or_check_begins(spoilt: Path, command: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        run_here(command, *WORK[command], "--data", str(spoilt))
+    assert str(spoilt) in caught.value.message
+    assert "--skip-bad" in (caught.value.hint or "")
+    assert not Path("reports").exists()
+
+
+LINE = "- Image files of imagefolder that could not be read and were left out: 3 (`--skip-bad`)."
+
+
+def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
+    run_here("search", *WORK["search"], "--data", str(spoilt), "--skip-bad", "--study", "s", "--workers", "1")
+    study = Path("reports/s")
+    stored = json.loads((study / "study.json").read_text())
+    assert (stored["settings"]["skip_bad"], stored["origin"]["dataset"]["left_out"]) == (True, 3)
+    assert LINE in (study / "report.md").read_text().splitlines()
+    assert f"--data {spoilt} --skip-bad` with the versions below" in (study / "report.md").read_text()
+    run_here("search", "--resume", "--study", "s", "--trials", "3", "--workers", "1")
+    trials = (study / "trials.csv").read_text().splitlines()
+    assert len(trials) == 1 + 3
+    assert LINE in (study / "report.md").read_text().splitlines()
+    stored["settings"]["skip_bad"] = False
+    (study / "study.json").write_text(json.dumps(stored))
+    with pytest.raises(BadInputError, match="was made without --skip-bad"):
+        run_here("search", "--resume", "--study", "s", "--skip-bad")
+
+
+def test_a_check_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
+    command = ("check-proxy", *WORK["check-proxy"], "--data", str(spoilt), "--name", "c", "--workers", "1")
+    run_here(*command, "--skip-bad")
+    check = Path("reports/c")
+    stored = json.loads((check / "check.json").read_text())
+    facts = stored["data"]["imagefolder"]
+    assert (stored["plan"]["skip_bad"], facts["left_out"]) == (True, 3)
+    assert all(
+        "validation_top1" in run
+        for way in stored["trainings"].values()
+        for runs in way.values()
+        for run in runs.values()
+    )
+    assert LINE in (check / "report.md").read_text().splitlines()
+    with pytest.raises(BadInputError, match="made with another setting: skip_bad: True, now False"):
+        run_here(*command, "--resume")
+    run_here(*command, "--skip-bad", "--resume")
+    assert json.loads((check / "check.json").read_text()) == stored

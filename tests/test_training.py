@@ -15,9 +15,10 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import Dataset, Split, load_dataset
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.nn.build import build
+from meliuscli.runs import summary
 from meliuscli.training.loop import EpochMetrics, evaluate, fit, flatten_parameters
 from meliuscli.training.recipe import Recipe, find_recipe, recipe_table
-from meliuscli.training.run import RunResult, mean_and_spread, train_once
+from meliuscli.training.run import RunResult, train_once
 
 SMALL = MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16)  # type: ignore[call-arg, arg-type]
 QUICK = Recipe(epochs=0.2, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99), shift=1)
@@ -221,5 +222,6 @@ def test_chance_is_a_failed_run() -> None:
 
 
 def test_spread_needs_two_values() -> None:
-    assert mean_and_spread([0.5]) == (0.5, None)
-    assert mean_and_spread([0.4, 0.6]) == (pytest.approx(0.5), pytest.approx(0.141421, rel=1e-4))
+    assert summary([]) == {"mean": None, "spread": None}
+    assert summary([0.5]) == {"mean": 0.5, "spread": None}
+    assert summary([0.4, 0.6]) == {"mean": pytest.approx(0.5), "spread": pytest.approx(0.141421, rel=1e-4)}

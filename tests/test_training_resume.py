@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,16 +23,20 @@ from safetensors.torch import load_file
 
 from meliuscli.arch.adapt import at_input
 from meliuscli.arch.families.dense import MeliusNetSpec
-from meliuscli.cli.sessions import resume
+from meliuscli.arch.zoo import load_arch
+from meliuscli.cli.sessions import Wanted, resume
+from meliuscli.cli.sessions import begin as begin_run
 from meliuscli.cli.watch import train_all
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.nn.build import build
+from meliuscli.report.runs import run_table, runs_table
+from meliuscli.runs import list_runs, load_run, weights_path
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
-from meliuscli.training.run import train_once
+from meliuscli.training.run import RunResult, train_once
 
 SPEC = at_input(
     MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16),  # type: ignore[call-arg, arg-type]
@@ -282,9 +287,9 @@ def test_kill_9_and_resume_give_the_bits_of_an_uninterrupted_run(
     whole: Path, killed: Path, cli: Cli, tmp_path: Path
 ) -> None:
     shutil.copytree(killed / "reports", tmp_path / "reports")
-    _, run = unfinished(tmp_path)
+    directory, run = unfinished(tmp_path)
+    (directory / "seed0.safetensors").write_bytes(b"")  # as if killed before it was removed
     assert not list((tmp_path / "reports").glob("run-*.json"))
-    assert f"{run} is not finished" in cli("show", run).stderr
     done = cli("train", "--resume", run[:8])
     assert done.returncode == 0, done.stderr
     assert "epoch 12/12" in done.stderr
@@ -311,6 +316,43 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(whole: Path, files: Pa
     assert_the_same(tmp_path, whole)
 
 
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets torch's threads, for this test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_two_threads_go_on_to_the_bits_of_an_uninterrupted_run_too(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    """Those of one thread may be others, so a run goes on with as many as it was begun with."""
+    monkeypatch.setattr(RunResult, "is_at_chance", lambda *_: False)  # five steps teach nothing
+    named, sizes = load_arch("meliusnet22", ["num_blocks=[1,1]", "transition_channels=[64]"]), (1, 16, 4)
+    recipe = Recipe(epochs=0.6, batch_size=100, learning_rate=0.05, betas=(0.9, 0.99))
+    wanted = Wanted(named, "idx", files, False, recipe, *sizes, True, None, "cpu", "off")
+
+    def trained(stop: bool) -> dict[str, torch.Tensor]:
+        threads(2)
+        ready = begin_run(wanted, tmp_path)
+        on_step = interrupted(3 if stop else 0)
+        try:
+            list(ready.session.train(ready.data, None, lambda metrics: None, on_step))
+        except InterruptedByUser as error:
+            ready.session.finish(error)
+            threads(1)
+            ready = resume(f"run:{ready.session.plan.id}", None, tmp_path)
+            list(ready.session.train(ready.data, None, lambda metrics: None, lambda training: None))
+        record = ready.session.finish(None)
+        assert record is not None
+        assert record["execution"]["threads"] == torch.get_num_threads() == 2
+        return load_file(weights_path(tmp_path, record["id"], 0))
+
+    whole, stopped = trained(stop=False), trained(stop=True)
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
+
+
 def test_a_full_disk_ends_with_3_and_leaves_the_last_checkpoint(
     killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +367,95 @@ def test_a_full_disk_ends_with_3_and_leaves_the_last_checkpoint(
     with pytest.raises(MissingError, match="cannot be written: No space left"):
         go_on(tmp_path)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_an_unfinished_run_is_listed_and_shown_with_how_to_go_on(killed: Path, cli: Cli) -> None:
+    """It was killed in the second epoch of its second seed, or right after."""
+    _, run = unfinished(killed)
+    (record,) = json.loads(cli("list", "runs", "--format", "json", cwd=killed).stdout)["runs"]
+    assert (record["id"], record["state"], record["n"], record["seeds"]) == (run[4:], "unfinished", 1, 2)
+    assert 2 <= record["epochs_done"] < record["epochs"] == 6
+    assert record["resume"] == f"meliuscli train --resume {run}"
+    listed = cli("list", "runs", cwd=killed).stdout
+    left = f"1 of 2 trainings are finished, the next is at epoch {record['epochs_done']:g} of 6"
+    assert f"{run} is unfinished: {left}\n  go on with: {record['resume']}\n" in listed
+    shown = cli("show", run[:8], cwd=killed)
+    assert shown.returncode == 0, shown.stderr
+    assert f"unfinished: {left}\ngo on with: {record['resume']}\n" in shown.stdout
+    assert "seed 0" in shown.stdout
+    assert "seed 1" not in shown.stdout
+    value = json.loads(cli("show", run, "--reports", f"{killed}/reports", "--format", "json").stdout)
+    assert value["validation_top1"] == {"mean": value["runs"][0]["validation_top1"], "spread": None}
+    assert value["unfinished"]["resume"] == f"meliuscli train --resume {run} --reports {killed}/reports"
+    refused = cli("export", "--weights", run, "--to", "packed", cwd=killed)
+    assert refused.returncode == 2
+    assert f"{run} is not finished" in refused.stderr
+    assert f"hint: go on with: {record['resume']}" in refused.stderr
+
+
+def test_a_run_interrupted_after_a_seed_is_listed_once(killed: Path, tmp_path: Path) -> None:
+    """It has a record too."""
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    ready = resume(unfinished(tmp_path)[1], None, tmp_path / "reports")
+    assert ready.session.finish(InterruptedByUser("")) is not None
+    ((run,), broken) = list_runs(tmp_path / "reports")
+    assert (run.fields["interrupted"], run.fields["n"], broken) == (True, 1, {})
+    assert run.left is not None
+    assert load_run(run.id, tmp_path / "reports").left is None
+    (record,) = runs_table([run], broken).records
+    assert record["state"] == "unfinished"
+    (failed,) = runs_table([replace(run, fields={**run.fields, "failed": "why"})], broken).records
+    assert (failed["state"], failed["problem"], failed["resume"]) == ("failed", "why", None)
+
+
+def test_a_run_killed_before_its_first_seed_or_after_its_last_is_shown(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed / "reports", tmp_path / "reports")
+    directory, run = unfinished(tmp_path)
+    content = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps({**content, "runs": []}))
+    shown = load_run(run[4:], tmp_path / "reports", unfinished=True)
+    table = run_table(shown)
+    assert table.rows == ()
+    assert "unfinished: 0 of 2 trainings are finished, the next is at epoch 0 of 6" in table.lines
+    (directory / "run.json").write_text(json.dumps({**content, "runs": 2 * content["runs"]}))
+    left = load_run(run[4:], tmp_path / "reports", unfinished=True).left
+    assert left is not None
+    assert left.sentence.startswith("all 2 trainings are finished")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", None),
+        ("run.json", b""),
+        ("run.json", b"[]"),
+        ("run.json", b"\xff"),
+        ("run.json", b'{"plan": {"id": "x"}, "runs": []}'),
+        ("run.json", b'{"plan": [], "runs": 3}'),
+        ("seed1.safetensors", b""),
+        ("seed1.safetensors", b"\xff" * 100),
+        ("seed1.safetensors", b"\2\0\0\0\0\0\0\0{}"),
+    ],
+)
+def test_a_corrupt_unfinished_run_is_listed_as_such_beside_the_others(
+    whole: Path, killed: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    reports = tmp_path / "reports"
+    shutil.copytree(killed / "reports", reports)
+    shutil.copytree(whole / "reports", reports, dirs_exist_ok=True)
+    directory, run = unfinished(tmp_path)
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_bytes(content)
+    runs, broken = list_runs(reports)
+    assert [each.left for each in runs] == [None]
+    assert list(broken) == [run[4:]]
+    table = runs_table(runs, broken)
+    assert [record["state"] for record in table.records] == ["finished", "unreadable"]
+    assert f"{run} is unfinished and cannot be read: {directory / name}" in table.lines[0]
+    with pytest.raises(BadInputError, match=re.escape(str(directory / name))):
+        load_run(run[4:], reports, unfinished=True)
+    assert load_run(runs[0].id, reports, unfinished=True) == runs[0]
 
 
 def edit_plan(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -48,6 +48,7 @@ def check_proxy(
         str | None, typer.Option("--long-dataset", help="Data set of the long training (default: the proxy's).")
     ] = None,
     data: options.Data = None,
+    skip_bad: options.SkipBad = False,
     at_fraction: Annotated[
         list[float] | None,
         typer.Option(
@@ -101,18 +102,20 @@ def check_proxy(
             long_dataset=long_dataset,
             fractions=(0.25, 0.5) if at_fraction is None else at_fraction,
             data_dir=data,
+            skip_bad=skip_bad,
         )
         where = origin()
-    facts = read_data(plan, prepare_and_tell)
     default = f"check-{space_name}"
     if resume:
         directory = CHECK.find(reports, name, default)
         with CHECK.lock(directory):
-            left = _resumed(directory, searched, plan, facts, where)
+            left = _left(directory, searched, plan)
+            left = _resumed(left, plan, read_data(plan, prepare_and_tell), where)
             for file, content in copies.items():
                 write_text(directory / file, content)
             _run(left, workers, fmt, output)
     else:
+        facts = read_data(plan, prepare_and_tell)
         fresh = Check(Path(), plan, facts, sample(searched, plan, facts), where)
         files = {"space.toml": text, **copies, CHECK.marker: to_json(fresh.content())}
         directory = CHECK.make(reports, name, default, force, files)
@@ -120,11 +123,9 @@ def check_proxy(
             _run(Check(directory, plan, facts, fresh.networks, where), workers, fmt, output)
 
 
-def _resumed(
-    directory: Path, space: SearchSpace, plan: Plan, facts: dict[str, DataFacts], where: dict[str, Any]
-) -> Check:
-    """The check as it was left, with what this plan has more. Raises ``BadInputError`` when it is another plan."""
-    from meliuscli.search.check import Check, as_trained, read_check
+def _left(directory: Path, space: SearchSpace, plan: Plan) -> Check:
+    """The check as it was left. Raises ``BadInputError`` when it is another plan."""
+    from meliuscli.search.check import read_check
 
     left = read_check(directory, space)
     if (difference := plan.differs_from(left.plan)) is not None:
@@ -132,9 +133,17 @@ def _resumed(
             f"{directory} was made with another setting: {difference}",
             f"repeat its command with --resume: {left.origin['command']}",
         )
+    return left
+
+
+def _resumed(left: Check, plan: Plan, facts: dict[str, DataFacts], where: dict[str, Any]) -> Check:
+    """The check with what this plan has more. Raises ``BadInputError`` when its data are others."""
+    from meliuscli.search.check import Check, as_trained
+
     for dataset, facts_then in left.data.items():
-        if facts[dataset].digest != facts_then.digest:
-            raise BadInputError(f"{directory} was made with other data: {dataset} differs")
+        here = facts[dataset]
+        if (here.digest, here.left_out) != (facts_then.digest, facts_then.left_out):
+            raise BadInputError(f"{left.directory} was made with other data: {dataset} differs")
     for candidate in left.networks:
         for way in plan.ways.values():
             as_trained(candidate.spec, way, facts[way.dataset])
@@ -142,7 +151,7 @@ def _resumed(
     if made != now:
         talk("note: versions or machine differ from when this check was made; results may differ too")
     origin = left.origin if made == now else {**left.origin, "resumed_with": now}
-    return Check(directory, plan, facts, left.networks, origin, left.trainings)
+    return Check(left.directory, plan, facts, left.networks, origin, left.trainings)
 
 
 def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) -> None:

@@ -11,9 +11,9 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables
 from meliuscli.errors import unknown_name
 from meliuscli.report.lists import LISTS, list_table
-from meliuscli.report.runs import run_records
+from meliuscli.report.runs import runs_table
 from meliuscli.report.tables import to_json
-from meliuscli.runs import find_runs
+from meliuscli.runs import REPORTS, list_runs
 
 
 def list_(
@@ -23,7 +23,7 @@ def list_(
             metavar="[archs|spaces|datasets|conventions|runs]...", help="What to list; all but runs when left out."
         ),
     ] = None,
-    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
@@ -33,8 +33,8 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
-    records = {kind: run_records(find_runs(reports)) if kind == "runs" else LISTS[kind]() for kind in chosen}
+    tables = {kind: runs_table(*list_runs(reports)) if kind == "runs" else list_table(kind) for kind in chosen}
     if fmt == "json":
-        answer(to_json(records), output)
-        return
-    answer_tables([list_table(kind, found) for kind, found in records.items()], fmt, output)
+        answer(to_json({kind: table.records for kind, table in tables.items()}), output)
+    else:
+        answer_tables(list(tables.values()), fmt, output)

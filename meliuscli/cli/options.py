@@ -59,6 +59,7 @@ Binary = Annotated[
         "--binary", metavar="PATTERN", help="Names of the binary modules of FILE.py:FACTORY (layer*.conv?); repeatable."
     ),
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="Directory of the data set's files (the embedded one needs none).", show_default=False),

@@ -52,6 +52,7 @@ def search(
         typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False),
     ] = None,
     data: options.Data = None,
+    skip_bad: options.SkipBad = False,
     study: Annotated[
         str | None,
         typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False),
@@ -88,9 +89,9 @@ def search(
         directory = STUDY.find(reports, study, default)
         settings, searched, where = _read_study(directory)
         settings = _with_given(context, directory, settings, limit_of_cost)
-        digest = _digest(searched, _path(settings.data_dir))
+        dataset = _dataset(searched, settings)
         with STUDY.lock(directory):
-            where = _check_origin(directory, where, {**origin(), "dataset": _dataset(searched, digest)})
+            where = _check_origin(directory, where, {**origin(), "dataset": dataset})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
@@ -100,12 +101,12 @@ def search(
         settings = Settings(
             *(name, limit_of_cost, trials, seed, sampler, finalists, final_seeds, lag, data_dir),
             objective="latency" if latency else "ops",
+            skip_bad=skip_bad,
         )
         files, about = measure_latencies(searched, settings) if latency else ({}, {})
         if not latency:
             check_budget(searched, limit_of_cost, OPS)
-        digest = _digest(searched, data)
-        where = {**origin(), "dataset": _dataset(searched, digest), **about}
+        where = {**origin(), "dataset": _dataset(searched, settings), **about}
         files |= {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
         directory = STUDY.make(reports, study, _default_name(name, limit_of_cost, latency), force, files)
         with STUDY.lock(directory):
@@ -117,27 +118,23 @@ def _default_name(space: str, budget: float, latency: bool) -> str:
     return f"{space}-{format_ms(budget)}ms" if latency else f"{space}-{format_count(budget)}"
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
-
-
-def _digest(space: SearchSpace, data: Path | None) -> str:
-    """Of the proxy's data. Image folders are decoded here, once: the workers then find them in memory-mapped files."""
+def _dataset(space: SearchSpace, settings: Settings) -> dict[str, str | int]:
+    """What the origin says of the proxy's data: name, digest, and how many files were left out, where they may be. Image
+    folders are decoded here, once: the workers then find them in memory-mapped files."""
     from meliuscli.cli.datasets import prepare_and_tell
+    from meliuscli.data.batches import num_left_out
     from meliuscli.data.catalog import load_dataset
     from meliuscli.data.folder import ImageFolder
 
-    digests = []
+    data = None if settings.data_dir is None else Path(settings.data_dir)
+    digests, left_out = [], dict[str, int]()
     for cut in dict.fromkeys((space.proxy.recipe.cut, space.final.recipe.cut)):
-        loaded = load_dataset(space.proxy.dataset, data, cut)
+        loaded = load_dataset(space.proxy.dataset, data, cut, settings.skip_bad)
         if isinstance(loaded, ImageFolder):
-            prepare_and_tell(loaded, space.proxy.input_size)
+            prepared = prepare_and_tell(loaded, space.proxy.input_size)
+            left_out = {"left_out": num_left_out(loaded, prepared)} if settings.skip_bad else {}
         digests.append(loaded.digest)
-    return "-".join(digests)
-
-
-def _dataset(space: SearchSpace, digest: str) -> dict[str, str]:
-    return {"name": space.proxy.dataset, "digest": digest}
+    return {"name": space.proxy.dataset, "digest": "-".join(digests), **left_out}
 
 
 def _with_given(context: typer.Context, directory: Path, settings: Settings, budget: float | None) -> Settings:
@@ -156,6 +153,8 @@ def _with_given(context: typer.Context, directory: Path, settings: Settings, bud
         settings = replace(settings, trials=value)
     if _given(context, "space") and Path(context.params["space"]).stem != settings.space:
         raise BadInputError(f"{directory} was made with --space {settings.space}")
+    if _given(context, "skip_bad") and not settings.skip_bad:
+        raise BadInputError(f"{directory} was made without --skip-bad")
     if _given(context, "data"):
         raise BadInputError("--data: a study goes on with the data it was made with", "leave it out")
     return settings

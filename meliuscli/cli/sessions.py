@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from meliuscli.training.session import Session
 
 
+DISTILL_WEIGHT = 0.5
+"""Of a teacher that the command line names and the recipe has no weight for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the command line asks for."""
@@ -55,12 +59,7 @@ class Ready:
 
 def begin(wanted: Wanted, reports: Path) -> Ready:
     """The session of a new run, with its data and teacher."""
-    named, recipe = wanted.named, wanted.recipe
-    if (recipe.distill_weight > 0) is (wanted.teacher is None):
-        raise BadInputError(
-            f"a teacher and a distill_weight above 0 need each other, and distill_weight is {recipe.distill_weight:g}",
-            "--teacher run:ID --recipe-set distill_weight=0.5",
-        )
+    named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
     with status("loading torch and the data"):
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
@@ -105,6 +104,18 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         origin=origin(),
     )
     return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:
+    """The recipe with a weight for the teacher, where it names none. Raises ``BadInputError`` for one without the other."""
+    if teacher is not None and "distill_weight" not in recipe.model_fields_set:
+        return recipe.model_copy(update={"distill_weight": DISTILL_WEIGHT})
+    if (recipe.distill_weight > 0) is (teacher is None):
+        raise BadInputError(
+            f"a teacher and a distill_weight above 0 need each other, and distill_weight is {recipe.distill_weight:g}",
+            "--teacher run:ID" if teacher is None else f"leave it out for {DISTILL_WEIGHT:g}",
+        )
+    return recipe
 
 
 def resume(name: str, data: Path | None, reports: Path) -> Ready:

@@ -14,9 +14,9 @@ from meliuscli.errors import BadInputError
 from meliuscli.report.count import count_object
 from meliuscli.report.drawing import drawing_table
 from meliuscli.report.published import published_object, published_table
-from meliuscli.report.runs import run_table
+from meliuscli.report.runs import run_object, run_table
 from meliuscli.report.tables import to_json
-from meliuscli.runs import load_run
+from meliuscli.runs import REPORTS, load_run
 
 
 def show(
@@ -26,15 +26,15 @@ def show(
     set_: options.Set = None,
     input_: options.Input = None,
     toml: Annotated[bool, typer.Option("--toml", help="Only the TOML, for a file of your own.")] = False,
-    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
     """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training."""
     if arch.lower().startswith("run:"):
-        run = load_run(arch.partition(":")[2], reports)
+        run = load_run(arch.partition(":")[2], reports, unfinished=True)
         if fmt == "json":
-            answer(to_json(run.fields), output)
+            answer(to_json(run_object(run)), output)
         else:
             answer_tables([run_table(run)], fmt, output)
         return

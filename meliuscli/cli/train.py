@@ -17,7 +17,7 @@ from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_table
 from meliuscli.report.tables import to_json
-from meliuscli.runs import Run, record_path
+from meliuscli.runs import REPORTS, Run, record_path
 
 if TYPE_CHECKING:
     from meliuscli.report.tables import Format
@@ -34,9 +34,7 @@ def train(
         "fashion-mnist-mini"
     ),
     data: options.Data = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")
-    ] = False,
+    skip_bad: options.SkipBad = False,
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
     ] = "quick",
@@ -63,7 +61,7 @@ def train(
         typer.Option(
             "--teacher",
             metavar="run:ID",
-            help="A recorded run whose logits are distilled (distill_weight of the recipe).",
+            help="A recorded run to distil from, by the recipe's distill_weight (0.5 where it has none).",
             show_default=False,
         ),
     ] = None,
@@ -81,7 +79,7 @@ def train(
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")
     ] = True,
-    reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:

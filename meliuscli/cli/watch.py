@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from meliuscli.cli.console import Progress, talk
 from meliuscli.cli.sessions import Ready
 from meliuscli.errors import FailedError, InterruptedByUser
+from meliuscli.runs import resume_command
 
 if TYPE_CHECKING:
     from meliuscli.training.loop import EpochMetrics, Training
@@ -30,7 +31,7 @@ def train_all(ready: Ready) -> FailedError | InterruptedByUser | None:
         for note in plan.execution.notes:
             talk(note)
     progress = Progress("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs), quiet=not leads)
-    go_on = f"continue with: meliuscli train --resume run:{plan.id}"
+    go_on = f"continue with: {resume_command(plan.id, session.reports)}"
     with progress, _first_interrupt_waits() as asked:
         watch = _Watch(progress, asked, marks, len(session.runs))
         try:

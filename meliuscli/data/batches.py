@@ -79,6 +79,12 @@ def prepare(
     )
 
 
+def num_left_out(folder: ImageFolder, prepared: Prepared) -> int:
+    """How many files of a folder could not be read and were left out of what was prepared of it."""
+    files = sum(map(len, (folder.train, folder.validation, folder.test)))
+    return files - sum(len(labels) for _, labels in (prepared.train, prepared.validation, prepared.test))
+
+
 def _from_folder(cached: Cached, size: int) -> Prepared:
     """Views of the file: training images with their margin, the middle of the others."""
     edge = (cached.train[0].shape[-1] - size) // 2

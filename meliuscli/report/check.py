@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from meliuscli.report.study import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
@@ -195,6 +196,7 @@ def markdown(check: Check, rows: Sequence[Row]) -> str:
         + ". No training is judged by itself: the first seed's curve is judged by the second's end, and the other way"
         " round.",
         "- Everything is scored on validation splits; no test split was looked at.",
+        *(left_out_line(name, facts.left_out) for name, facts in check.data.items() if facts.left_out is not None),
         "## To repeat it",
         "The command above, with the versions below; what it was given is here as `space.toml` and, where proxies were"
         " asked for, `check.toml`. `check.json` has every training's result, `check.csv` the table's raw values.",

@@ -57,19 +57,18 @@ _TITLES = {
     "spaces": "Search spaces (search --space)",
     "datasets": "Data sets (train --dataset)",
     "conventions": "Conventions (--convention; meliuscli explain conventions)",
-    "runs": "Recorded runs (meliuscli show run:ID); mean top-1 over n seeds on validation and test, in %",
 }
 
 
-def list_table(kind: str, records: list[dict[str, Cell]]) -> Table:
-    """A list for people; its CSV holds the records."""
+def list_table(kind: str) -> Table:
+    """A list for people; its CSV and JSON hold the records."""
+    records = LISTS[kind]()
     if kind == "archs":
         texts, numbers = ("network", "family"), ("OPs", "params", "MiB", "top-1")
         columns = (*(Column(heading, numeric=False) for heading in texts), *map(Column, numbers))
         rows: tuple[tuple[Cell, ...], ...] = tuple(map(_arch_cells, records))
     else:
-        headings = list(records[0]) if records else ["name"]
-        columns = tuple(Column(heading, numeric=False) for heading in headings)
+        columns = tuple(Column(heading, numeric=False) for heading in records[0])
         rows = tuple(tuple(record.values()) for record in records)
     return Table(_TITLES[kind], columns, rows, records=tuple(records))
 

@@ -2,27 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Cell, Column, Table
-from meliuscli.runs import Run
+from meliuscli.runs import Left, Run
+
+COLUMNS = ("id", "time", "arch", "dataset", "n", "validation", "test", "state")
+LEFT = ("seeds", "epochs", "epochs_done", "resume")
+"""In the records of a list of runs alone; people read it under the table."""
 
 
-def run_records(runs: Sequence[Run]) -> list[dict[str, Cell]]:
-    """One record a run: what was trained on what, how often, and to what."""
-    return [
-        {
-            "id": run.id,
-            "time": run.fields["origin"]["time"][:16],
-            "arch": run.fields["arch"],
-            "dataset": run.fields["dataset"]["name"],
-            "n": run.fields["n"],
-            "validation": _mean(run.fields["validation_top1"]),
-            "test": _mean(run.fields["test_top1"]),
-        }
+def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Table:
+    """A row a run: what was trained on what, how often, to what, and whether to the end; then the unfinished ones that
+    are ``broken``. Under it how to go on with those that are unfinished."""
+    records = [*map(_record, runs), *(_broken_record(run_id, error) for run_id, error in broken.items())]
+    unfinished = [
+        line
         for run in runs
+        if (left := _left(run))
+        for line in (f"run:{run.id} is unfinished: {left.sentence}", f"  go on with: {left.resume}")
     ]
+    unreadable = [
+        f"run:{run_id} is unfinished and cannot be read: {error.message} ({error.hint})"
+        for run_id, error in broken.items()
+    ]
+    return Table(
+        "Recorded runs (meliuscli show run:ID); mean top-1 over n seeds on validation and test, in %",
+        tuple(Column(heading, numeric=False, optional=heading == "time") for heading in COLUMNS),
+        tuple(tuple(record[key] for key in COLUMNS) for record in records),
+        lines=(*unfinished, *unreadable),
+        notes=("an unfinished run may also be one that is being trained now",) if unfinished else (),
+        records=tuple(records),
+    )
+
+
+def _left(run: Run) -> Left | None:
+    """What is left to train. A failed run, which may have a checkpoint to look into, is at its end."""
+    return None if run.fields.get("failed") else run.left
+
+
+def _record(run: Run) -> dict[str, Cell]:
+    fields, left = run.fields, _left(run)
+    return {
+        "id": run.id,
+        "time": fields["origin"]["time"][:16],
+        "arch": fields["arch"],
+        "dataset": fields["dataset"]["name"],
+        "n": fields["n"],
+        "validation": _mean(fields["validation_top1"]),
+        "test": _mean(fields["test_top1"]),
+        "state": _state(run),
+        **{key: getattr(left, key, None) for key in LEFT},
+        "problem": fields.get("failed"),
+    }
+
+
+def _state(run: Run) -> str:
+    if run.fields.get("failed"):
+        return "failed"
+    if run.left:
+        return "unfinished"
+    return "interrupted" if run.fields.get("interrupted") else "finished"
+
+
+def _broken_record(run_id: str, error: BadInputError) -> dict[str, Cell]:
+    return {**dict.fromkeys((*COLUMNS, *LEFT)), "id": run_id, "state": "unreadable", "problem": error.message}
 
 
 def run_table(run: Run) -> Table:
@@ -49,8 +96,7 @@ def run_table(run: Run) -> Table:
         rows,
         total=mean,
         lines=(
-            *([f"failed: {fields['failed']}"] if fields.get("failed") else []),
-            *(["interrupted before all seeds were trained"] if fields.get("interrupted") else []),
+            *_ending_lines(run),
             f"made by: {origin['command']}",
             f"at {origin['time']} on {machine['processor']}, {machine['cores']} cores,"
             f" torch {origin['versions']['torch']}, meliuscli {origin['versions']['meliuscli']}",
@@ -59,6 +105,20 @@ def run_table(run: Run) -> Table:
         ),
         notes=("± is the sample standard deviation over seeds; test is scored once, at the end of each training",),
     )
+
+
+def run_object(run: Run) -> dict[str, Any]:
+    """The record as it is in its file, with what is left of an unfinished run."""
+    return run.fields if run.left is None else {**run.fields, "unfinished": asdict(run.left)}
+
+
+def _ending_lines(run: Run) -> list[str]:
+    """How a run ended that did not come to its end."""
+    if failed := run.fields.get("failed"):
+        return [f"failed: {failed}"]
+    if run.left:
+        return [f"unfinished: {run.left.sentence}", f"go on with: {run.left.resume}"]
+    return ["interrupted before all seeds were trained"] if run.fields.get("interrupted") else []
 
 
 def _execution_lines(fields: dict[str, Any]) -> list[str]:
@@ -74,7 +134,7 @@ def _execution_lines(fields: dict[str, Any]) -> list[str]:
     if teacher := fields.get("teacher"):
         lines.append(f"teacher: {teacher['arch']}, run:{teacher['run']}, seed {teacher['seed']}")
     joules = [one.get("energy_joules") for one in fields["runs"]]
-    if all(joules):
+    if joules and all(joules):
         lines.append(f"energy of the processors: {sum(joules) / len(joules):.0f} J a training")
     return lines
 

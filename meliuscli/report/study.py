@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -308,6 +309,7 @@ def markdown(report: StudyReport) -> str:
         f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
         f" {proxy.width_divisor}, {recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, RAdam"
         f" {recipe.learning_rate:g} cosine to 0. Scored on the validation split.",
+        *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
         f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
         " was never used to choose anything.",
         f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
@@ -318,8 +320,8 @@ def markdown(report: StudyReport) -> str:
         "## To repeat it",
         f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
         f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
-        f" --final-seeds {settings.final_seeds}` with the versions below (files: `space.toml`, `study.json`,"
-        " `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
+        f" --final-seeds {settings.final_seeds}{_data_options(settings)}` with the versions below (files:"
+        " `space.toml`, `study.json`, `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
@@ -329,6 +331,16 @@ def _budget_options(settings: Settings) -> str:
     if settings.objective == "latency":
         return f"--objectives accuracy,latency --budget {settings.budget}s"
     return f"--budget {settings.budget}"
+
+
+def left_out_line(dataset: str, left_out: int) -> str:
+    """What ``--skip-bad`` did, for a report."""
+    return f"- Image files of {dataset} that could not be read and were left out: {left_out:,} (`--skip-bad`)."
+
+
+def _data_options(settings: Settings) -> str:
+    data = [] if settings.data_dir is None else ["--data", settings.data_dir]
+    return "".join(f" {shlex.quote(word)}" for word in (*data, *(["--skip-bad"] if settings.skip_bad else [])))
 
 
 def _target(space: SearchSpace) -> str:

@@ -26,6 +26,7 @@ from meliuscli.search.trainings import train_all
 from meliuscli.training.pool import Task
 
 if TYPE_CHECKING:
+    from meliuscli.data.batches import Prepared
     from meliuscli.data.folder import ImageFolder
 
 FILE = "check.json"
@@ -41,6 +42,8 @@ class DataFacts:
     channels: int
     num_validation: int
     digest: str
+    left_out: int | None = None
+    """Image files that cannot be read, where they may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Check:
     def _task(self, training: Training) -> Task:
         way = self.plan.ways[training.way]
         spec = as_trained(training.candidate.spec, way, self.data[way.dataset])
-        return Task(spec, way.dataset, data_directory(self.plan, way.dataset), way.recipe, training.seed)
+        directory, skip_bad = data_directory(self.plan, way.dataset), self.plan.skip_bad
+        return Task(spec, way.dataset, directory, way.recipe, training.seed, skip_bad=skip_bad)
 
 
 def data_directory(plan: Plan, dataset: str) -> Path | None:
@@ -111,19 +115,23 @@ def data_directory(plan: Plan, dataset: str) -> Path | None:
     return None if dataset == DEFAULT_DATASET or plan.data_dir is None else Path(plan.data_dir)
 
 
-def read_data(plan: Plan, decode: Callable[[ImageFolder, int], object]) -> dict[str, DataFacts]:
+def read_data(plan: Plan, decode: Callable[[ImageFolder, int], Prepared]) -> dict[str, DataFacts]:
     """Load every data set of the plan, so that what is missing or corrupt is said before anything is trained.
 
     Image folders are given to ``decode`` with every size that they are trained at: workers then find them decoded."""
+    from meliuscli.data.batches import num_left_out
     from meliuscli.data.catalog import load_dataset
     from meliuscli.data.folder import ImageFolder
 
     facts = {}
     for way in plan.ways.values():
-        loaded = load_dataset(way.dataset, data_directory(plan, way.dataset), way.recipe.cut)
+        loaded = load_dataset(way.dataset, data_directory(plan, way.dataset), way.recipe.cut, plan.skip_bad)
+        num_validation, left_out = len(loaded.validation), None
         if isinstance(loaded, ImageFolder):
-            decode(loaded, way.input_size)
-        facts[way.dataset] = DataFacts(loaded.num_classes, loaded.channels, len(loaded.validation), loaded.digest)
+            prepared = decode(loaded, way.input_size)
+            num_validation = len(prepared.validation[1])
+            left_out = num_left_out(loaded, prepared) if plan.skip_bad else None
+        facts[way.dataset] = DataFacts(loaded.num_classes, loaded.channels, num_validation, loaded.digest, left_out)
     return facts
 
 

@@ -114,7 +114,7 @@ def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Itera
     """Train every entrant from every final seed; yields (entrant, seed) as each is written to ``finals.json``."""
     done = _load(study.directory)
     todo = {
-        (entrant, seed): final_task(entrant.candidate.spec, study.space, study.data_dir, seed)
+        (entrant, seed): final_task(entrant.candidate.spec, study.space, study.data_dir, seed, study.settings.skip_bad)
         for seed in range(study.settings.final_seeds)
         for entrant in entrants
         if str(seed) not in done.get(entrant.candidate.archid, {})

@@ -19,14 +19,14 @@ def proxy_spec(spec: ArchSpec, space: SearchSpace, data_dir: Path | None = None)
     return narrowed(proxied, space.proxy.width_divisor, "proxy.width_divisor")
 
 
-def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
+def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int, skip_bad: bool = False) -> Task:
     """The short training that ranks a candidate, scored on the validation split. All candidates share the seed: the
     same batches in the same order for all is noise that they have in common."""
-    return Task(proxy_spec(spec, space, data_dir), space.proxy.dataset, data_dir, space.proxy.recipe, seed)
+    trained = proxy_spec(spec, space, data_dir)
+    return Task(trained, space.proxy.dataset, data_dir, space.proxy.recipe, seed, skip_bad=skip_bad)
 
 
-def final_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int) -> Task:
+def final_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int, skip_bad: bool = False) -> Task:
     """The longer training of a finalist or known network, scored once on the test split."""
-    return Task(
-        proxy_spec(spec, space, data_dir), space.proxy.dataset, data_dir, space.final.recipe, seed, score_test=True
-    )
+    trained = proxy_spec(spec, space, data_dir)
+    return Task(trained, space.proxy.dataset, data_dir, space.final.recipe, seed, score_test=True, skip_bad=skip_bad)

@@ -36,6 +36,7 @@ class Plan(BaseModel):
     long: Proxy
     proxies: dict[str, Proxy]
     data_dir: str | None = None
+    skip_bad: bool = False
 
     @property
     def ways(self) -> dict[str, Proxy]:
@@ -98,6 +99,7 @@ def make_plan(
     long_dataset: str | None = None,
     fractions: Sequence[float] = (0.25, 0.5),
     data_dir: Path | None = None,
+    skip_bad: bool = False,
 ) -> Plan:
     """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
     for fraction in fractions:
@@ -118,6 +120,7 @@ def make_plan(
         | {key: changed(space.proxy, fields, f"proxies.{key}") for key, fields in changes.proxies.items()},
         fractions=points,
         data_dir=None if data_dir is None else str(data_dir.resolve()),
+        skip_bad=skip_bad,
     )
     outside = [
         dataset for dataset in dict.fromkeys(way.dataset for way in plan.ways.values()) if dataset != DEFAULT_DATASET

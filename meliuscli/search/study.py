@@ -52,6 +52,7 @@ class Settings:
     lag: int
     data_dir: str | None = None
     objective: Literal["ops", "latency"] = "ops"
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,9 @@ class Study:
         assert candidate is not None
         if "result" in trial.user_attrs or "reason" in trial.user_attrs:
             return _Flight(trial, candidate, None)
-        return _Flight(
-            trial, candidate, pool.submit(proxy_task(candidate.spec, self.space, self.data_dir, self.settings.seed))
-        )
+        seed, skip_bad = self.settings.seed, self.settings.skip_bad
+        task = proxy_task(candidate.spec, self.space, self.data_dir, seed, skip_bad)
+        return _Flight(trial, candidate, pool.submit(task))
 
     def _await_first(self, flights: Sequence[_Flight]) -> None:
         """Write down every result as soon as it is there, until the first flight has landed."""

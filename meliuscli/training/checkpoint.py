@@ -42,7 +42,9 @@ class Checkpoint:
         cannot be written; the last one is then still there."""
         training.check_finite()
         tensors = training.tensors()
-        state = json.dumps({"made_for": dict(self.made_for), "progress": asdict(progress)})
+        # The epoch is for who only reads the header.
+        about = {"made_for": dict(self.made_for), "progress": asdict(progress), "epoch": training.epoch}
+        state = json.dumps(about)
         write_bytes(self.path, save(tensors, {"state": state, "digest": _digest(tensors, state)}))
 
     def restore(self, training: Training) -> Progress:

@@ -30,6 +30,7 @@ class Task:
     recipe: Recipe
     seed: int
     score_test: bool = False
+    skip_bad: bool = False
 
 
 class TrainingPool:
@@ -68,13 +69,13 @@ def _start_worker() -> None:
 def _train(task: Task) -> RunResult:
     from meliuscli.training.run import train_once
 
-    data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut)
+    data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut, task.skip_bad)
     return train_once(task.spec, data, task.recipe, task.seed, task.score_test)
 
 
 @cache
-def _prepared(dataset: str, data_dir: Path | None, input_size: int, cut: Cut) -> Prepared:
+def _prepared(dataset: str, data_dir: Path | None, input_size: int, cut: Cut, skip_bad: bool) -> Prepared:
     from meliuscli.data.batches import prepare
     from meliuscli.data.catalog import load_dataset
 
-    return prepare(load_dataset(dataset, data_dir, cut), input_size)
+    return prepare(load_dataset(dataset, data_dir, cut, skip_bad), input_size)

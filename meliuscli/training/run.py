@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -125,8 +124,3 @@ def train_once(
     on_end(training.result)
     test_top1 = evaluate(training.result, training.data, data.test, processes)[1] if score_test else None
     return RunResult(seed, end.curve, test_top1, end.seconds, images / end.seconds, end.joules)
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; no spread from a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None

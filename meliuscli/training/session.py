@@ -20,13 +20,13 @@ from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import cannot_write, write_json
-from meliuscli.runs import checkpoint_directory, record_path, weights_path
+from meliuscli.runs import checkpoint_directory, checkpoint_path, plan_path, record_path, summary, weights_path
 from meliuscli.training.checkpoint import Checkpoint
 from meliuscli.training.execution import Execution
 from meliuscli.training.loop import EpochMetrics, Training
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
-from meliuscli.training.run import RunResult, mean_and_spread, train_once
+from meliuscli.training.run import RunResult, train_once
 from meliuscli.training.weights import save_weights
 
 
@@ -141,21 +141,20 @@ class Session:
             if record is not None:
                 write_json(record_path(self.reports, self.plan.id), record)
             self._lock.release()
-            if not isinstance(failure, InterruptedByUser) and not any(self.directory.glob("seed*")):
+            at_hand = checkpoint_path(self.directory, len(self.runs))
+            if not isinstance(failure, InterruptedByUser) and not at_hand.exists():
                 shutil.rmtree(self.directory, ignore_errors=True)
         return record
 
     def _record(self, failure: MeliusError | None) -> dict[str, Any]:
         fields = self.plan.fields()
-        validation = mean_and_spread([run.last.validation_top1 for run in self.runs])
-        test = mean_and_spread([run.test_top1 for run in self.runs if run.test_top1 is not None])
         return {
             **{key: fields[key] for key in ("id", "arch", "archid", "trained_as")},
             "dataset": {key: self.plan.dataset[key] for key in ("name", "digest")},
             **{key: fields[key] for key in ("recipe", "teacher", "execution")},
             "n": len(self.runs),
-            "validation_top1": {"mean": validation[0], "spread": validation[1]},
-            "test_top1": {"mean": test[0], "spread": test[1]},
+            "validation_top1": summary([run.last.validation_top1 for run in self.runs]),
+            "test_top1": summary([run.test_top1 for run in self.runs if run.test_top1 is not None]),
             "runs": [run.fields() for run in self.runs],
             "interrupted": isinstance(failure, InterruptedByUser),
             "failed": failure.message if isinstance(failure, FailedError) else None,
@@ -172,7 +171,7 @@ class Session:
             "seed": seed,
             "precision": plan.execution.precision,
         }
-        return Checkpoint(self.directory / f"seed{seed}.safetensors", made_for)
+        return Checkpoint(checkpoint_path(self.directory, seed), made_for)
 
     def _keep_weights(self, seed: int) -> Callable[[nn.Module], None]:
         def save(network: nn.Module) -> None:
@@ -183,7 +182,7 @@ class Session:
 
     def _write(self) -> None:
         runs = [run.fields() for run in self.runs]
-        write_json(self.directory / "run.json", {"plan": self.plan.fields(), "runs": runs})
+        write_json(plan_path(self.directory), {"plan": self.plan.fields(), "runs": runs})
 
     def _hold(self) -> None:
         try:
@@ -196,7 +195,7 @@ class Session:
 
 def read_plan(directory: Path) -> tuple[Plan, list[RunResult]]:
     """The plan and the finished seeds of a run that was not. Raises ``BadInputError`` when they are corrupt."""
-    path = directory / "run.json"
+    path = plan_path(directory)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Plan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]

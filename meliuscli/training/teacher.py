@@ -44,7 +44,9 @@ def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) 
     if theirs != ours:
         raise BadInputError(f"--teacher run:{run.id} takes {theirs}, the student {ours}")
     if run.fields["dataset"]["digest"] != data_digest:
-        raise BadInputError(f"--teacher run:{run.id} was trained on other data ({run.fields['dataset']['name']})")
+        raise BadInputError(
+            f"--teacher run:{run.id} was trained on other data, or another split ({run.fields['dataset']['name']})"
+        )
     trained = load_trained(run)
     assert trained.seed is not None
     digest = hashlib.sha256(trained.path.read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.build import build
 from meliuscli.runs import Run, weights_path
 from meliuscli.training.weights import load_weights
@@ -35,8 +35,10 @@ def load_trained(run: Run, seed: int | None = None) -> Trained:
         seed = max(seeds, key=lambda one: (seeds[one], -one))
     elif seed not in seeds:
         raise BadInputError(f"run {run.id}: no seed {seed}, it has {', '.join(map(str, seeds))}")
-    spec = spec_from_fields(run.fields["trained_as"], f"{run.path}: ")
-    return replace(load_network(spec, weights_path(run.path.parent, run.id, seed)), seed=seed)
+    path = weights_path(run.path.parent, run.id, seed)
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file", f"was run:{run.id} trained with --no-weights?")
+    return replace(load_network(spec_from_fields(run.fields["trained_as"], f"{run.path}: "), path), seed=seed)
 
 
 def load_network(spec: ArchSpec, path: Path) -> Trained:

@@ -13,9 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import platformdirs
 import torch
 from torch import Tensor
+
+from meliuscli.results import cache_directory
 
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 MAIN = Path(__file__).with_name("kernels.c")
@@ -69,7 +70,7 @@ def _library(compiler: str, variant: tuple[str, ...]) -> ctypes.CDLL:
     command = [compiler, *FLAGS, *variant]
     macros = subprocess.run([*command, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, check=True, timeout=60)
     parts = [path.read_bytes() for path in SOURCES] + [macros.stdout, repr(command).encode()]
-    path = cache_folder() / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
+    path = cache_directory() / "kernels" / f"kernels-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
     if path.exists():
         try:
             return ctypes.CDLL(str(path))
@@ -81,8 +82,3 @@ def _library(compiler: str, variant: tuple[str, ...]) -> ctypes.CDLL:
         subprocess.run([*command, str(MAIN), "-o", str(made)], capture_output=True, check=True, timeout=120)
         made.replace(path)
     return ctypes.CDLL(str(path))
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    return platformdirs.user_cache_path("meliuscli") / "kernels"
