@@ -19,11 +19,12 @@ import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_arch
+from meliuscli.nn.binary_conv import integer_convolution
 from meliuscli.packed.bench import in_turns, random_network
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.layout import Window
-from meliuscli.packed.opponents import compiled, plain
+from meliuscli.packed.opponents import compiled, int8, plain
 from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.packed.selftest import check, require_exact
 from meliuscli.packed.steps import BinaryWeights
@@ -167,6 +168,9 @@ def main() -> None:
             "eager": lambda: network(images),
             "eager, channels last": lambda: last(behind),
         }
+        if integer_convolution():
+            integers = int8(network)
+            ways["binary convs in int8"] = lambda: integers(behind)
         try:
             openvino = OpenVinoGraph(spec, packed.tensors).compile(1)
         except ImportError:
