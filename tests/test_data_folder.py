@@ -32,7 +32,7 @@ from meliuscli.data.decode import read_image
 from meliuscli.data.folder import ImageFolder
 from meliuscli.data.layout import cache_directory
 from meliuscli.data.splits import Cut
-from meliuscli.errors import BadInputError, MeliusError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MeliusError, MissingError
 from meliuscli.search.objective import proxy_spec, proxy_task
 from meliuscli.search.space import load_space
 from meliuscli.training.pool import _train
@@ -688,6 +688,28 @@ def test_bad_files_are_named_before_a_search_or_check_begins(spoilt: Path, comma
 
 
 LINE = "- Image files of imagefolder that could not be read and were left out: 3 (`--skip-bad`)."
+
+
+def test_a_training_records_how_many_bad_files_it_left_out(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = (
+        "--set",
+        "num_blocks=[1,1,1,1]",
+        "--input-size",
+        "8",
+        "--width-divisor",
+        "8",
+        "--epochs",
+        "0.2",
+        "--seeds",
+        "1",
+    )
+    command = ("train", "--arch", "meliusnet22", *short, "--dataset", "imagefolder", "--data", str(spoilt))
+    with contextlib.suppress(FailedError):  # so short a training may end at chance
+        run_here(*command, "--skip-bad")
+    (record,) = Path("reports").glob("run-*.json")
+    assert json.loads(record.read_text())["dataset"]["left_out"] == 3
+    run_here("show", f"run:{record.stem.removeprefix('run-')}")
+    assert "left out: 3" in capsys.readouterr().out
 
 
 def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:

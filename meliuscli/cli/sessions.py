@@ -61,6 +61,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
     """The session of a new run, with its data and teacher."""
     named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
     with status("loading torch and the data"):
+        from meliuscli.data.batches import num_left_out
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
         from meliuscli.training.choice import choose_execution
@@ -95,6 +96,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
             "digest": loaded.digest,
             "directory": None if wanted.data is None else str(wanted.data.resolve()),
             "skip_bad": wanted.skip_bad,
+            **({"left_out": num_left_out(loaded, prepared)} if wanted.skip_bad else {}),
         },
         recipe=recipe,
         seeds=wanted.seeds,

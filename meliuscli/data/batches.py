@@ -79,9 +79,11 @@ def prepare(
     )
 
 
-def num_left_out(folder: ImageFolder, prepared: Prepared) -> int:
-    """How many files of a folder could not be read and were left out of what was prepared of it."""
-    files = sum(map(len, (folder.train, folder.validation, folder.test)))
+def num_left_out(dataset: Dataset | ImageFolder, prepared: Prepared) -> int:
+    """How many image files could not be read and were left out of what was prepared of a data set."""
+    if not isinstance(dataset, ImageFolder):
+        return 0
+    files = sum(map(len, (dataset.train, dataset.validation, dataset.test)))
     return files - sum(len(labels) for _, labels in (prepared.train, prepared.validation, prepared.test))
 
 

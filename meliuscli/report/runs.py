@@ -124,6 +124,8 @@ def _ending_lines(run: Run) -> list[str]:
 def _execution_lines(fields: dict[str, Any]) -> list[str]:
     """How it was trained; records of before say nothing of it."""
     lines = []
+    if left_out := fields["dataset"].get("left_out"):
+        lines.append(f"image files that could not be read and were left out: {left_out:,}")
     if how := fields.get("execution"):
         where = f"{how['device']} ({how['device_name']})" if how["device_name"] else how["device"]
         compiled = "compiled" if how["compiled"] else "eager"

@@ -150,7 +150,9 @@ class Session:
         fields = self.plan.fields()
         return {
             **{key: fields[key] for key in ("id", "arch", "archid", "trained_as")},
-            "dataset": {key: self.plan.dataset[key] for key in ("name", "digest")},
+            "dataset": {
+                key: value for key, value in self.plan.dataset.items() if key in ("name", "digest", "left_out")
+            },
             **{key: fields[key] for key in ("recipe", "teacher", "execution")},
             "n": len(self.runs),
             "validation_top1": summary([run.last.validation_top1 for run in self.runs]),
