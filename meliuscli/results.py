@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -83,7 +84,7 @@ def origin() -> dict[str, Any]:
     """Where a result comes from: command, time, versions, machine."""
     packages = ("torch", "numpy", "optuna", "fvcore")
     return {
-        "command": " ".join(["meliuscli", *sys.argv[1:]]),
+        "command": shlex.join(["meliuscli", *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "meliuscli": __version__,

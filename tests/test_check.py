@@ -232,7 +232,7 @@ def test_the_free_numbers_are_hard_to_beat_where_they_make_the_truth(
     assert found["packed size"].trust.tau == 1
     assert found["packed size"].trust.tau_given_ops == 1
     assert found["free numbers together"].trust.tau > 0.9
-    assert not found[OWN].trust.beats_free
+    assert not found[OWN].trust.adds_to_free
     assert "is not shown to rank beyond OPs" in sentence(found[OWN])
 
 
@@ -242,8 +242,10 @@ def test_a_proxy_that_is_the_truth_beats_the_free_numbers(space: SearchSpace, ne
     row = by_name(check)[OWN]
     assert row.trust.tau == row.trust.tau_given_ops == 1
     assert row.trust.regret == 0
-    assert row.trust.beats_free
-    assert f"{OWN}: beats the free numbers" in sentence(row)
+    assert row.trust.adds_to_free
+    assert f"{OWN}: adds to the free numbers" in sentence(row)
+    assert "Alone it ranks worse than OPs do (tau 2.00)" in sentence(row, 2.0)
+    assert "Alone" not in sentence(row, row.trust.tau)
     assert plot(check, rows(check), "png").startswith(b"\x89PNG")
 
 

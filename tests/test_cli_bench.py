@@ -37,6 +37,7 @@ def result(wall: float = 0.008, conv_seconds: dict[str, float] | None = None) ->
         checked_values=1234,
         runs=runs,
         parts=(PartTime("stem", 0.0, 0.0, 0.001, 0), PartTime("stage1", 0.004, 0.001, 0.0, 4_000_000_000)),
+        binary_seconds=0.004,
         conv_seconds={"fp32": 0.08} if conv_seconds is None else conv_seconds,
         num_convs=7,
         left=(),

@@ -130,6 +130,10 @@ def other_data(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps({**record, "dataset": {"name": "idx", "digest": "0"}}))
 
 
+def failed(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**record, "failed": "no better than chance"}))
+
+
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
@@ -138,6 +142,7 @@ def other_data(path: Path, record: dict[str, Any]) -> None:
         (changed(growth=3), 2, "growth: unknown key"),
         (changed(stem_channels=8), 2, "weights of another network"),
         (other_data, 2, "was trained on other data, or another split (idx)"),
+        (failed, 2, "is a failed run: no better than chance"),
         (spoil, 2, "corrupt, or no safetensors file"),
         (lose, 3, "no such file"),
         (lambda path, record: path.write_text("{"), 2, "not a recorded run"),

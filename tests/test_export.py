@@ -226,8 +226,15 @@ def test_damaged_files_are_refused(damage: str, says: str, packed_file: Path, tm
             about["spec"] = about["spec"].replace('"groups":1', '"groups":7')
         elif damage == "format":
             about["format"] = "another"
-        elif damage in ("shape", "type"):
-            weights = weights[:-1] if damage == "shape" else weights.astype(np.int16)
+        elif damage in ("shape", "type", "huge", "nested", "other archid"):
+            if damage == "huge":  # would be 150 GB
+                about["spec"] = load_arch("meliusnet22", ["growth_rate=65536"]).spec.model_dump_json()
+            elif damage == "nested":
+                about["spec"] = "[" * 100_000
+            elif damage == "other archid":
+                about["archid"] = "0" * 12
+            else:
+                weights = weights[:-1] if damage == "shape" else weights.astype(np.int16)
             # With the right checksum, as someone who means harm would write it.
             del about["sha256"]
             about["sha256"] = packed._digest(weights, about)

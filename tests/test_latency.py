@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, DenseFamilySpec
 from meliuscli.arch.zoo import arch_names, load_name
-from meliuscli.errors import BadInputError
+from meliuscli.cli.costs import TABLE, study_cost
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.build import build
 from meliuscli.packed import latency
 from meliuscli.packed.isa import choose_isa
@@ -19,6 +21,7 @@ from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.search.latency import Predictions, check_predictions, latency_cost
 from meliuscli.search.proposals import Proposer
 from meliuscli.search.space import load_space
+from meliuscli.search.study import Settings
 
 DENSE = [name for name in arch_names() if isinstance(load_name(name), DenseFamilySpec)]
 
@@ -104,10 +107,32 @@ def test_a_torn_line_is_measured_again(counted: list[Part], tmp_path: Path) -> N
     assert LatencyTable(choose_isa(), path).seconds(spec) == seconds
 
 
+def test_a_table_with_a_torn_line_can_be_added_to(counted: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    LatencyTable(choose_isa(), path).seconds(load_name("meliusnet-a"))
+    path.write_text(path.read_text() + '["dense 99')
+    seconds = LatencyTable(choose_isa(), path).seconds(load_name("meliusnet29"))
+    counted.clear()
+    assert LatencyTable(choose_isa(), path).seconds(load_name("meliusnet29")) == seconds
+    assert not counted
+    path.write_text("")
+    assert len(LatencyTable(choose_isa(), path)) == 0
+
+
+def test_a_network_never_takes_less_than_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large networks that take longer than their parts must not make small ones take a negative time."""
+    monkeypatch.setattr(latency, "measure", lambda part, isa: 1e-3)
+    monkeypatch.setattr(latency, "measure_whole", lambda spec, isa: 1e-3 * (len(list(parts(spec))) - 20))
+    table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")
+    factor, constant = table._calibration()
+    assert factor > 0
+    assert constant == 0
+
+
 @pytest.mark.parametrize(
     "content",
     ["\n", "[]\n", "{}\n", '{"format": 1, "isa": "", "processor": ""}\n["a"]\n']
-    + [f'{{"format": 1, "isa": "", "processor": ""}}\n["a", {value}]\n' for value in ("-1", "NaN", '""')],
+    + [f'{{"format": 1, "isa": "", "processor": ""}}\n["a", {value}]\n' for value in ("-1", "0", "NaN", '""')],
 )
 def test_a_corrupt_table_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
@@ -140,12 +165,14 @@ def test_predictions_are_of_the_budgets_candidates(counted: list[Part], tmp_path
     cost = latency_cost(table)
     budget = 3 * cost.of(space.smallest)
     pool = Proposer(space, budget, 0, cost).pool
-    predictions = check_predictions(table, pool, 0)
+    predictions = check_predictions(table, [space.smallest, *pool])
     assert len(predictions.measured) == 10
-    assert max(predictions.predicted) <= budget
+    assert list(predictions.predicted) == sorted(predictions.predicted)
+    assert predictions.predicted[0] == cost.of(space.smallest)
+    assert predictions.predicted[-1] == max(map(cost.of, pool)) <= budget
     assert predictions.errors == pytest.approx([0] * 10)
     off = Predictions((0.99e-3, 2.04e-3, 3e-3), (1e-3, 2e-3, 3e-3)).sentence
-    assert "3 random candidates of the budget (1 to 3 ms)" in off
+    assert "3 candidates from the cheapest to the dearest (1 to 3 ms)" in off
     assert "by -1.0 to +2.0 %, 1.0 % in the median" in off
 
 
@@ -160,3 +187,22 @@ def test_a_measured_part_takes_time() -> None:
     dense = latency.measure(("dense", 64, 16, 8, 1), choose_isa())
     larger = latency.measure(("dense", 256, 64, 16, 1), choose_isa())
     assert 0 < dense < larger < 1
+
+
+def test_a_study_goes_on_with_the_table_that_it_began_with(counted: list[Part], tmp_path: Path) -> None:
+    table = LatencyTable(choose_isa(), tmp_path / TABLE)
+    table.seconds(load_name("meliusnet-a"))
+    content = table.path.read_bytes()
+    settings = Settings("meliusnet", 1.0, 1, 0, "model", 1, 1, 1, objective="latency")
+    began = {"table_bytes": len(content), "table_sha256": hashlib.sha256(content).hexdigest()}
+    where = {"latency": began}
+    cost = study_cost(tmp_path, settings, where)
+    assert cost.unit == "ms"
+    table.seconds(load_name("meliusnet29"))  # what is measured later is added behind
+    study_cost(tmp_path, settings, where)
+    table.path.write_bytes(content.replace(b"0.001", b"0.002", 1))
+    with pytest.raises(BadInputError, match="not the table that the study began with"):
+        study_cost(tmp_path, settings, where)
+    table.path.unlink()
+    with pytest.raises(MissingError, match="no such file"):
+        study_cost(tmp_path, settings, where)

@@ -33,7 +33,7 @@ from meliuscli.packed.layout import Map, Window
 from meliuscli.packed.opponents import Int8Conv2d
 from meliuscli.packed.program import Crew, Program
 from meliuscli.packed.runner import PackedDense, PackedModule, pack
-from meliuscli.packed.selftest import check, is_float, require_exact
+from meliuscli.packed.selftest import check, float_parts, require_exact
 from meliuscli.packed.steps import BinaryWeights, pack_bits
 
 EVERY_ISA = pytest.mark.parametrize("isa", host_isas())
@@ -226,6 +226,7 @@ def test_threads_batches_and_repeated_calls_change_nothing() -> None:
     assert torch.equal(torch.cat([packed(image[None]) for image in images]), expected)
     assert torch.equal(packed(images), expected)
     assert torch.equal(packed(images.contiguous(memory_format=torch.channels_last)), expected)
+    assert torch.equal(packed(torch._neg_view(-images)), expected)
     assert torch.equal(packed(torch.zeros(3, 3, 48, 50)[..., 1:-1].copy_(images)), expected)
 
 
@@ -269,12 +270,9 @@ def test_the_self_test_of_other_families_finds_what_is_wrong(what: str) -> None:
     assert isinstance(packed, PackedModule)
     name = packed.packed[3]
     if what == "float":
-        name = next(
-            n for n, part in packed.module.named_modules() if isinstance(part, nn.Sequential) and is_float(part)
-        )
-        conv = next(module for module in packed.module.get_submodule(name) if type(module) is nn.Conv2d)
+        name, part = list(float_parts(packed.module))[-1]
         with torch.no_grad():
-            conv.weight[0] += 0.1
+            next(part.parameters())[0] += 0.1
     else:
         weights = packed.module.get_submodule(name).weights
         assert isinstance(weights, BinaryWeights)
@@ -285,6 +283,25 @@ def test_the_self_test_of_other_families_finds_what_is_wrong(what: str) -> None:
             weights.scale[2] *= np.float32(1 + 1e-6)
     wrong = {layer.layer for layer in check(packed, network, images) if layer.wrong}
     assert wrong == {name}
+
+
+@pytest.mark.parametrize("name", ["birealnet18", "reactnet-a", "quicknet-small", "bnext-t", "binaryalexnet"])
+def test_the_self_test_sees_every_weight(name: str) -> None:
+    """What is no packed convolution is in a part that is held against torch's."""
+    spec = load_arch(name, ["input_size=64"]).spec
+    packed = pack(random_network(spec, 1, 0)[0], spec)
+    assert isinstance(packed, PackedModule)
+    seen = {f"{part}.{key}" for part, module in float_parts(packed.module) for key in module.state_dict()}
+    assert seen == set(packed.module.state_dict())
+
+
+def test_the_convolutions_alone_do_the_networks_work() -> None:
+    for spec in (SMALL, load_arch("birealnet18", ["input_size=32"]).spec):
+        network, images = random_network(spec, 1, 0)
+        packed = pack(network, spec)
+        expected = packed(images)
+        packed.convolutions()()
+        assert torch.equal(packed(images), expected)
 
 
 def test_packed_runs_after_a_fork() -> None:
@@ -374,6 +391,17 @@ def test_networks_that_compute_something_else_are_refused() -> None:
     handle.remove()
     pack(network, SMALL)
     norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(BadInputError, match="a forward of its own"):
+        pack(network, SMALL)
+    del norm.forward
+    kept = norm.weight.detach().clone()
+    with torch.no_grad():
+        norm.weight[0] = torch.nan
+    with pytest.raises(BadInputError, match="not finite"):
+        pack(network, SMALL)
+    with torch.no_grad():
+        norm.weight.copy_(kept)
     norm.eps = 1e-3
     with pytest.raises(BadInputError, match="not a network of this spec"):
         pack(network, SMALL)

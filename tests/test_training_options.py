@@ -108,6 +108,17 @@ def test_a_batch_in_parts_gives_the_same_step(data: Prepared, parts: int) -> Non
     torch.testing.assert_close(torch.stack(split.losses), torch.stack(whole.losses), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [{"batch_size": 1}, {"batch_size": 10, "accumulate": 6}])
+def test_one_image_at_a_time_is_too_little_for_batch_norm(data: Prepared, parts: dict[str, int]) -> None:
+    """Where maps end in one pixel. Ten images in six parts are at least one each."""
+    network = build(SPEC.replace(input_size=2))
+    small = Training(
+        network, replace(data, train=(data.train[0][..., 3:5, 3:5], data.train[1])), RECIPE.model_copy(update=parts), 3
+    )
+    with pytest.raises(BadInputError, match="more than one value a channel"):
+        small.advance()
+
+
 def test_batch_norm_sees_the_parts(data: Prepared) -> None:
     whole, split = (training(data, RECIPE.model_copy(update={"accumulate": n})) for n in (1, 2))
     for each in (whole, split):

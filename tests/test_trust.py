@@ -175,10 +175,10 @@ def test_a_score_that_knows_more_than_the_free_numbers_beats_them_and_noise_does
     hidden = rng.normal(size=30)
     truth = free.sum(1) + hidden + rng.normal(scale=0.1, size=30)
     knows = judge((truth + rng.normal(scale=0.3, size=30))[None], truth[None], ops, free, 0)
-    assert knows.beats_free
+    assert knows.adds_to_free
     assert knows.error < 0.6 * knows.free_error
     noise = judge(rng.normal(size=30)[None], truth[None], ops, free, 0)
-    assert not noise.beats_free
+    assert not noise.adds_to_free
     # A free number in disguise ranks beyond OPs and adds nothing.
     same = judge((free[:, 1] * 2 + 1)[None], truth[None], ops, free, 0)
     assert same.error == pytest.approx(same.free_error, rel=0.1)
@@ -202,7 +202,7 @@ def test_of_too_few_networks_nothing_is_said(n: int) -> None:
     assert trust.n == n
     assert math.isnan(trust.tau)
     assert trust.interval is None
-    assert not trust.beats_free
+    assert not trust.adds_to_free
 
 
 def test_all_equal_is_no_ranking() -> None:
@@ -212,7 +212,7 @@ def test_all_equal_is_no_ranking() -> None:
     assert math.isnan(trust.tau)
     assert trust.interval is None
     assert trust.regret == truth.max() - truth.min()
-    assert not trust.beats_free
+    assert not trust.adds_to_free
 
 
 def test_two_pairs_of_rankings_are_averaged() -> None:

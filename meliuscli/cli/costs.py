@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,12 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
         cost = latency_cost(table)
         check_budget(space, settings.budget, cost)
         candidates = Proposer(space, settings.budget, settings.seed, cost).pool
-        predictions = check_predictions(table, candidates, settings.seed)
+        predictions = check_predictions(table, [space.smallest, *candidates])
     talk(predictions.sentence)
-    about = {"latency": {"sentence": predictions.sentence, **predictions.fields()}}
-    return {TABLE: table.content()}, about
+    content = table.content()
+    # The study may add times to its table, but goes on with those that it began with.
+    began = {"table_bytes": len(content.encode()), "table_sha256": hashlib.sha256(content.encode()).hexdigest()}
+    return {TABLE: content}, {"latency": {"sentence": predictions.sentence, **predictions.fields(), **began}}
 
 
 def _jobs() -> float:
@@ -55,9 +58,9 @@ def _jobs() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def study_cost(directory: Path, settings: Settings) -> Cost:
+def study_cost(directory: Path, settings: Settings, where: dict[str, Any]) -> Cost:
     """OPs, or latency by the study's own table. Raises ``MissingError`` where that is gone, ``BadInputError`` where it was
-    measured on another machine."""
+    changed or measured on another machine. ``where`` is the study's origin."""
     if settings.objective == "ops":
         return OPS
     if not (directory / TABLE).is_file():
@@ -68,4 +71,9 @@ def study_cost(directory: Path, settings: Settings) -> Cost:
     from meliuscli.packed.latency import LatencyTable
     from meliuscli.search.latency import latency_cost
 
+    began = (directory / TABLE).read_bytes()[: where["latency"]["table_bytes"]]
+    if hashlib.sha256(began).hexdigest() != where["latency"]["table_sha256"]:
+        raise BadInputError(
+            f"{directory / TABLE}: not the table that the study began with", "start the study again with --force"
+        )
     return latency_cost(LatencyTable(choose_isa(), directory / TABLE))

@@ -70,10 +70,12 @@ def search(
 
     Writes reports/STUDY with report.md, trials.csv, front.csv, pareto.png, best.toml and all that repeats it."""
     limit = parse_duration(timeout, "--timeout")
-    latency = objectives == "accuracy,latency"
-    limit_of_cost = None if budget is None else (parse_latency if latency else parse_count)(budget, "--budget")
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
+    latency = objectives == "accuracy,latency"
+    if resume and study and not _given(context, "objectives"):  # the budget is in the unit of the study
+        latency = _read_study(STUDY.find(reports, study, ""))[0].objective == "latency"
+    limit_of_cost = None if budget is None else (parse_latency if latency else parse_count)(budget, "--budget")
     if limit_of_cost is None and not (resume and study):
         raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
     with status("loading"):
@@ -176,7 +178,7 @@ def _run(
     from meliuscli.search.study import Study
 
     try:
-        study = Study(directory, settings, space, study_cost(directory, settings))
+        study = Study(directory, settings, space, study_cost(directory, settings, where))
     except OSError as error:
         raise cannot_write(directory, error) from None
     try:

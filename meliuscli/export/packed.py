@@ -22,6 +22,7 @@ from torch import nn
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.counting.analytic import count_spec
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
@@ -84,10 +85,15 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
             about = {key: metadata[key] for key in ("format", "archid", "spec")}
             if metadata["sha256"] != _digest(stored, about):
                 raise ValueError("its checksum is not that of its content")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            if metadata["archid"] != spec.archid:
+                raise ValueError(f"its network is {spec.archid}, not {metadata['archid']}")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInputError(f"{path}: corrupt, or no packed network: {error}") from None
     if not isinstance(spec, DenseFamilySpec):
         raise BadInputError(f"{path}: a {spec.family} does not run packed from end to end")
+    counted = count_spec(spec).total.size_bytes  # before anything of that size is built
+    if not 0.5 * counted < stored.nbytes < 2 * counted:
+        raise BadInputError(f"{path}: it has {stored.nbytes:,} bytes of weights, its network about {counted:,}")
     with torch.random.fork_rng(devices=[]):
         network = build(spec).eval()
     channels, expected = _bit_channels(network), sorted(fold_dense(network).items())

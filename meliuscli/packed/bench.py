@@ -20,6 +20,7 @@ from meliuscli.packed.selftest import LayerCheck, check, require_exact
 from meliuscli.packed.timing import BenchResult, PartTime, Samples
 
 WARM_UP = 2
+PACKED = "packed"
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
 Counting = Callable[[int, int], None]
@@ -50,7 +51,7 @@ def bench_network(
     checks = check(packed, network, images)
     require_exact(checks)
     with torch.inference_mode():
-        contenders: dict[str, Run] = {"packed": lambda: packed(images)}
+        contenders: dict[str, Run] = {PACKED: lambda: packed(images)}
         missing: dict[str, str] = {}
         started = time.perf_counter()
         if opponents != "none":
@@ -62,6 +63,8 @@ def bench_network(
         talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
         taken: list[PartSeconds] = []
         by_part: Run = lambda: taken.append(packed.part_seconds(images))  # noqa: E731
+        packed(images)  # whose maps the convolutions alone are done on
+        alone = {PACKED: packed.convolutions(), **alone}
         in_full = {**contenders, _PARTS: by_part, **{f"{_ALONE}{format_}": run for format_, run in alone.items()}}
         with counting(f"{name}: rounds") as counter:
             samples = in_turns(in_full, runs, counter)
@@ -162,7 +165,11 @@ def _result(
     compile_seconds: float,
 ) -> BenchResult:
     spec, total = packed.spec, count_spec(packed.spec).total
-    alone = {key.removeprefix(_ALONE): taken for key, taken in samples.items() if key.startswith(_ALONE)}
+    alone = {
+        key.removeprefix(_ALONE): taken.cpu_median if packed.threads == 1 else taken.median
+        for key, taken in samples.items()
+        if key.startswith(_ALONE)
+    }
     bits = sum(count * weight_bits for weight_bits, count in total.weights)
     floats = sum(count * 32 for _, count in total.weights)
     return BenchResult(
@@ -176,7 +183,8 @@ def _result(
         checked_values=sum(layer.values for layer in checks),
         runs={key: taken for key, taken in samples.items() if not key.startswith((_PARTS, _ALONE))},
         parts=parts,
-        conv_seconds={key: taken.cpu_median if packed.threads == 1 else taken.median for key, taken in alone.items()},
+        binary_seconds=alone.pop(PACKED),
+        conv_seconds=alone,
         num_convs=packed.num_convs,
         left=packed.left,
         missing=missing,

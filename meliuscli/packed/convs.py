@@ -72,7 +72,7 @@ class PackedConv2d(nn.Module):
             pack_step("", isa, self._source, self._words, *signs),
             binary_step("", isa, self._words, self._out, weights),
         ]
-        self._program = Program(isa, steps, self._crew)
+        self._program, self.step = Program(isa, steps, self._crew), steps[1]
         self._inner = torch.from_numpy(self._source.data)[..., : weights.channels]
         self._result = torch.from_numpy(self._out.data).permute(0, 3, 1, 2)[:, : weights.outputs]
 

@@ -25,18 +25,24 @@ from meliuscli.nn.build import build
 from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import round_up
+from meliuscli.packed.program import Crew, Program
 from meliuscli.packed.runner import PackedDense
 from meliuscli.results import cache_directory, cannot_write, processor, write_text
 
 Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
-FORMAT = 2
+FORMAT = 3
 SAMPLES, SAMPLE_SECONDS = 12, 3e-4
+TIMES_IN_A_ROW = 16
+"""A part's steps in one run: what it takes to begin one would be as long as the steps of a small part."""
 WHOLE_SAMPLES = 60
 WORD, STEP = 32, 128
 FACTOR, CONSTANT = "factor", "constant"
-CALIBRATED_ON = ("meliusnet22", "meliusnet29", "meliusnet42", "meliusnet59", "meliusnet-a")
-"""Whole networks that are held against their parts once a machine."""
+CALIBRATED_ON = (
+    *(("meliusnet22", size) for size in (32, 64, 96, 128, 160, 224)),
+    *((name, 224) for name in ("meliusnet29", "meliusnet42", "meliusnet59", "meliusnet-a")),
+)
+"""Whole networks, at input sizes, that are held against their parts once a machine: small ones too."""
 
 
 def parts(spec: DenseFamilySpec) -> Iterator[Part]:
@@ -103,13 +109,14 @@ def measure(part: Part, isa: Isa) -> float:
     spec, prefix = probe(part)
     with torch.random.fork_rng(devices=[]):
         packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
-    plan, program = packed.plan(1)
-    numbers = [index for index, step in enumerate(plan.steps) if step.layer.startswith(prefix)]
-    seconds = _lowest(lambda: program.run(numbers[0], numbers[-1] + 1))
-    if part[0] != "call":
-        return seconds
-    images = torch.zeros(1, *spec.input_shape)
-    return max(_lowest(lambda: packed(images)) - seconds, 1e-9)
+    plan, _ = packed.plan(1)
+    if part[0] == "call":
+        packed._program = Program(isa, (), Crew(1))  # what a call does besides its steps
+        images = torch.zeros(1, *spec.input_shape)
+        return _lowest(lambda: packed(images))
+    steps = [step for step in plan.steps if step.layer.startswith(prefix)]
+    often = Program(isa, steps * TIMES_IN_A_ROW, Crew(1))
+    return _lowest(often.run) / TIMES_IN_A_ROW
 
 
 def _lowest(run: Callable[[], object], samples: int = SAMPLES) -> float:
@@ -151,7 +158,7 @@ class LatencyTable:
     def __init__(self, isa: Isa, path: Path | None = None) -> None:
         self.isa = isa
         self.path = default_path(isa) if path is None else path
-        self._seconds = _read(self.path, isa)
+        self._seconds, self._whole = _read(self.path, isa)
 
     def __len__(self) -> int:
         return len(self._seconds)
@@ -170,15 +177,18 @@ class LatencyTable:
         return sum(self._of(part) for part in parts(spec))
 
     def _calibration(self) -> tuple[float, float]:
-        """(factor, constant) from the sum of parts to a whole network: least squares of the relative error."""
+        """(factor, constant) from the sum of parts to a whole network: least squares of the relative error. Neither is
+        negative: a network takes longer than none."""
         if not {FACTOR, CONSTANT} <= self._seconds.keys():
             sums, wholes = [], []
-            for name in CALIBRATED_ON:
-                spec = _dense(load_name(name))
+            for name, size in CALIBRATED_ON:
+                spec = _dense(load_name(name).replace(input_size=size))
                 sums.append(self._sum(spec))
                 wholes.append(measure_whole(spec, self.isa))
             x, y = np.array(sums), np.array(wholes)
             (factor, constant), *_ = np.linalg.lstsq(np.stack([x / y, 1 / y], axis=1), np.ones_like(y), rcond=None)
+            if constant < 0:
+                factor, constant = (x / y).sum() / ((x / y) ** 2).sum(), 0.0
             self._add(FACTOR, float(factor))
             self._add(CONSTANT, float(constant))
         return self._seconds[FACTOR], self._seconds[CONSTANT]
@@ -198,8 +208,9 @@ class LatencyTable:
     def _add(self, key: str, seconds: float) -> None:
         line = _line((key, seconds))
         try:
-            if not self.path.exists():
-                write_text(self.path, _line(_made_for(self.isa)))
+            if not self._whole:  # no file yet, or a killed process left a line torn
+                write_text(self.path, self.content())
+                self._whole = True
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
@@ -221,26 +232,31 @@ def _line(value: Any) -> str:
     return json.dumps(value) + "\n"
 
 
-def _read(path: Path, isa: Isa) -> dict[str, float]:
-    """The times in a file; none where there is no file.
+def _read(path: Path, isa: Isa) -> tuple[dict[str, float], bool]:
+    """The times in a file, and whether it ends with a whole line; none where there is no file, or an empty one.
 
     Raises ``BadInputError`` where it is corrupt or was measured elsewhere."""
     try:
+        text = path.read_text(encoding="utf-8")
         # A line that a killed process left torn is no line.
-        made_for, *lines = [
-            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if "\n" in line
-        ]
-        seconds = {str(key): float(value) for key, value in lines}
+        lines = [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+        if not lines:
+            return {}, False
+        made_for, *times = lines
+        seconds = {str(key): float(value) for key, value in times}
         there = f"{made_for['isa']} on {made_for['processor']}, format {made_for['format']}"
-        if not all((-1 if key == CONSTANT else 0) < value < 1e3 for key, value in seconds.items()):
+        if not all((value >= 0 if key == CONSTANT else value > 0) and value < 1e3 for key, value in seconds.items()):
             raise ValueError("a time is out of range")
     except FileNotFoundError:
-        return {}
+        return {}, False
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "delete it to measure again" if path == default_path(isa) else "start again without it, on this machine"
-        raise BadInputError(f"{path}: not a table of latencies: {error}", hint) from None
+        raise BadInputError(f"{path}: not a table of latencies: {error}", _hint(path, isa)) from None
     if made_for != _made_for(isa):
         raise BadInputError(
-            f"{path}: measured with {there}; this is {isa.name} on {processor()}", "measure again on this machine"
+            f"{path}: measured with {there}; this is {isa.name} on {processor()}, format {FORMAT}", _hint(path, isa)
         )
-    return seconds
+    return seconds, text.endswith("\n")
+
+
+def _hint(path: Path, isa: Isa) -> str:
+    return "delete it to measure again" if path == default_path(isa) else "start the study again with --force"

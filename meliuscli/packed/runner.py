@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import groupby
 
 import torch
@@ -53,6 +54,10 @@ class PackedNetwork(ABC):
             return self._time(images)
 
     @abstractmethod
+    def convolutions(self) -> Callable[[], object]:
+        """A function that does the binary convolutions alone, on what the last call left in the maps."""
+
+    @abstractmethod
     def _run(self, images: Tensor) -> Tensor: ...
 
     @abstractmethod
@@ -77,6 +82,9 @@ class PackedDense(PackedNetwork):
             self._plan = DensePlan(self.spec, self.tensors, self.isa, batch, self.threads)
             self._program, self._batch = Program(self.isa, self._plan.steps, self._crew), batch
         return self._plan, self._program
+
+    def convolutions(self) -> Callable[[], object]:
+        return Program(self.isa, [step for step in self._plan.steps if step.kind == "binary"], self._crew).run
 
     def _enter(self, images: Tensor) -> tuple[DensePlan, Program]:
         plan, program = self.plan(len(images))
@@ -109,6 +117,10 @@ class PackedModule(PackedNetwork):
         self.packed, self.left, self.num_convs = tuple(packed), tuple(left), len(packed)
         if not packed:
             raise _nothing_to_pack(spec, bool(left))
+
+    def convolutions(self) -> Callable[[], object]:
+        convs = [module for module in self.module.modules() if isinstance(module, PackedConv2d)]
+        return Program(self.isa, [conv.step for conv in convs], self._crew).run
 
     def _run(self, images: Tensor) -> Tensor:
         return self.module(images.contiguous(memory_format=torch.channels_last)).clone()  # type: ignore[no-any-return]
@@ -155,8 +167,6 @@ def _nothing_to_pack(spec: ArchSpec, few_bits: bool) -> BadInputError:
 
 
 def _check_network(network: nn.Module, spec: ArchSpec) -> None:
-    if any(module.training for module in network.modules()):
-        raise BadInputError("the network is in training mode", "call its eval() first")
     with torch.random.fork_rng(devices=[]):
         expected = build(spec)
 
@@ -166,10 +176,16 @@ def _check_network(network: nn.Module, spec: ArchSpec) -> None:
 
     if structure(network) != structure(expected):
         raise BadInputError("the module is not a network of this spec", "build it with meliuscli.nn.build.build(spec)")
+    if any(module.training for module in network.modules()):
+        raise BadInputError("the network is in training mode", "call its eval() first")
+    if any("forward" in vars(part) for part in network.modules()):
+        raise BadInputError("the network has a forward of its own, which packed kernels do not call")
     if hooked := [name for name, part in network.named_modules() if part._forward_hooks or part._forward_pre_hooks]:
         raise BadInputError(f"the network has hooks, which packed kernels do not call (at {hooked[0] or 'its top'})")
     if any(tensor.device.type != "cpu" for tensor in network.state_dict().values()):
         raise BadInputError("the network is not on the CPU")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise BadInputError("the network has weights or statistics that are not finite")
 
 
 def _settings(part: nn.Module) -> object:
@@ -188,7 +204,7 @@ def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
         raise BadInputError(
             f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})"
         )
-    images = images.detach().float()
+    images = images.detach().float().resolve_neg()
     # A sum is not finite when a value is not; it may also overflow, so look again.
     if not math.isfinite(float(images.sum())) and not bool(torch.isfinite(images).all()):
         raise BadInputError("images have values that are not finite (NaN or infinite)")

@@ -55,12 +55,12 @@ def require_exact(checks: list[LayerCheck]) -> None:
 
 
 @contextmanager
-def _watched(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Input and output of every module of the last call, by name."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def _watched(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor, tuple[Tensor, ...]]]]:
+    """First input, output and all inputs of every module of the last call, by name."""
+    seen: dict[str, tuple[Tensor, Tensor, tuple[Tensor, ...]]] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        return lambda _, inputs, output: seen.__setitem__(name, (inputs[0], output))
+        return lambda _, inputs, output: seen.__setitem__(name, (inputs[0], output, inputs))
 
     handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
@@ -106,7 +106,7 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
     for name in packed.packed:
         conv, original = packed.module.get_submodule(name), network.get_submodule(name)
         assert isinstance(conv, PackedConv2d)
-        x, torchs = seen[name]
+        x, torchs, _ = seen[name]
         ours = _pixels(conv(x))
         if conv.weights.scale is None:
             yield _equal(name, "counts", ours, _pixels(torchs))
@@ -115,17 +115,23 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
         # Torch adds up products with the scale and rounds each time; ours is the whole sum times the scale.
         yield _equal(name, "products", ours, _pixels(_scaled_dots(original, x)))
         yield _near(name, ours, _pixels(torchs))
-    for name, part in packed.module.named_modules():
-        # Where batch norm was folded into the convolution before it.
-        if isinstance(part, nn.Sequential) and name in seen and is_float(part):
-            x, torchs = seen[name]
-            yield _near(name, _pixels(part(x)), _pixels(torchs))
+    for name, part in float_parts(packed.module):
+        if name in seen:
+            _, torchs, inputs = seen[name]
+            made = part(*inputs)
+            if bool((torchs.abs() == 1).all()):  # the sign itself is left to the convolution behind
+                made, torchs = (made >= 0).float(), (torchs >= 0).float()
+            yield _near(name, made.numpy(), torchs.numpy())
 
 
-def is_float(part: nn.Module) -> bool:
-    """Whether it has float convolutions and no packed ones."""
-    modules = list(part.modules())
-    return any(type(m) is nn.Conv2d for m in modules) and not any(isinstance(m, PackedConv2d) for m in modules)
+def float_parts(network: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The largest parts without packed convolutions that have weights, the network's own order."""
+    if not any(isinstance(module, PackedConv2d) for module in network.modules()):
+        if name and any(True for _ in network.state_dict()):
+            yield name, network
+        return
+    for child, part in network.named_children():
+        yield from float_parts(part, f"{name}.{child}" if name else child)
 
 
 def _scaled_dots(conv: QuantConv2d, x: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ class PartTime:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """A network on this machine. ``runs`` by name, ``packed`` first; ``conv_seconds`` what its binary convolutions alone
-    take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not
+    """A network on this machine. ``runs`` by name, ``packed`` first; ``binary_seconds`` is what its binary convolutions alone
+    take, one behind the other, and ``conv_seconds`` what they take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not
     measured. Sizes are for weights at their bits, the twin's for 32 bits."""
 
     arch: str
@@ -71,6 +71,7 @@ class BenchResult:
     checked_values: int
     runs: dict[str, Samples]
     parts: tuple[PartTime, ...]
+    binary_seconds: float
     conv_seconds: dict[str, float]
     num_convs: int
     left: tuple[str, ...]
@@ -92,10 +93,6 @@ class BenchResult:
     def busy(self) -> float:
         """Wall time over what the processors gave us: above ``BUSY`` something else ran."""
         return self.packed.median * self.threads / self.packed.cpu_median
-
-    @property
-    def binary_seconds(self) -> float:
-        return sum(part.binary for part in self.parts)
 
     @property
     def pack_seconds(self) -> float:

@@ -14,6 +14,13 @@ THEORY = 64
 """By how much OPs take a binary MAC to be cheaper than a float one."""
 
 
+_ABOUT_TORCH = (
+    "eager: the network as it is, the signs of its weights taken anew each time, as in training; the others have them"
+    " ready",
+    "float twin: the same network without its signs",
+)
+
+
 def bench_object(result: BenchResult) -> dict[str, Any]:
     """The JSON of ``bench``, an object a network. Times are milliseconds."""
     return {
@@ -98,9 +105,7 @@ def runs_table(results: Sequence[BenchResult]) -> Table:
             " CPU: all threads together",
             "packed is faster: median of the ratios of paired runs, by "
             + ("CPU time" if first.threads == 1 else "wall time"),
-            "eager: the network as it is, the signs of its weights taken anew each time, as in training; the others have"
-            " them ready",
-            "float twin: the same network without its signs",
+            *(_ABOUT_TORCH if "eager" in first.runs else ()),
         ),
         records=tuple(_record(result, name) for result in results for name in result.runs),
     )
@@ -149,7 +154,10 @@ def _lines(result: BenchResult) -> list[str]:
     )
     lines += [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
     if result.left:
-        lines.append(f"{result.arch}: not packed, of more than one bit: {len(result.left)} convolutions")
+        lines.append(
+            f"{result.arch}: not packed, as weights or inputs have more than one bit: {', '.join(result.left[:3])}"
+            + (f" and {len(result.left) - 3} more" if len(result.left) > 3 else "")
+        )
     return lines
 
 
@@ -170,6 +178,7 @@ def parts_table(result: BenchResult) -> Table:
         (Column("part", numeric=False), *map(Column, heads)),
         tuple(cells(part.part, [part]) for part in result.parts),
         total=cells("total", result.parts),
+        notes=("beginning and timing each step counts with it; the lines above have the convolutions in one go",),
     )
 
 

@@ -50,7 +50,7 @@ def check_table(check: Check, rows: Sequence[Row]) -> Table:
         ),
         tuple(_cells(row) for row in rows),
         notes=NOTES,
-        lines=tuple(sentence(row) for row in rows if row.kind != "free"),
+        lines=sentences(rows),
         records=tuple(record(row) for row in rows),
     )
 
@@ -94,7 +94,7 @@ def record(row: Row) -> dict[str, str | float | int | None]:
         "regret_of_quarter": _finite(trust.regret_of_quarter),
         "error": _finite(trust.error),
         "free_error": _finite(trust.free_error),
-        "beats_free_numbers": None if row.kind == "free" else trust.beats_free,
+        "adds_to_free_numbers": None if row.kind == "free" else trust.adds_to_free,
     }
 
 
@@ -102,7 +102,13 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sentence(row: Row) -> str:
+def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What follows from the rows of trainings, one each."""
+    ops = next((row.trust.tau for row in rows if row.kind == "free" and row.name == "OPs"), math.nan)
+    return tuple(sentence(row, ops) for row in rows if row.kind != "free")
+
+
+def sentence(row: Row, tau_of_ops: float = math.nan) -> str:
     """What follows from a row, and no more than its numbers say."""
     trust = row.trust
     failed = f" {row.num_failed} trainings failed and are left out." if row.num_failed else ""
@@ -120,11 +126,14 @@ def sentence(row: Row) -> str:
     errors = f"{100 * trust.free_error:.2f} to {100 * trust.error:.2f} points"
     if not trust.beyond_ops:
         said = f"is not shown to rank beyond OPs: tau given OPs may be anything from {low:.2f} to {high:.2f}."
-    elif trust.beats_free:
-        said = f"beats the free numbers: it ranks beyond OPs (at least {low:.2f}) and takes their error from {errors}."
+    elif trust.adds_to_free:
+        said = (
+            f"adds to the free numbers: it ranks beyond OPs (at least {low:.2f}) and takes their error from {errors}."
+        )
     else:
         said = f"ranks beyond OPs (at least {low:.2f}) but adds nothing to the free numbers: their error goes from {errors}."
-    return f"{row.name}: {said}{failed}"
+    alone = f" Alone it ranks worse than OPs do (tau {tau_of_ops:.2f})." if trust.tau < tau_of_ops else ""
+    return f"{row.name}: {said}{alone}{failed}"
 
 
 def write_report(check: Check, rows: Sequence[Row]) -> None:
@@ -220,5 +229,5 @@ def to_value(check: Check, rows: Sequence[Row]) -> dict[str, Any]:
         "check": str(check.directory),
         "plan": check.plan.model_dump(mode="json"),
         "rows": [record(row) for row in rows],
-        "sentences": [sentence(row) for row in rows if row.kind != "free"],
+        "sentences": list(sentences(rows)),
     }

@@ -90,8 +90,8 @@ def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dic
 def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
-    The found ones are the best believed overall and, for each known network from the dearest to the cheapest, the
-    best believed of no higher cost."""
+    The found ones are the best believed overall; for each known network, from the dearest to the cheapest, the best
+    believed of no higher cost; where no known network is within the budget, the next best."""
     records = study.records()
     believed = believed_accuracy(study.space, records)
     cost = study.cost.of
@@ -101,11 +101,11 @@ def choose_entrants(study: Study) -> list[Entrant]:
         key=lambda record: -believed[record.candidate.archid],
     )
     limits = [float(study.settings.budget), *(cost(candidate) for _, candidate in reversed(known))]
+    best = [next((record for record in found if cost(record.candidate) <= limit), None) for limit in limits]
     chosen: dict[int, TrialRecord] = {}
-    for limit in limits:
-        best = next((record for record in found if cost(record.candidate) <= limit), None)
-        if best is not None and len(chosen) < study.settings.finalists:
-            chosen.setdefault(best.number, best)
+    for record in (*best, *(() if known else found)):
+        if record is not None and len(chosen) < study.settings.finalists:
+            chosen.setdefault(record.number, record)
     entrants = [Entrant(f"found-{number}", None, record.candidate) for number, record in sorted(chosen.items())]
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
 

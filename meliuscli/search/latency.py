@@ -40,7 +40,7 @@ class Predictions:
     def sentence(self) -> str:
         errors, sizes = self.errors, [abs(error) for error in self.errors]
         return (
-            f"predicted latencies of {len(sizes)} random candidates of the budget ({format_ms(min(self.measured))} to"
+            f"predicted latencies of {len(sizes)} candidates from the cheapest to the dearest ({format_ms(min(self.measured))} to"
             f" {format_ms(max(self.measured))} ms) differ from direct measurements by {100 * min(errors):+.1f} to"
             f" {100 * max(errors):+.1f} %, {100 * statistics.median(sizes):.1f} % in the median"
         )
@@ -50,12 +50,13 @@ class Predictions:
         return {"predicted_seconds": self.predicted, "measured_seconds": self.measured}
 
 
-def check_predictions(table: LatencyTable, candidates: Sequence[Candidate], seed: int, count: int = 10) -> Predictions:
-    """Random ones of the candidates, from the table and measured."""
+def check_predictions(table: LatencyTable, candidates: Sequence[Candidate], count: int = 10) -> Predictions:
+    """Candidates spread evenly over the order of latency, from the cheapest to the dearest: from the table, and measured."""
     from meliuscli.packed.latency import measure_whole
 
-    drawn = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    specs = [candidates[int(index)].spec for index in drawn]
+    ordered = sorted(candidates, key=lambda candidate: table.seconds(candidate.spec))
+    places = np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))
+    specs = [ordered[place].spec for place in places]
     return Predictions(
         tuple(table.seconds(spec) for spec in specs), tuple(measure_whole(spec, table.isa) for spec in specs)
     )

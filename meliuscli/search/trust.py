@@ -45,7 +45,7 @@ class Trust:
         return self.n >= ENOUGH_NETWORKS and self.interval is not None and self.interval[0] > 0
 
     @property
-    def beats_free(self) -> bool:
+    def adds_to_free(self) -> bool:
         """Does it rank beyond OPs and add to the free numbers?"""
         return self.beyond_ops and self.error < self.free_error
 

@@ -173,7 +173,8 @@ class Training:
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of the mean loss over a batch, part by part; returns the loss."""
         total = torch.zeros((), device=self.device)
-        parts = list(zip(inputs.chunk(self.recipe.accumulate), labels.chunk(self.recipe.accumulate), strict=True))
+        count = min(self.recipe.accumulate, len(labels))
+        parts = list(zip(inputs.tensor_split(count), labels.tensor_split(count), strict=True))
         for index, (images, wanted) in enumerate(parts):
             more = index + 1 < len(parts)
             with self._parallel.no_sync() if self._parallel and more else nullcontext():
@@ -183,8 +184,16 @@ class Training:
         return total
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self.execution.autocast():
-            logits = self._forward(images)
+        try:
+            with self.execution.autocast():
+                logits = self._forward(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise BadInputError(
+                f"batch norm needs more than one value a channel: {len(images)} image(s) at a time end in maps of one pixel",
+                "raise batch_size, or lower accumulate",
+            ) from None
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if self.teacher is None:

@@ -43,11 +43,21 @@ def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) 
     )
     if theirs != ours:
         raise BadInputError(f"--teacher run:{run.id} takes {theirs}, the student {ours}")
+    if failed := run.fields.get("failed"):
+        raise BadInputError(f"--teacher run:{run.id} is a failed run: {failed}")
     if run.fields["dataset"]["digest"] != data_digest:
         raise BadInputError(
             f"--teacher run:{run.id} was trained on other data, or another split ({run.fields['dataset']['name']})"
         )
     trained = load_trained(run)
     assert trained.seed is not None
-    digest = hashlib.sha256(trained.path.read_bytes()).hexdigest()
+    digest = _digest(trained.network)
     return Teacher(run.id, run.fields["arch"], trained.seed, digest), trained.network.requires_grad_(False)
+
+
+def _digest(network: nn.Module) -> str:
+    """Of the weights alone: files of the same weights may differ."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        sha.update(name.encode() + tensor.numpy().tobytes())
+    return sha.hexdigest()
