@@ -21,7 +21,8 @@ from conftest import TINY_SPACE, run_here
 
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
-from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, sample
+from meliuscli.report.tables import to_csv
+from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, read_check, sample
 from meliuscli.search.plan import LONG, LONGER, OWN, Changes, Plan, changed, long_way, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trust import kendall_tau
@@ -464,3 +465,16 @@ def test_bad_input_is_refused_before_anything_is_written(
         run_here("check-proxy", *args)
     assert says in str(caught.value)
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize("name", ["proxy-fashion-mnist", "proxy-cifar10"])
+def test_the_committed_reports_follow_from_their_trainings(name: str) -> None:
+    directory = Path(__file__).parents[1] / "reports" / name
+    check = read_check(directory, load_space(str(directory / "space.toml"))[1])
+    again = io.StringIO(to_csv(check_table(check, rows(check))))
+    committed = io.StringIO((directory / "check.csv").read_text())
+    for ours, theirs in zip(csv.DictReader(again), csv.DictReader(committed), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            if value != theirs[key]:
+                assert float(value) == pytest.approx(float(theirs[key]), abs=1e-6), key

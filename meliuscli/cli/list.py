@@ -9,7 +9,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables
-from meliuscli.errors import unknown_name
+from meliuscli.errors import MissingError, unknown_name
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
 from meliuscli.report.tables import to_json
@@ -33,6 +33,8 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
+    if "runs" in chosen and reports != REPORTS and not reports.is_dir():
+        raise MissingError(f"--reports {reports}: no such directory")
     tables = {kind: runs_table(*list_runs(reports)) if kind == "runs" else list_table(kind) for kind in chosen}
     if fmt == "json":
         answer(to_json({kind: table.records for kind, table in tables.items()}), output)

@@ -150,5 +150,5 @@ def _split(images: Bytes, labels: Bytes, num_classes: int, source: Path) -> Spli
     if len(counts) > num_classes:
         raise BadInputError(f"{source}: label {labels.max()} is out of range, there are {num_classes} classes")
     if not counts.all():
-        raise BadInputError(f"{source}: class {counts.argmin()} has no image")
+        raise BadInputError(f"{source}: class {counts.argmin()} of {num_classes} has no image")
     return Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))

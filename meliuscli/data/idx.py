@@ -66,7 +66,7 @@ def check_labels(path: Path, labels: Bytes, num_classes: int) -> None:
     if len(counts) > num_classes:
         raise BadInputError(f"{path}: label {labels.max()} is out of range: there are {num_classes} classes")
     if not counts.all():
-        raise BadInputError(f"{path}: class {counts.argmin()} has no image")
+        raise BadInputError(f"{path}: class {counts.argmin()} of {num_classes} has no image")
 
 
 def _read_part(directory: Path, prefix: str) -> tuple[Part, Path]:
