@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from meliuscli.search.space import SearchSpace
     from meliuscli.search.study import Settings
 
+SECONDS_BETWEEN_LINES = 10
 TABLE = "latency.jsonl"
 """A study's own table: what it once took for true stays so."""
 
@@ -37,7 +39,15 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
     from meliuscli.search.latency import check_predictions, latency_cost
     from meliuscli.search.proposals import Proposer
 
-    table = LatencyTable(choose_isa())
+    told = time.monotonic()
+
+    def measured(count: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            talk(f"{count:,} parts are measured (a space of a few widths has some thousands)")
+
+    table = LatencyTable(choose_isa(), measured=measured)
     talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
     if (jobs := _jobs()) > 1:
         talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
@@ -47,6 +57,8 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
         candidates = Proposer(space, settings.budget, settings.seed, cost).pool
         predictions = check_predictions(table, [space.smallest, *candidates])
     talk(predictions.sentence)
+    if not predictions.trustworthy:
+        talk(f"warning: that is much; when the machine is quiet, delete {table.path} and begin again", "yellow")
     content = table.content()
     # The study may add times to its table, but goes on with those that it began with.
     began = {"table_bytes": len(content.encode()), "table_sha256": hashlib.sha256(content.encode()).hexdigest()}

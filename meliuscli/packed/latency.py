@@ -34,7 +34,7 @@ Part = tuple[str | int, ...]
 FORMAT = 3
 SAMPLES, SAMPLE_SECONDS = 12, 3e-4
 TIMES_IN_A_ROW = 16
-"""A part's steps in one run: what it takes to begin one would be as long as the steps of a small part."""
+"""A small part's steps in one run: what it takes to begin one would be as long as they are."""
 WHOLE_SAMPLES = 60
 WORD, STEP = 32, 128
 FACTOR, CONSTANT = "factor", "constant"
@@ -115,8 +115,9 @@ def measure(part: Part, isa: Isa) -> float:
         images = torch.zeros(1, *spec.input_shape)
         return _lowest(lambda: packed(images))
     steps = [step for step in plan.steps if step.layer.startswith(prefix)]
-    often = Program(isa, steps * TIMES_IN_A_ROW, Crew(1))
-    return _lowest(often.run) / TIMES_IN_A_ROW
+    once = _lowest(Program(isa, steps, Crew(1)).run, 2)
+    times = min(max(round(SAMPLE_SECONDS / once), 1), TIMES_IN_A_ROW)
+    return _lowest(Program(isa, steps * times, Crew(1)).run) / times
 
 
 def _lowest(run: Callable[[], object], samples: int = SAMPLES) -> float:
@@ -155,8 +156,9 @@ class LatencyTable:
     """Seconds of parts, measured when they are first asked for and added to a file: a line a part, behind one that says
     what it was measured with."""
 
-    def __init__(self, isa: Isa, path: Path | None = None) -> None:
-        self.isa = isa
+    def __init__(self, isa: Isa, path: Path | None = None, measured: Callable[[int], None] = lambda _: None) -> None:
+        """``measured`` is told how many there are after each measurement."""
+        self.isa, self._measured = isa, measured
         self.path = default_path(isa) if path is None else path
         self._seconds, self._whole = _read(self.path, isa)
 
@@ -180,12 +182,16 @@ class LatencyTable:
         """(factor, constant) from the sum of parts to a whole network: least squares of the relative error. Neither is
         negative: a network takes longer than none."""
         if not {FACTOR, CONSTANT} <= self._seconds.keys():
-            sums, wholes = [], []
-            for name, size in CALIBRATED_ON:
-                spec = _dense(load_name(name).replace(input_size=size))
-                sums.append(self._sum(spec))
-                wholes.append(measure_whole(spec, self.isa))
-            x, y = np.array(sums), np.array(wholes)
+            specs = [_dense(load_name(name).replace(input_size=size)) for name, size in CALIBRATED_ON]
+            for spec in specs:
+                self._sum(spec)
+            y = np.array([measure_whole(spec, self.isa) for spec in specs])
+            # Once more, or what disturbed the machine in these seconds would be in every prediction.
+            for key in list(self._seconds):
+                part = tuple(int(word) if word.isdigit() else word for word in key.split())
+                self._add(key, min(self._seconds[key], measure(part, self.isa)))
+            y = np.minimum(y, [measure_whole(spec, self.isa) for spec in specs])
+            x = np.array([self._sum(spec) for spec in specs])
             (factor, constant), *_ = np.linalg.lstsq(np.stack([x / y, 1 / y], axis=1), np.ones_like(y), rcond=None)
             if constant < 0:
                 factor, constant = (x / y).sum() / ((x / y) ** 2).sum(), 0.0
@@ -216,6 +222,7 @@ class LatencyTable:
         except OSError as error:
             raise cannot_write(self.path, error) from None
         self._seconds[key] = seconds
+        self._measured(len(self))
 
 
 def default_path(isa: Isa) -> Path:

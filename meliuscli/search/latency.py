@@ -24,6 +24,10 @@ def latency_cost(table: LatencyTable) -> Cost:
     return Cost("latency_seconds", "latency", "ms", lambda candidate: table.seconds(candidate.spec), format_ms, rule)
 
 
+MUCH = 0.05
+"""A median error from which on the machine was disturbed while the parts were measured, or is now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """Latencies from the table and measured directly, in seconds, for the same networks."""
@@ -35,6 +39,10 @@ class Predictions:
     def errors(self) -> list[float]:
         """Relative and signed."""
         return [said / true - 1 for said, true in zip(self.predicted, self.measured, strict=True)]
+
+    @property
+    def trustworthy(self) -> bool:
+        return statistics.median(map(abs, self.errors)) <= MUCH
 
     @property
     def sentence(self) -> str:
