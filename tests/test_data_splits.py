@@ -89,12 +89,12 @@ def test_the_recipe_says_how_to_cut(numbered: Path) -> None:
     assert recipe.cut == Cut(4, 0.2, 5)
     assert Recipe().cut == Cut()
     (images, labels), expected = (
-        _prepared("idx", numbered, 2, recipe.cut).validation,
+        _prepared("idx", numbered, 2, recipe.cut, False).validation,
         load_dataset("idx", numbered, recipe.cut),
     )
     assert torch.equal(images, expected.validation.images)
     assert torch.bincount(labels).tolist() == [5, 5]
-    assert not torch.equal(images, _prepared("idx", numbered, 2, Cut(0, 0.2, 5)).validation[0])
+    assert not torch.equal(images, _prepared("idx", numbered, 2, Cut(0, 0.2, 5), False).validation[0])
 
 
 @pytest.mark.parametrize(
