@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -205,7 +206,11 @@ def checked_images(images: Tensor, spec: ArchSpec) -> Tensor:
             f"images of shape {tuple(images.shape)}: the network takes (N, {wanted.replace('x', ', ')})"
         )
     images = images.detach().float().resolve_neg()
-    # A sum is not finite when a value is not; it may also overflow, so look again.
-    if not math.isfinite(float(images.sum())) and not bool(torch.isfinite(images).all()):
+    # A sum is not finite when a value is not; it may also overflow, so look again. Not torch's sum: its threads would go
+    # on waiting, awake, on the cores that ours are about to use.
+    values = images.numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not math.isfinite(values.sum())
+    if suspicious and not np.isfinite(values).all():
         raise BadInputError("images have values that are not finite (NaN or infinite)")
     return images
