@@ -9,7 +9,7 @@ import typer
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import Counter, answer, answer_tables, talk
-from meliuscli.cli.networks import is_own, parse_input
+from meliuscli.cli.networks import is_own, with_input
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import to_json
 
@@ -48,12 +48,7 @@ def bench(
         if is_own(name):
             raise BadInputError(f"--arch {name}: only networks of a spec can be packed, not modules of your own")
     named = [load_arch(name, set_ or []) for name in arch]
-    size = None if input_ is None else parse_input(input_)
-    if size is not None and size[1] != size[2]:
-        raise BadInputError(f"--input {input_}: networks take square images only")
-    specs = [
-        one.spec if size is None else one.spec.replace(input_channels=size[0], input_size=size[1]) for one in named
-    ]
+    specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
     from meliuscli.packed.isa import choose_isa
     from meliuscli.results import require_directory
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10
 TABLE = "latency.jsonl"
 """A study's own table: what it once took for true stays so."""
+START_AGAIN = "start the study again with --force"
 
 
 def check_budget(space: SearchSpace, budget: float, cost: Cost) -> None:
@@ -75,17 +76,14 @@ def study_cost(directory: Path, settings: Settings, where: dict[str, Any]) -> Co
     changed or measured on another machine. ``where`` is the study's origin."""
     if settings.objective == "ops":
         return OPS
-    if not (directory / TABLE).is_file():
-        raise MissingError(
-            f"{directory / TABLE}: no such file", "the study's latencies are lost: start it again with --force"
-        )
+    path = directory / TABLE
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file, and the study's latencies are lost", START_AGAIN)
     from meliuscli.packed.isa import choose_isa
     from meliuscli.packed.latency import LatencyTable
     from meliuscli.search.latency import latency_cost
 
-    began = (directory / TABLE).read_bytes()[: where["latency"]["table_bytes"]]
+    began = path.read_bytes()[: where["latency"]["table_bytes"]]
     if hashlib.sha256(began).hexdigest() != where["latency"]["table_sha256"]:
-        raise BadInputError(
-            f"{directory / TABLE}: not the table that the study began with", "start the study again with --force"
-        )
-    return latency_cost(LatencyTable(choose_isa(), directory / TABLE))
+        raise BadInputError(f"{path}: not the table that the study began with", START_AGAIN)
+    return latency_cost(LatencyTable(choose_isa(), path, way_out=START_AGAIN))

@@ -10,7 +10,7 @@ import typer
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.networks import parse_input
+from meliuscli.cli.networks import with_input
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.results import require_directory
 from meliuscli.units import format_mib
@@ -58,7 +58,7 @@ def export(
     that the network was made for, or trained at)."""
     name, spec, network = _network(arch, set_ or [], weights, seed, reports)
     if input_ is not None:
-        spec, network = _at_input(spec, network, input_)
+        spec, network = _resized(network, with_input(spec, input_, name), input_)
     suffix = "onnx" if to == "onnx" else "packed.safetensors"
     path = Path(f"{name}.{suffix}") if output is None else output
     require_directory(path, "--output")
@@ -109,14 +109,10 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
         raise FailedError(f"{path}: {verdict}", "the file was written all the same")
 
 
-def _at_input(spec: ArchSpec, network: nn.Module, text: str) -> tuple[ArchSpec, nn.Module]:
-    """The network with its weights for images of another size."""
+def _resized(network: nn.Module, spec: ArchSpec, text: str) -> tuple[ArchSpec, nn.Module]:
+    """The network's weights in one of ``spec``, which is for images of another size, and that spec."""
     from meliuscli.nn.build import build
 
-    channels, height, width = parse_input(text)
-    if height != width:
-        raise BadInputError(f"--input {text}: networks take square images only")
-    spec = spec.replace(input_channels=channels, input_size=height)
     resized = build(spec)
     try:
         resized.load_state_dict(network.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
@@ -31,13 +32,8 @@ def is_own(arch: str) -> bool:
 def count_named(arch: str, set_: Sequence[str], input_: str | None, storage: Storage) -> Counted:
     """A network of a spec, counted by arithmetic."""
     named = load_arch(arch, set_)
-    spec, name = named.spec, named.name
-    if input_ is not None:
-        channels, height, width = parse_input(input_)
-        if height != width:
-            raise BadInputError(f"--input {input_}: {arch} takes square images only")
-        spec = spec.replace(input_channels=channels, input_size=height)
-    return Counted(name, spec, spec.input_shape, count_spec(spec, storage))
+    spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
+    return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage))
 
 
 def count_own_module(
@@ -59,6 +55,14 @@ def count_any(arch: str, set_: Sequence[str], binary: Sequence[str], input_: str
     if is_own(arch):
         return count_own_module(arch, set_, binary, input_, storage)
     return count_named(arch, set_, input_, storage)
+
+
+def with_input(spec: ArchSpec, text: str, name: str) -> ArchSpec:
+    """The network for images of the shape that ``--input`` asks for."""
+    channels, height, width = parse_input(text)
+    if height != width:
+        raise BadInputError(f"--input {text}: {name} takes square images only")
+    return spec.replace(input_channels=channels, input_size=height)
 
 
 def parse_input(text: str) -> tuple[int, int, int]:

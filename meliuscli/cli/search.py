@@ -73,11 +73,10 @@ def search(
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     latency = objectives == "accuracy,latency"
-    if resume and study and not _given(context, "objectives"):  # the budget is in the unit of the study
-        latency = _read_study(STUDY.find(reports, study, ""))[0].objective == "latency"
-    limit_of_cost = None if budget is None else (parse_latency if latency else parse_count)(budget, "--budget")
-    if limit_of_cost is None and not (resume and study):
+    if budget is None and not (resume and study):
         raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
+    # With its name given, a study says in which unit the budget is.
+    limit_of_cost = None if budget is None or (resume and study) else _parse_budget(budget, latency)
     with status("loading"):
         from meliuscli.cli.costs import check_budget, measure_latencies
         from meliuscli.results import origin, write_json
@@ -90,6 +89,9 @@ def search(
         default = "" if limit_of_cost is None else _default_name(Path(space).stem, limit_of_cost, latency)
         directory = STUDY.find(reports, study, default)
         settings, searched, where = _read_study(directory)
+        if budget is not None and study:
+            by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
+            limit_of_cost = _parse_budget(budget, by_latency)
         settings = _with_given(context, directory, settings, limit_of_cost)
         dataset = _dataset(searched, settings)
         with STUDY.lock(directory):
@@ -114,6 +116,10 @@ def search(
         with STUDY.lock(directory):
             report = _run(directory, settings, searched, num_workers, limit, where)
     _print(report, fmt, output)
+
+
+def _parse_budget(budget: str, latency: bool) -> float:
+    return (parse_latency if latency else parse_count)(budget, "--budget")
 
 
 def _default_name(space: str, budget: float, latency: bool) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from meliuscli.data.cifar import read_cifar
 from meliuscli.data.folder import ImageFolder, list_folder
-from meliuscli.data.idx import Bytes, Part, read_idx_pair
+from meliuscli.data.idx import Bytes, Part, check_labels, read_idx_pair
 from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER, SHAPES, SOURCES, check_dataset_name
 from meliuscli.data.splits import Cut, held_out
 from meliuscli.errors import BadInputError, MissingError
@@ -146,9 +146,5 @@ def _split(images: Bytes, labels: Bytes, num_classes: int, source: Path) -> Spli
         images = images[:, None]
     if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise BadInputError(f"{source}: images and labels do not fit together")
-    counts = np.bincount(labels, minlength=num_classes)
-    if len(counts) > num_classes:
-        raise BadInputError(f"{source}: label {labels.max()} is out of range, there are {num_classes} classes")
-    if not counts.all():
-        raise BadInputError(f"{source}: class {counts.argmin()} of {num_classes} has no image")
+    check_labels(source, labels, num_classes)
     return Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))

@@ -97,19 +97,17 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
     with torch.random.fork_rng(devices=[]):
         network = build(spec).eval()
     channels, expected = _bit_channels(network), sorted(fold_dense(network).items())
-    wanted = sum(_bits(like, channels[name]).nbytes if name in channels else like.nbytes for name, like in expected)
-    if stored.dtype != np.uint8 or stored.shape != (wanted,):
-        raise BadInputError(f"{path}: its weights are {stored.dtype}{list(stored.shape)}, not uint8[{wanted}]")
+    sizes = [
+        -(-like[..., 0].size * channels[name] // 8) if name in channels else like.nbytes for name, like in expected
+    ]
+    if stored.dtype != np.uint8 or stored.shape != (sum(sizes),):
+        raise BadInputError(f"{path}: its weights are {stored.dtype}{list(stored.shape)}, not uint8[{sum(sizes)}]")
     tensors: dict[str, Array] = {}
-    start = 0
-    for name, like in expected:
+    for (name, like), piece in zip(expected, np.split(stored, np.cumsum(sizes)[:-1]), strict=True):
         if name in channels:
-            end = start + -(-like[..., 0].size * channels[name] // 8)
-            tensors[name] = _words(stored[start:end], like.shape, channels[name])
+            tensors[name] = _words(piece, like.shape, channels[name])
         else:
-            end = start + like.nbytes
-            tensors[name] = stored[start:end].copy().view(like.dtype).reshape(like.shape)
-        start = end
+            tensors[name] = piece.copy().view(like.dtype).reshape(like.shape)
     return PackedDense(spec, tensors, choose_isa(), threads)
 
 

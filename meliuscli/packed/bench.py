@@ -17,10 +17,9 @@ from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, int
 from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
-from meliuscli.packed.timing import BenchResult, PartTime, Samples
+from meliuscli.packed.timing import PACKED, BenchResult, PartTime, Samples
 
 WARM_UP = 2
-PACKED = "packed"
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
 Counting = Callable[[int, int], None]

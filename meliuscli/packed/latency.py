@@ -156,11 +156,19 @@ class LatencyTable:
     """Seconds of parts, measured when they are first asked for and added to a file: a line a part, behind one that says
     what it was measured with."""
 
-    def __init__(self, isa: Isa, path: Path | None = None, measured: Callable[[int], None] = lambda _: None) -> None:
-        """``measured`` is told how many there are after each measurement."""
+    def __init__(
+        self,
+        isa: Isa,
+        path: Path | None = None,
+        *,
+        way_out: str = "delete it to measure again",
+        measured: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """``measured`` is told how many there are after each measurement. Raises ``BadInputError``, with ``way_out`` as
+        hint, for a file that is corrupt or was measured elsewhere."""
         self.isa, self._measured = isa, measured
         self.path = default_path(isa) if path is None else path
-        self._seconds, self._whole = _read(self.path, isa)
+        self._seconds, self._whole = _read(self.path, isa, way_out)
 
     def __len__(self) -> int:
         return len(self._seconds)
@@ -239,7 +247,7 @@ def _line(value: Any) -> str:
     return json.dumps(value) + "\n"
 
 
-def _read(path: Path, isa: Isa) -> tuple[dict[str, float], bool]:
+def _read(path: Path, isa: Isa, way_out: str) -> tuple[dict[str, float], bool]:
     """The times in a file, and whether it ends with a whole line; none where there is no file, or an empty one.
 
     Raises ``BadInputError`` where it is corrupt or was measured elsewhere."""
@@ -257,13 +265,9 @@ def _read(path: Path, isa: Isa) -> tuple[dict[str, float], bool]:
     except FileNotFoundError:
         return {}, False
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path}: not a table of latencies: {error}", _hint(path, isa)) from None
+        raise BadInputError(f"{path}: not a table of latencies: {error}", way_out) from None
     if made_for != _made_for(isa):
         raise BadInputError(
-            f"{path}: measured with {there}; this is {isa.name} on {processor()}, format {FORMAT}", _hint(path, isa)
+            f"{path}: measured with {there}; this is {isa.name} on {processor()}, format {FORMAT}", way_out
         )
     return seconds, text.endswith("\n")
-
-
-def _hint(path: Path, isa: Isa) -> str:
-    return "delete it to measure again" if path == default_path(isa) else "start the study again with --force"

@@ -55,12 +55,12 @@ def require_exact(checks: list[LayerCheck]) -> None:
 
 
 @contextmanager
-def _watched(network: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor, tuple[Tensor, ...]]]]:
-    """First input, output and all inputs of every module of the last call, by name."""
-    seen: dict[str, tuple[Tensor, Tensor, tuple[Tensor, ...]]] = {}
+def _watched(network: nn.Module) -> Iterator[dict[str, tuple[tuple[Tensor, ...], Tensor]]]:
+    """Inputs and output of every module of the last call, by name."""
+    seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        return lambda _, inputs, output: seen.__setitem__(name, (inputs[0], output, inputs))
+        return lambda _, inputs, output: seen.__setitem__(name, (inputs, output))
 
     handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()]
     try:
@@ -83,19 +83,20 @@ def _check_dense(packed: PackedDense, network: nn.Module, images: Tensor) -> Ite
     run("stem")
     yield _close("stem", plan.maps["stem"], seen["stem"][1])
     for name, words in plan.words.items():
-        block, conv = seen[name], seen[f"{name}.conv"]
-        whole, channels = plan.maps[name], block[0].shape[1]
-        whole.data[..., :channels] = _pixels(block[0])
+        ((before,), after), ((normed,), _) = seen[name], seen[f"{name}.conv"]
+        whole, channels = plan.maps[name], before.shape[1]
+        whole.data[..., :channels] = _pixels(before)
         run(name)
-        yield _equal(name, "bits", _bits(words, channels), _pixels(conv[0] >= 0))
-        after = block[1].shape[1]
-        yield _equal(name, "counts", whole.data[..., :after], _pixels(block[1]))
+        yield _equal(name, "bits", _bits(words, channels), _pixels(normed >= 0))
+        yield _equal(name, "counts", whole.data[..., : after.shape[1]], _pixels(after))
     for number in range(1, len(packed.spec.transition_channels) + 1):
         name, into = f"transition{number}", f"stage{number + 1}.block1.dense"
-        plan.maps[name].data[..., : seen[name][0].shape[1]] = _pixels(seen[name][0])
+        (before,), after = seen[name]
+        plan.maps[name].data[..., : before.shape[1]] = _pixels(before)
         run(name)
-        yield _close(name, plan.maps[into], seen[name][1])
-    plan.maps["head"].data[..., : seen["head"][0].shape[1]] = _pixels(seen["head"][0])
+        yield _close(name, plan.maps[into], after)
+    (before,), _ = seen["head"]
+    plan.maps["head"].data[..., : before.shape[1]] = _pixels(before)
     run("head")
     yield _close("head", plan.logits, logits[:, :, None, None])
 
@@ -106,7 +107,7 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
     for name in packed.packed:
         conv, original = packed.module.get_submodule(name), network.get_submodule(name)
         assert isinstance(conv, PackedConv2d)
-        x, torchs, _ = seen[name]
+        (x,), torchs = seen[name]
         ours = _pixels(conv(x))
         if conv.weights.scale is None:
             yield _equal(name, "counts", ours, _pixels(torchs))
@@ -117,7 +118,7 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
         yield _near(name, ours, _pixels(torchs))
     for name, part in float_parts(packed.module):
         if name in seen:
-            _, torchs, inputs = seen[name]
+            inputs, torchs = seen[name]
             made = part(*inputs)
             if bool((torchs.abs() == 1).all()):  # the sign itself is left to the convolution behind
                 made, torchs = (made >= 0).float(), (torchs >= 0).float()
@@ -127,7 +128,7 @@ def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> It
 def float_parts(network: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The largest parts without packed convolutions that have weights, the network's own order."""
     if not any(isinstance(module, PackedConv2d) for module in network.modules()):
-        if name and any(True for _ in network.state_dict()):
+        if name and network.state_dict():
             yield name, network
         return
     for child, part in network.named_children():

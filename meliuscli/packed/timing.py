@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+PACKED = "packed"
+"""The name of our own run among those of others."""
 BUSY = 1.1
 """Wall time over processor time from which on the machine was busy with something else."""
 
@@ -57,9 +59,10 @@ class PartTime:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """A network on this machine. ``runs`` by name, ``packed`` first; ``binary_seconds`` is what its binary convolutions alone
-    take, one behind the other, and ``conv_seconds`` what they take elsewhere (by number format; processor time on one thread, else wall), ``missing`` why something was not
-    measured. Sizes are for weights at their bits, the twin's for 32 bits."""
+    """A network on this machine. ``runs`` by name, ``packed`` first; ``binary_seconds`` is what its binary convolutions
+    alone take, one behind the other, and ``conv_seconds`` what they take elsewhere, by number format (processor time on
+    one thread, else wall); ``missing`` says why something was not measured. Sizes are for weights at their bits, the
+    twin's for 32 bits."""
 
     arch: str
     archid: str
@@ -82,7 +85,7 @@ class BenchResult:
 
     @property
     def packed(self) -> Samples:
-        return self.runs["packed"]
+        return self.runs[PACKED]
 
     @property
     def clock(self) -> str:

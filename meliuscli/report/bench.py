@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from meliuscli.packed.timing import BUSY, BenchResult, PartTime
+from meliuscli.packed.timing import BUSY, PACKED, BenchResult, PartTime
 from meliuscli.report.count import shape_text
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
 
 THEORY = 64
 """By how much OPs take a binary MAC to be cheaper than a float one."""
-
-
 _ABOUT_TORCH = (
     "eager: the network as it is, the signs of its weights taken anew each time, as in training; the others have them"
     " ready",
@@ -125,8 +123,8 @@ def _record(result: BenchResult, name: str) -> dict[str, Cell]:
         "spread_ms": 1e3 * samples.spread,
         "cpu_ms": 1e3 * samples.cpu_median,
         "times_packed": samples.times(result.packed, result.threads),
-        "divisor": result.divisor() if name == "packed" else None,
-        "size_bytes": result.size_bytes if name == "packed" else None,
+        "divisor": result.divisor() if name == PACKED else None,
+        "size_bytes": result.size_bytes if name == PACKED else None,
     }
 
 

@@ -4,7 +4,6 @@ One file is whole or not there; two could come from two steps."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_bytes
 from meliuscli.training.loop import EpochMetrics, Training
+from meliuscli.training.weights import tensors_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Checkpoint:
         # The epoch is for who only reads the header.
         about = {"made_for": dict(self.made_for), "progress": asdict(progress), "epoch": training.epoch}
         state = json.dumps(about)
-        write_bytes(self.path, save(tensors, {"state": state, "digest": _digest(tensors, state)}))
+        write_bytes(self.path, save(tensors, {"state": state, "digest": tensors_digest(tensors, state)}))
 
     def restore(self, training: Training) -> Progress:
         """Bring a fresh training to where the checkpoint was; no file is no progress. Nothing is executed.
@@ -75,7 +75,7 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             state = json.loads(metadata["state"])
-            if metadata["digest"] != _digest(tensors, metadata["state"]):
+            if metadata["digest"] != tensors_digest(tensors, metadata["state"]):
                 raise ValueError("its content is not what was written")
             if not isinstance(state["made_for"], dict):
                 raise TypeError("its state is no checkpoint's")
@@ -84,12 +84,3 @@ class Checkpoint:
                 f"{self.path}: corrupt, or no checkpoint: {error}", "delete it to begin this training again"
             ) from None
         return state, tensors
-
-
-def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
-    """Of names, values and state: safetensors has no checksum of its own."""
-    digest = hashlib.sha256(state.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().data)
-    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.errors import BadInputError
 from meliuscli.runs import load_run
 from meliuscli.training.trained import load_trained
+from meliuscli.training.weights import tensors_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,5 @@ def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) 
         )
     trained = load_trained(run)
     assert trained.seed is not None
-    digest = _digest(trained.network)
+    digest = tensors_digest(trained.network.state_dict())
     return Teacher(run.id, run.fields["arch"], trained.seed, digest), trained.network.requires_grad_(False)
-
-
-def _digest(network: nn.Module) -> str:
-    """Of the weights alone: files of the same weights may differ."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        sha.update(name.encode() + tensor.numpy().tobytes())
-    return sha.hexdigest()

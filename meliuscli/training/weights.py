@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import write_bytes
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], state: str = "") -> str:
+    """SHA-256 of names, values and a text that goes with them: safetensors has no checksum of its own, and files of the
+    same tensors may differ."""
+    digest = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 def save_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
