@@ -206,6 +206,9 @@ def test_a_study_goes_on_with_the_table_that_it_began_with(counted: list[Part], 
     table.path.write_bytes(content.replace(b"0.001", b"0.002", 1))
     with pytest.raises(BadInputError, match="not the table that the study began with"):
         study_cost(tmp_path, settings, where)
+    for unknown in ({}, {"latency": {"sentence": "of an earlier version"}}):
+        with pytest.raises(BadInputError, match="not the table that the study began with"):
+            study_cost(tmp_path, settings, unknown)
     table.path.unlink()
     with pytest.raises(MissingError, match="no such file"):
         study_cost(tmp_path, settings, where)

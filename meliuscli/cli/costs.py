@@ -83,7 +83,8 @@ def study_cost(directory: Path, settings: Settings, where: dict[str, Any]) -> Co
     from meliuscli.packed.latency import LatencyTable
     from meliuscli.search.latency import latency_cost
 
-    began = path.read_bytes()[: where["latency"]["table_bytes"]]
-    if hashlib.sha256(began).hexdigest() != where["latency"]["table_sha256"]:
+    about = where.get("latency", {})
+    began = path.read_bytes()[: about.get("table_bytes", 0)]
+    if hashlib.sha256(began).hexdigest() != about.get("table_sha256"):
         raise BadInputError(f"{path}: not the table that the study began with", START_AGAIN)
     return latency_cost(LatencyTable(choose_isa(), path, way_out=START_AGAIN))
