@@ -182,7 +182,7 @@ class _Work:
     def _xnor(self, conv: BinaryConv2d, kept: _Kept, filled: int) -> Tensor:
         """The convolution on packed bits."""
         latent, outputs, words = conv.weight.detach().to(self.real), conv.weight.shape[0], -(-filled // 32)
-        lanes = -(-outputs // 16) * 16
+        lanes = -(-outputs // self.call.lanes) * self.call.lanes
         signs = torch.empty(self.rows, words, dtype=torch.int32)
         fresh, old = kept.fresh, filled - (0 if kept.fresh is None else kept.fresh.shape[1])
         vectors = kept.scale, kept.shift

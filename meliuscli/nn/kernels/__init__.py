@@ -33,7 +33,9 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self.has_xnor = bool(library.has_xnor())
-        """Whether the processor counts bits in vectors (AVX-512 VPOPCNTDQ)."""
+        """Whether the processor counts bits in vectors (AVX-512 VPOPCNTDQ, or AVX2's byte shuffles)."""
+        self.lanes = int(library.xnor_lanes())
+        """Outputs in a vector of ``xnor``: its weights are padded to a multiple."""
 
     def __call__(self, name: str, dtype: torch.dtype, *arguments: Tensor | float | int | None) -> None:
         """Tensors go as pointers, ints as long, floats as the accumulator's type; the number of threads is torch's.
