@@ -12,6 +12,8 @@ from meliuscli.errors import SpecError
 Stem = Literal["grouped", "imagenet", "thumbnail"]
 GROUPED_STEM_GROUPS = (1, 4, 8)
 """Groups of the three 3x3 convolutions of the grouped stem (MeliusNet, section 4)."""
+GROUPED_STEM_MULTIPLE = 2 * max(GROUPED_STEM_GROUPS)
+"""Half the grouped stem's width is divided into as many groups as its last convolution has."""
 Activation = Literal["relu", "prelu", "none"]
 
 
