@@ -34,7 +34,9 @@ def narrowed(spec: Spec, divisor: int, key: str) -> Spec:
     try:
         return spec.narrowed(divisor)
     except SpecError as error:
-        raise SpecError(key, f"dividing the widths of {spec.summary()} by {divisor}: {error.message}", error.hint) from None
+        raise SpecError(
+            key, f"dividing the widths of {spec.summary()} by {divisor}: {error.message}", error.hint
+        ) from None
 
 
 def as_proxy(spec: Spec, num_classes: int, input_channels: int, input_size: int, width_divisor: int) -> Spec:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from meliuscli.arch.spec import validate
 from meliuscli.errors import SpecError
@@ -76,6 +77,38 @@ def read_axes(key: str, value: Any) -> Axis | tuple[Axis, ...]:
     if isinstance(value, list | tuple):
         return tuple(_read_axis(f"{key}.{index}", entry) for index, entry in enumerate(value, start=1))
     return _read_axis(key, value)
+
+
+def axes_by_name(parameters: Mapping[str, Axis | tuple[Axis, ...]]) -> dict[str, Axis]:
+    """``{"num_blocks": (a, b), "groups": c}`` as ``{"num_blocks.1": a, "num_blocks.2": b, "groups": c}``."""
+    axes: dict[str, Axis] = {}
+    for key, value in parameters.items():
+        if isinstance(value, Axis):
+            axes[key] = value
+        else:
+            axes.update({f"{key}.{index}": axis for index, axis in enumerate(value, start=1)})
+    return axes
+
+
+def fields_of(names: Iterable[str], values: Iterable[Value]) -> dict[str, Value | list[Value]]:
+    """The fields of a spec from the names of axes and one value for each."""
+    fields: dict[str, Any] = {}
+    for name, value in zip(names, values, strict=True):
+        key, _, index = name.partition(".")
+        if index:
+            fields.setdefault(key, []).append(value)
+        else:
+            fields[key] = value
+    return fields
+
+
+def check_word(key: str, word: Value, field_type: Any) -> None:
+    """Raise ``SpecError`` where a field of this type takes no such word."""
+    try:
+        TypeAdapter[Any](field_type).validate_python(word)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].replace("Input should be", "must be")
+        raise SpecError(key, f"{problem}, not {word!r}") from None
 
 
 def _read_axis(key: str, value: Any) -> Axis:

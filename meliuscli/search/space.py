@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from meliuscli.arch.adapt import as_proxy, at_input
 from meliuscli.arch.families import FAMILIES, family_class
@@ -21,7 +21,7 @@ from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.data.names import SHAPES
 from meliuscli.errors import SpecError, unknown_name
-from meliuscli.search.axis import Axis, Value, read_axes
+from meliuscli.search.axis import Axis, Value, axes_by_name, check_word, fields_of, read_axes
 from meliuscli.search.files import space_names, spaces_directory
 from meliuscli.training.recipe import Recipe
 
@@ -110,11 +110,7 @@ class SearchSpace(BaseModel):
         fields = family_class(self.family).model_fields
         for key, axis in self.parameters.items():
             for word in axis.values if isinstance(axis, Axis) and axis.is_words else ():
-                try:
-                    TypeAdapter(fields[key].annotation).validate_python(word)
-                except ValidationError as error:
-                    problem = error.errors()[0]["msg"].replace("Input should be", "must be")
-                    raise SpecError(f"parameters.{key}.choices", f"{problem}, not {word!r}") from None
+                check_word(f"parameters.{key}.choices", word, fields[key].annotation)
 
     def _check_proxies(self) -> None:
         """Raise ``SpecError`` where candidates have no proxy: one candidate, changed in one parameter at a time. Whether
@@ -130,13 +126,7 @@ class SearchSpace(BaseModel):
     @cached_property
     def axes(self) -> dict[str, Axis]:
         """``num_blocks.1`` or ``growth_rate`` -> its values; the order of ``Params``."""
-        axes = {}
-        for key, value in self.parameters.items():
-            if isinstance(value, Axis):
-                axes[key] = value
-            else:
-                axes.update({f"{key}.{index}": axis for index, axis in enumerate(value, start=1)})
-        return axes
+        return axes_by_name(self.parameters)
 
     @property
     def size(self) -> int:
@@ -145,14 +135,7 @@ class SearchSpace(BaseModel):
 
     def candidate(self, params: Params) -> Candidate:
         """The network of these parameters, counted. Raises ``SpecError`` where it cannot exist."""
-        fields: dict[str, Any] = {"family": self.family, **self.target}
-        for name, value in zip(self.axes, params, strict=True):
-            key, _, index = name.partition(".")
-            if index:
-                fields.setdefault(key, []).append(value)
-            else:
-                fields[key] = value
-        spec = spec_from_fields(fields)
+        spec = spec_from_fields({"family": self.family, **self.target, **fields_of(self.axes, params)})
         count = count_spec(spec).total
         ops = MELIUS.derive(count).ops
         assert ops is not None

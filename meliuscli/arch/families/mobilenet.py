@@ -70,7 +70,12 @@ class MobileNetV2Spec(ArchSpec):
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
     ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
-    letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s", "head_channels": "h"}
+    letters: ClassVar[Mapping[str, str]] = {
+        "num_blocks": "",
+        "channels": "c",
+        "stem_channels": "s",
+        "head_channels": "h",
+    }
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels", "head_channels")
     family: Literal["mobilenet-v2"] = "mobilenet-v2"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (1, 2, 3, 4, 3, 3, 1)

@@ -20,7 +20,6 @@ from meliuscli.arch.plan import (
 )
 from meliuscli.arch.spec import ArchSpec, Count, Width
 
-
 STEM_REDUCTION = 4
 """The stem's first convolutions have the first section's channels divided by this."""
 

@@ -16,6 +16,7 @@ from meliuscli.arch.families.parts import (
     Stem,
     check_length,
     classifier_head,
+    pooled_shortcut,
     stem_layers,
 )
 from meliuscli.arch.plan import (
@@ -247,13 +248,3 @@ class RealToBinarySpec(ResidualSpec):
         yield prelu(f"{name}.prelu", width, after)
         yield from pooled_shortcut(name, channels, width, stride, after)
         yield elementwise(f"{name}.add", "add", width, after)
-
-
-def pooled_shortcut(name: str, channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
-    """Average pooling 2x2, float 1x1 convolution, BN where the shape changes; nothing where it does not."""
-    if stride == 1 and channels == width:
-        return
-    if stride > 1:
-        yield Layer(f"{name}.shortcut.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
-    yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after)
-    yield batch_norm(f"{name}.shortcut.bn", width, after)
