@@ -95,12 +95,14 @@ def why_uncovered(spec: ArchSpec) -> str | None:
     return None
 
 
-def believe(specs: Sequence[ArchSpec]) -> list[Belief]:
-    """What is believed of networks. Raises ``BadInputError`` for one that the evidence does not cover."""
-    for spec in specs:
+def believe(specs: Sequence[ArchSpec], names: Sequence[str] = ()) -> list[Belief]:
+    """What is believed of networks, which errors call by ``names`` (their short forms, if there are none).
+
+    Raises ``BadInputError`` for one that the evidence does not cover."""
+    for spec, name in zip(specs, names or [spec.summary() for spec in specs], strict=True):
         if (reason := why_uncovered(spec)) is not None:
             raise BadInputError(
-                f"nothing is known about ImageNet accuracy of {spec.archid}: {reason}",
+                f"nothing is known about the ImageNet accuracy of {name}: {reason}",
                 f"beliefs rest on {len(target_runs())} runs at 3x224x224, 1000 classes",
             )
     return as_beliefs(*target_model().predict(inputs_of(specs))) if specs else []
