@@ -54,6 +54,8 @@ class Settings:
     data_dir: str | None = None
     objective: Literal["ops", "latency"] = "ops"
     skip_bad: bool = False
+    dataset: str | None = None
+    """The proxy's data in place of the space's."""
 
 
 @dataclass(frozen=True, slots=True)
