@@ -97,9 +97,9 @@ def search(
             by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
             limit_of_cost = _parse_budget(budget, by_latency)
         settings = _with_given(context, directory, settings, limit_of_cost)
-        dataset = _dataset(searched, settings)
+        trained_on = _dataset(searched, settings)
         with STUDY.lock(directory):
-            where = _check_origin(directory, where, {**origin(), "dataset": dataset})
+            where = _check_origin(directory, where, {**origin(), "dataset": trained_on})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
