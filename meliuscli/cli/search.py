@@ -51,6 +51,10 @@ def search(
         int | None,
         typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Data set of the proxy (default: the space's).", show_default=False),
+    ] = None,
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
     study: Annotated[
@@ -93,19 +97,24 @@ def search(
             by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
             limit_of_cost = _parse_budget(budget, by_latency)
         settings = _with_given(context, directory, settings, limit_of_cost)
-        dataset = _dataset(searched, settings)
+        trained_on = _dataset(searched, settings)
         with STUDY.lock(directory):
-            where = _check_origin(directory, where, {**origin(), "dataset": dataset})
+            where = _check_origin(directory, where, {**origin(), "dataset": trained_on})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
         assert limit_of_cost is not None
         name, searched, text = load_space(space)
+        if dataset is not None:
+            searched = searched.with_dataset(dataset)
+        if searched.known_outside:
+            talk(f"note: {', '.join(searched.known_outside)}: known, but not in this space, and left out")
         lag, data_dir = max(MIN_LAG, 2 * num_workers), str(data.resolve()) if data else None
         settings = Settings(
             *(name, limit_of_cost, trials, seed, sampler, finalists, final_seeds, lag, data_dir),
             objective="latency" if latency else "ops",
             skip_bad=skip_bad,
+            dataset=dataset,
         )
         files, about = measure_latencies(searched, settings) if latency else ({}, {})
         if not latency:
@@ -152,12 +161,15 @@ def _with_given(context: typer.Context, directory: Path, settings: Settings, bud
         raise BadInputError(f"{directory} was made with --budget {made_with}")
     if _given(context, "objectives") and context.params["objectives"] != f"accuracy,{settings.objective}":
         raise BadInputError(f"{directory} was made with --objectives accuracy,{settings.objective}")
-    for name in ("seed", "sampler", "finalists", "final_seeds", "trials"):
+    for name in ("seed", "sampler", "finalists", "final_seeds", "trials", "dataset"):
         value, made = context.params[name], getattr(settings, name)
         if not _given(context, name) or value == made:
             continue
         if name != "trials" or value < made:
-            raise BadInputError(f"{directory} was made with --{name.replace('_', '-')} {made}")
+            option = f"--{name.replace('_', '-')}"
+            raise BadInputError(
+                f"{directory} was made {f'without {option}' if made is None else f'with {option} {made}'}"
+            )
         settings = replace(settings, trials=value)
     if _given(context, "space") and Path(context.params["space"]).stem != settings.space:
         raise BadInputError(f"{directory} was made with --space {settings.space}")
@@ -250,6 +262,8 @@ def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]
     except (ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a study's settings: {error}") from None
     _, space, _ = load_space(str(directory / "space.toml"))
+    if settings.dataset is not None:
+        space = space.with_dataset(settings.dataset)
     return settings, space, made
 
 

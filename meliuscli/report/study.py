@@ -332,8 +332,11 @@ def left_out_line(dataset: str, left_out: int) -> str:
 
 
 def _data_options(settings: Settings) -> str:
+    dataset = [] if settings.dataset is None else ["--dataset", settings.dataset]
     data = [] if settings.data_dir is None else ["--data", settings.data_dir]
-    return "".join(f" {shlex.quote(word)}" for word in (*data, *(["--skip-bad"] if settings.skip_bad else [])))
+    return "".join(
+        f" {shlex.quote(word)}" for word in (*dataset, *data, *(["--skip-bad"] if settings.skip_bad else []))
+    )
 
 
 def _target(space: SearchSpace) -> str:

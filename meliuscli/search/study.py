@@ -64,6 +64,8 @@ class Settings:
     budgets: tuple[float, ...] = ()
     max_size: float | None = None
     max_params: float | None = None
+    dataset: str | None = None
+    """The proxy's data in place of the space's."""
 
     @property
     def limits(self) -> tuple[Limit, ...]:
