@@ -21,8 +21,9 @@ SURE = 1e-3
 class Goal(Protocol):
     """What candidates are worth, given what was trained."""
 
-    explores: bool
-    """Whether the first proposals have to spread, because nothing is known before something is trained."""
+    @property
+    def explores(self) -> bool:
+        """Whether the first proposals have to spread, because nothing is known before something is trained."""
 
     def worth(self, candidates: Sequence[Candidate], observed: Observed) -> tuple[Array, Array]:
         """Mean and standard deviation (N,) of what is to be maximised; the deviation is what trainings can remove."""

@@ -113,7 +113,7 @@ class Study:
         """Candidates that were looked at and were over a limit, impossible or duplicates: decided by counting, never
         trained. Those of Optuna's samplers are trials that end at once; ours decides before it proposes."""
         pruned = len(self._optuna.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
-        return pruned + sum(trial.user_attrs.get(DECIDED, 0) for trial in self._optuna.get_trials(deepcopy=False))
+        return pruned + sum(int(t.user_attrs.get(DECIDED, 0)) for t in self._optuna.get_trials(deepcopy=False))
 
     def allows(self, candidate: Candidate) -> bool:
         """Is it within the budget and all other limits?"""
@@ -160,8 +160,8 @@ class Study:
                 lost = [r.candidate for r in told if r.accuracy is None]
                 explore = len(asked) < len(self.known) + SPREAD_STARTS
                 try:
-                    candidate = proposer.propose(len(asked), explore, observed, [*pending, *lost])
-                    self._enqueue(candidate, decided=proposer.num_decided)
+                    proposed = proposer.propose(len(asked), explore, observed, [*pending, *lost])
+                    self._enqueue(proposed, decided=proposer.num_decided)
                 except FailedError:
                     return None
             else:
