@@ -11,7 +11,6 @@ from meliuscli.cli.console import answer, answer_tables
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
-from meliuscli.evidence.belief import believe, sentence
 from meliuscli.report.predict import predict_object, predict_table
 from meliuscli.report.tables import to_json
 
@@ -27,6 +26,8 @@ def predict(
     """Say what ImageNet top-1 a network is believed to reach, with an interval, from 17 published runs of one recipe.
 
     Example: meliuscli predict meliusnet29 --set growth_rate=48"""
+    from meliuscli.evidence.belief import believe, sentence  # loads numpy
+
     for name in networks:
         if is_own(name):
             raise BadInputError(

@@ -1,20 +1,24 @@
-"""Beliefs about ImageNet top-1 as a table and as JSON."""
+"""Beliefs about ImageNet top-1 as a table and as JSON. The evidence, and numpy with it, is loaded when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meliuscli.counting.conventions import MELIUS
-from meliuscli.evidence.belief import LEVEL, Belief, known_result, sentence, why_uncovered
-from meliuscli.evidence.runs import SOURCE
 from meliuscli.report.count import Counted
 from meliuscli.report.tables import Column, Table
 from meliuscli.units import format_count
 
+if TYPE_CHECKING:
+    from meliuscli.evidence.belief import Belief
+
 
 def predict_table(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Table:
     """A row a network: its costs, what it is believed to reach, and what it reached where that is known."""
+    from meliuscli.evidence.belief import sentence
+    from meliuscli.evidence.runs import SOURCE
+
     records = [predict_object(network, belief) for network, belief in zip(networks, beliefs, strict=True)]
     return Table(
         "Believed ImageNet top-1",
@@ -42,6 +46,8 @@ def predict_table(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Tab
 
 def predict_object(network: Counted, belief: Belief) -> dict[str, Any]:
     """One network as JSON."""
+    from meliuscli.evidence.belief import LEVEL, known_result
+
     assert network.spec is not None
     total = network.count.total
     return {
@@ -59,7 +65,7 @@ def predict_object(network: Counted, belief: Belief) -> dict[str, Any]:
 
 def believed_object(network: Counted) -> dict[str, Any] | None:
     """``believed`` in the objects of ``compare``: None where the evidence does not cover the network."""
-    from meliuscli.evidence.belief import believe
+    from meliuscli.evidence.belief import believe, why_uncovered
 
     if network.spec is None or why_uncovered(network.spec) is not None:
         return None
