@@ -1,8 +1,4 @@
-"""What to train next: over-budget and known candidates never, then where the front is expected to grow most.
-
-The cost of a candidate is known exactly, so the expected growth of the area under the Pareto front has a closed
-form: the sum, over the steps of the present front, of the step's width times the expected improvement over its height.
-"""
+"""What to train next: over-budget and known candidates never, then where the front is expected to grow most."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import numpy.typing as npt
 
 from meliuscli.errors import FailedError
 from meliuscli.search.cost import OPS, Cost
+from meliuscli.search.gain import expected_gain
 from meliuscli.search.goal import Goal, Posterior, ProxyGoal
 from meliuscli.search.limits import Limit
 from meliuscli.search.pareto import Point, front
@@ -24,7 +21,8 @@ from meliuscli.search.surrogate import Array
 
 POOL = 600
 START = 240
-"""Random candidates that are counted once for a study, and that estimates of all others rest on."""
+"""Random candidates within the limits, counted once for a study; estimates of all others rest on them. As many random
+ones, whatever they cost, say first where to look, and no more than four times as many are counted."""
 ROUNDS, PARENTS, DRAWN, COUNTED = 2, 12, 400, 6
 """How often a proposal is improved by steps: from how many of the best, with how many steps and random candidates, of
 which how many are counted."""
@@ -32,7 +30,7 @@ SLACK = math.log(1.03)
 """By how much the estimate of a number may exceed its bound for the candidate to be counted."""
 SPREAD_STARTS = 6
 """Candidates spread over the range of costs before the model is asked."""
-BEYOND_BUDGET = 1.25
+BEYOND_BUDGET = 1.05
 """The front's area reaches to this many budgets, so that a network right at the budget is worth something."""
 
 
@@ -40,7 +38,7 @@ class Proposer:
     """Proposes candidates of a space within a budget and other limits. What it proposes depends on its arguments alone.
 
     ``num_decided`` counts the candidates that the last proposal decided by counting: over a limit, impossible, or asked
-    for before."""
+    for before. Those that were looked at for the start are counted with the first proposal of a study."""
 
     def __init__(
         self,
@@ -56,20 +54,36 @@ class Proposer:
         self.goal: Goal = ProxyGoal(space) if goal is None else goal
         self.lowest = self.cost(space.smallest)
         self.num_decided = 0
+        self._published = {candidate.archid for _, candidate in space.known_candidates()}
         self._counted: dict[Params, Candidate | None] = {}
 
     @cached_property
     def pool(self) -> list[Candidate]:
         """Different random networks within the limits."""
-        return self._random(POOL)
+        rng = np.random.default_rng(self.seed)
+        return self._feasible((self.space.random_params(rng) for _ in range(20 * POOL)), POOL)
 
     @cached_property
-    def _start(self) -> list[Candidate]:
-        return self._random(START)
+    def _start(self) -> tuple[list[Candidate], int]:
+        """The first candidates to look at, and how many others were decided by counting meanwhile."""
+        space = self.space
+        drawn = random_places(list(space.axes.values()), 20 * START, np.random.default_rng(self.seed))
+        probed = [(row, c) for row in drawn[:START] if (c := self._network(params_at(space, row))) is not None]
+        if probed:
+            screen = Screen.fit(np.array([row for row, _ in probed]), self.logs([c for _, c in probed]), space)
+            excess = (screen.estimate(drawn) - self.log_bounds).max(1)
+            drawn = drawn[np.argsort(np.maximum(excess, 0), kind="stable")]
+        likely = (params_at(space, row) for row in drawn[: 4 * START])
+        found = self._feasible(likely, START)
+        return found, sum(c is None or not self._allows(c) for c in self._counted.values())
 
-    def _random(self, enough: int) -> list[Candidate]:
-        rng = np.random.default_rng(self.seed)
-        return self._feasible((self.space.random_params(rng) for _ in range(20 * enough)), enough)
+    @property
+    def log_bounds(self) -> Array:
+        return np.asarray(np.log([limit.bound for limit in self.limits]))
+
+    def logs(self, candidates: Sequence[Candidate]) -> Array:
+        """(N, L): logarithms of what is limited, the cost first."""
+        return np.log([[limit.of(candidate) for limit in self.limits] for candidate in candidates])
 
     def propose(
         self, number: int, explore: bool, observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
@@ -78,10 +92,10 @@ class Proposer:
         range of costs seen least, else where the goal expects most.
 
         Raises ``FailedError`` when no new candidate within the budget can be found."""
-        start = self._start
-        self.num_decided = 0
-        rng = np.random.default_rng((self.seed, number))
         known = [*(candidate for candidate, _ in observed), *pending]
+        start, start_decided = self._start
+        self.num_decided = start_decided if all(c.archid in self._published for c in known) else 0
+        rng = np.random.default_rng((self.seed, number))
         if self.goal.explores and (explore or len(observed) < 4):
             return self._least_explored(self._untried(start, known, rng), known, rng)
         posterior = self.goal.fit(observed, pending)
@@ -97,7 +111,9 @@ class Proposer:
     ) -> list[Candidate]:
         """Candidates that were not asked for, or steps from those that were. Raises ``FailedError`` where there are none."""
         taken = {candidate.archid for candidate in known}
-        steps = (self.space.mutate(known[int(rng.integers(len(known)))].params, rng) for _ in range(DRAWN if known else 0))
+        steps = (
+            self.space.mutate(known[int(rng.integers(len(known)))].params, rng) for _ in range(DRAWN if known else 0)
+        )
         found = [c for c in (*candidates, *self._feasible(steps, COUNTED)) if c.archid not in taken]
         if not found:
             raise FailedError("no new network within the budget is left in this space")
@@ -116,13 +132,19 @@ class Proposer:
 
     def count(self, params: Params) -> Candidate | None:
         """The candidate of these parameters, or None where there is none within the limits."""
-        if params not in self._counted:
-            self._counted[params] = self.space.try_candidate(params)
-        candidate = self._counted[params]
-        if candidate is None or not all(limit.holds(candidate) for limit in self.limits):
+        candidate = self._network(params)
+        if candidate is None or not self._allows(candidate):
             self.num_decided += 1
             return None
         return candidate
+
+    def _allows(self, candidate: Candidate) -> bool:
+        return all(limit.holds(candidate) for limit in self.limits)
+
+    def _network(self, params: Params) -> Candidate | None:
+        if params not in self._counted:
+            self._counted[params] = self.space.try_candidate(params)
+        return self._counted[params]
 
     def _least_explored(
         self, fresh: Sequence[Candidate], known: Sequence[Candidate], rng: np.random.Generator
@@ -197,9 +219,8 @@ class _Search:
     def _screened(self, numbers: Array) -> Array:
         """Expected gains (N,) from estimates (N, K), in the order of ``numbers``; nothing where a limit is exceeded."""
         logs, mean, deviation = numbers[:, :-2], numbers[:, -2], numbers[:, -1]
-        bounds = np.log([limit.bound for limit in self.proposer.limits])
         gains = self._gains(np.exp(logs[:, 0]), mean, deviation)
-        return np.where((logs <= bounds + SLACK).all(1), gains, -np.inf)
+        return np.where((logs <= self.proposer.log_bounds + SLACK).all(1), gains, -np.inf)
 
     def _gains(self, costs: Array, mean: Array, deviation: Array) -> Array:
         return expected_gain(self.points, costs, mean, deviation, BEYOND_BUDGET * self.proposer.budget)
@@ -209,7 +230,7 @@ class _Search:
             return
         proposer = self.proposer
         mean, deviation = self.posterior.predict(candidates)
-        logs = np.log([[limit.of(c) for limit in proposer.limits] for c in candidates])
+        logs = proposer.logs(candidates)
         gains = self._gains(np.exp(logs[:, 0]), mean, deviation)
         allowed = [c.archid not in self.taken for c in candidates]
         self.counted += candidates
@@ -217,35 +238,3 @@ class _Search:
         rows = np.array([places_of(proposer.space, c.params) for c in candidates], dtype=np.intp)
         self.places = np.concatenate([self.places, rows])
         self.numbers = np.concatenate([self.numbers, np.column_stack([logs, mean, deviation])])
-
-
-def expected_gain(points: Sequence[Point], costs: Array, mean: Array, deviation: Array, max_cost: float) -> Array:
-    """Expected growth of the area under the front of ``points``, up to ``max_cost``, for candidates of exactly known
-    ``costs`` and normally distributed accuracies."""
-    steps = [points[index] for index in front(points)]
-    floor = min((accuracy for _, accuracy in points), default=0.0)
-    starts = np.array([0.0, *(cost for cost, _ in steps)])
-    ends = np.array([*starts[1:], max_cost])
-    heights = np.array([floor, *(accuracy for _, accuracy in steps)])
-    widths = np.clip(ends[None] - np.maximum(starts[None], costs[:, None]), 0, None)
-    return np.asarray((widths * _expected_improvement(mean[:, None], deviation[:, None], heights[None])).sum(1))
-
-
-def _expected_improvement(mean: Array, deviation: Array, height: Array) -> Array:
-    deviation = np.maximum(deviation, 1e-9)
-    z = (mean - height) / deviation
-    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return np.maximum((mean - height) * _normal_cdf(z) + deviation * density, 0)
-
-
-_ERFC = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587)
-_ERFC_END = (-0.82215223, 0.17087277)
-
-
-def _normal_cdf(z: Array) -> Array:
-    """By a Chebyshev fit of the complementary error function, whose relative error is below 1.2e-7 everywhere
-    (Numerical Recipes, section 6.2), as numpy has none."""
-    x = np.abs(z) / math.sqrt(2)
-    t = 1 / (1 + 0.5 * x)
-    tail = 0.5 * t * np.exp(-(x**2) + np.polynomial.polynomial.polyval(t, (*_ERFC, *_ERFC_END)))
-    return np.where(z > 0, 1 - tail, tail)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from meliuscli.errors import BadInputError, FailedError
+from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search.axis import Axis
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import Goal
@@ -181,7 +182,11 @@ def make_sampler(
     limits: Sequence[Limit] = (),
     goal: Goal | None = None,
 ) -> CandidateSampler:
-    """Ours, or one of Optuna's behind the filter, by name. ``goal`` is what ours learns; Optuna's see accuracies."""
+    """Ours, or one of Optuna's behind the filter, by name. ``goal`` is what ours learns; Optuna's see accuracies.
+
+    Raises ``MissingError`` for a sampler that needs a package which is not installed."""
+    if name == "gp" and find_spec("scipy") is None:
+        raise MissingError("the sampler gp needs SciPy, which is not installed", "pip install scipy")
     if name == "cost-aware":
         return CostAwareSampler(space, budget, seed=seed, cost=cost, limits=limits, goal=goal)
     bounds = (Limit("--budget", cost.of, budget, cost.text), *limits)

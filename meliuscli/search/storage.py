@@ -33,9 +33,7 @@ class Journal:
     def running_trial(self, number: int) -> optuna.trial.Trial:
         """A trial that was asked for and not told, whichever process asked."""
         study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-        return optuna.trial.Trial(
-            self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        )
+        return optuna.trial.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 def _drop_torn_line(path: Path) -> None:
