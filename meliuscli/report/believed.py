@@ -14,9 +14,9 @@ from meliuscli.search.study import TrialRecord
 Beliefs = Mapping[str, Belief]
 """archid -> what is believed of the network."""
 PREFER = "the search prefers the network whose interval's lower end is the highest, not the one whose mean is"
-MEAN_OF_PROXY = (
-    "proxy top-1: one short training each, on validation; beliefs do not use it, since no proxy that was tried added to"
-    " the free numbers on ImageNet"
+ROLE_OF_PROXY = (
+    "proxy top-1: one short training each, on validation, at the proxy's small input; beliefs do not use it, so it can"
+    " disagree with them"
 )
 
 
@@ -72,7 +72,7 @@ def believed_table(
         title,
         (Column("network", numeric=False), *columns, *heads),
         tuple(rows),
-        notes=(sentence(), f"reached: published, the last epoch; {PREFER}", MEAN_OF_PROXY, legend),
+        notes=(sentence(), f"reached: published, the last epoch; {PREFER}", ROLE_OF_PROXY, legend),
     )
 
 
@@ -90,8 +90,13 @@ def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
     return (
         f"`found-{found.number}` is believed to reach {belief} at {spent}; `{known.known_as}` reached"
         f" {comparison.reached:.1f} at {price}. The probability that it is better is"
-        f" {belief.probability_above(comparison.reached):.2f}."
+        f" {_probability(belief.probability_above(comparison.reached))}, if the model holds."
     )
+
+
+def _probability(value: float) -> str:
+    """Two digits; no certainty is claimed."""
+    return "above 0.99" if value > 0.99 else f"{value:.2f}"
 
 
 def best_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, budgets: Sequence[float]) -> list[str]:
