@@ -41,6 +41,7 @@ MARKS = (25, 50, 100)
 OURS = "cost-aware"
 OTHERS = ("random", "nsga2", "tpe", "tpe multivariate")
 GP_TRAININGS = 50
+DRAWN = 4000
 
 Row = dict[str, float]
 
@@ -193,22 +194,20 @@ def tabulate(path: Path, space: SearchSpace, budget: float, arguments: argparse.
 
 
 def spread(space: SearchSpace, budget: float, count: int) -> list[Candidate]:
-    """The known networks within the budget, and random ones: as many from each of eight equal parts of log OPs as there
-    are, always the same."""
+    """The known networks within the budget, and random ones in equal numbers from eight equal parts of log OPs, as far as
+    ``DRAWN`` random ones have them; always the same."""
     rng = np.random.default_rng(0)
     chosen = {c.archid: c for _, c in space.known_candidates() if c.ops <= budget}
-    edges = np.linspace(np.log(space.smallest.ops), np.log(budget), 9)
-    filled = [0] * 8
-    for _ in range(200 * count):
+    edges = np.linspace(np.log(space.smallest.ops), np.log(budget), 9)[1:-1]
+    parts: list[list[Candidate]] = [[] for _ in range(8)]
+    for _ in range(DRAWN):
         candidate = space.try_candidate(space.random_params(rng))
-        if candidate is None or candidate.ops > budget or candidate.archid in chosen:
-            continue
-        part = min(7, int(np.searchsorted(edges, np.log(candidate.ops), side="right")) - 1)
-        if filled[part] <= min(filled[part:]):  # cheap parts are rare: they may not hold the others up
-            filled[part] += 1
-            chosen[candidate.archid] = candidate
-        if len(chosen) == count:
-            break
+        if candidate is not None and candidate.ops <= budget:
+            parts[int(np.searchsorted(edges, np.log(candidate.ops)))].append(candidate)
+    while len(chosen) < count and any(parts):
+        for candidate in [part.pop() for part in parts if part]:
+            if len(chosen) < count:
+                chosen.setdefault(candidate.archid, candidate)
     return list(chosen.values())
 
 
