@@ -39,7 +39,7 @@ def records(space: SearchSpace) -> tuple[list[TrialRecord], dict[str, Belief]]:
     for number in range(3):
         pending.append(proposer.propose(number, False, [], pending))
     names = [name for name, _ in known] + [None] * 3
-    trials = [TrialRecord(i, c, name, 0.5, None, {}) for i, (c, name) in enumerate(zip(pending, names, strict=True))]
+    trials = [TrialRecord(i, c, name, 0.5, None, None) for i, (c, name) in enumerate(zip(pending, names, strict=True))]
     return trials, {c.archid: b for c, b in zip(pending, goal.beliefs(pending), strict=True)}
 
 
@@ -54,7 +54,7 @@ def test_proposals_are_better_than_published_ones_by_the_goal(space: SearchSpace
 
 def test_the_goal_is_the_belief_that_predict_prints(space: SearchSpace) -> None:
     candidate = space.any_candidate
-    lows, _ = TargetGoal().worth([candidate], [])
+    lows, _ = TargetGoal().predict([candidate])
     assert lows[0] == believe([candidate.spec])[0].low
 
 

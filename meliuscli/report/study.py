@@ -286,10 +286,10 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
             "size_bytes": record.candidate.count.size_bytes,
             **(_believed(report, record) if report.beliefs else {}),
             "proxy_top1": record.accuracy,
-            "validation_loss": record.result.get("validation_loss"),
-            "train_loss": record.result.get("train_loss"),
-            "training_seed": record.result.get("seed"),
-            "seconds": record.result.get("seconds"),
+            "validation_loss": record.result.last.validation_loss if record.result else None,
+            "train_loss": record.result.last.train_loss if record.result else None,
+            "training_seed": record.result.seed if record.result else None,
+            "seconds": record.result.seconds if record.result else None,
             "failed_because": record.reason or "",
         }
         for record in records
@@ -374,7 +374,7 @@ def markdown(report: StudyReport) -> str:
     settings, proxy = report.settings, report.space.proxy
     trained = [record for record in report.records if record.accuracy is not None]
     failed = len(report.records) - len(trained)
-    seconds = sum(record.result.get("seconds", 0.0) for record in trained)
+    seconds = sum(record.result.seconds for record in trained if record.result is not None)
     recipe, final = proxy.recipe, report.space.final.recipe
     parts = [
         f"# Search `{report.directory.name}`",

@@ -84,7 +84,8 @@ class Check:
         """Train what is left; yields each training as it is written down."""
         todo = {index: training for index, training in enumerate(self.asked()) if self.outcome(training) is None}
         tasks = {index: self._task(training) for index, training in todo.items()}
-        for index, fields in train_all(tasks, workers):
+        for index, outcome in train_all(tasks, workers):
+            fields = outcome.fields()
             way, archid, seed = todo[index].way, todo[index].candidate.archid, str(todo[index].seed)
             self.trainings.setdefault(way, {}).setdefault(archid, {})[seed] = fields
             self.save()

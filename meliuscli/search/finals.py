@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
+from meliuscli.search.accuracy import AccuracyModel, features
 from meliuscli.search.cost import OPS
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Study, TrialRecord
-from meliuscli.search.surrogate import features, fit
 from meliuscli.search.trainings import train_all
 
 
@@ -84,7 +84,7 @@ def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dic
     if len(trained) < 4:
         return {candidate.archid: accuracy for candidate, accuracy in trained}
     x = features(space, [candidate for candidate, _ in trained])
-    mean, _ = fit(x, np.array([accuracy for _, accuracy in trained])).predict(x)
+    mean, _ = AccuracyModel.fit(x, np.array([accuracy for _, accuracy in trained])).predict(x)
     return {candidate.archid: float(value) for (candidate, _), value in zip(trained, mean, strict=True)}
 
 
@@ -93,7 +93,7 @@ def _worth(study: Study, records: Sequence[TrialRecord]) -> dict[str, float]:
     if not isinstance(study.goal, TargetGoal):
         return believed_accuracy(study.space, records)
     candidates = [record.candidate for record in records]
-    lows = study.goal.worth(candidates, [])[0].tolist() if candidates else []
+    lows = study.goal.predict(candidates)[0].tolist() if candidates else []
     return {candidate.archid: low for candidate, low in zip(candidates, lows, strict=True)}
 
 
@@ -130,8 +130,8 @@ def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Itera
         for entrant in entrants
         if str(seed) not in done.get(entrant.candidate.archid, {})
     }
-    for (entrant, seed), fields in train_all(todo, workers):
-        done.setdefault(entrant.candidate.archid, {})[str(seed)] = fields
+    for (entrant, seed), outcome in train_all(todo, workers):
+        done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
         write_json(study.directory / "finals.json", done)
         yield entrant, seed
 

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from meliuscli.evidence.belief import Belief, as_beliefs, inputs_of, target_model, why_uncovered
+from meliuscli.search.accuracy import AccuracyModel, features
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.surrogate import Array, features, fit
+from meliuscli.search.surrogate import Array
 
 Observed = Sequence[tuple[Candidate, float]]
 """Candidates with the accuracies (0 to 1) that they had on the proxy."""
@@ -18,15 +19,22 @@ SURE = 1e-3
 """Points: how far a belief moves when its network is trained on a proxy that has no weight."""
 
 
+class Posterior(Protocol):
+    """What is believed after some trainings."""
+
+    def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
+        """Mean and standard deviation (N,) of what is to be maximised; the deviation is what trainings can remove."""
+
+
 class Goal(Protocol):
-    """What candidates are worth, given what was trained."""
+    """What a search maximises, as a model that learns from trainings."""
 
     @property
     def explores(self) -> bool:
         """Whether the first proposals have to spread, because nothing is known before something is trained."""
 
-    def worth(self, candidates: Sequence[Candidate], observed: Observed) -> tuple[Array, Array]:
-        """Mean and standard deviation (N,) of what is to be maximised; the deviation is what trainings can remove."""
+    def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> Posterior:
+        """What is believed after ``observed``, while ``pending`` are in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +43,34 @@ class ProxyGoal:
 
     space: SearchSpace
     explores: bool = True
+    _rows: dict[str, Array] = field(default_factory=dict)
 
-    def worth(self, candidates: Sequence[Candidate], observed: Observed) -> tuple[Array, Array]:
-        trained = [candidate for candidate, _ in observed]
-        model = fit(features(self.space, trained), np.array([accuracy for _, accuracy in observed]))
-        return model.predict(features(self.space, candidates))
+    def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> ProxyPosterior:
+        inputs = self.features([candidate for candidate, _ in observed])
+        return ProxyPosterior(self, AccuracyModel.fit(inputs, np.array([value for _, value in observed])))
+
+    def features(self, candidates: Sequence[Candidate]) -> Array:
+        """(N, F), each candidate's once."""
+        new = [candidate for candidate in candidates if candidate.archid not in self._rows]
+        self._rows.update(zip((candidate.archid for candidate in new), features(self.space, new), strict=True))
+        return np.array([self._rows[candidate.archid] for candidate in candidates])
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPosterior:
+    """Accuracies on the proxy's data as a fitted model has them."""
+
+    goal: ProxyGoal
+    model: AccuracyModel
+
+    def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
+        return self.model.predict(self.goal.features(candidates))
 
 
 @dataclass(frozen=True, slots=True)
 class TargetGoal:
     """ImageNet top-1, of which the lower end of the believed interval counts: a search looks for the places where a
-    model is too hopeful, and those are where it knows least."""
+    model is too hopeful, and those are where it knows least. Trainings on a proxy that has no weight change nothing."""
 
     explores: bool = False
     _beliefs: dict[str, Belief] = field(default_factory=dict)
@@ -58,7 +83,10 @@ class TargetGoal:
             self._beliefs.update(zip(new, beliefs, strict=True))
         return [self._beliefs[candidate.archid] for candidate in candidates]
 
-    def worth(self, candidates: Sequence[Candidate], observed: Observed) -> tuple[Array, Array]:
+    def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> TargetGoal:
+        return self
+
+    def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
         lows = np.array([belief.low for belief in self.beliefs(candidates)])
         return lows, np.full(len(lows), SURE)
 

@@ -1,13 +1,9 @@
-"""What to train next: over-budget and known candidates never, then where the front is expected to grow most.
-
-The cost of a candidate is known exactly, so the expected growth of the area under the Pareto front has a closed
-form: the sum, over the steps of the present front, of the step's width times the expected improvement over its height.
-"""
+"""What to train next: over-budget and known candidates never, then where the front is expected to grow most."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,28 +11,34 @@ import numpy.typing as npt
 
 from meliuscli.errors import FailedError
 from meliuscli.search.cost import OPS, Cost
-from meliuscli.search.goal import Goal, ProxyGoal
+from meliuscli.search.gain import expected_gain
+from meliuscli.search.goal import Goal, Posterior, ProxyGoal
 from meliuscli.search.limits import Limit
 from meliuscli.search.pareto import Point, front
+from meliuscli.search.screen import Places, Screen, params_at, places_of, random_places, stepped
 from meliuscli.search.space import Candidate, Params, SearchSpace
 from meliuscli.search.surrogate import Array
 
 POOL = 600
-MUTANTS = 100
-FRESH = 60
-ROUNDS, PARENTS, CHILDREN = 2, 12, 60
-"""How often, from how many of the best, and with how many children a proposal is improved by steps."""
+START = 240
+"""Random candidates within the limits, counted once for a study; estimates of all others rest on them. As many random
+ones, whatever they cost, say first where to look, and no more than four times as many are counted."""
+ROUNDS, PARENTS, DRAWN, COUNTED = 2, 12, 400, 6
+"""How often a proposal is improved by steps: from how many of the best, with how many steps and random candidates, of
+which how many are counted."""
+SLACK = math.log(1.03)
+"""By how much the estimate of a number may exceed its bound for the candidate to be counted."""
 SPREAD_STARTS = 6
 """Candidates spread over the range of costs before the model is asked."""
-BEYOND_BUDGET = 1.25
+BEYOND_BUDGET = 1.05
 """The front's area reaches to this many budgets, so that a network right at the budget is worth something."""
 
 
 class Proposer:
     """Proposes candidates of a space within a budget and other limits. What it proposes depends on its arguments alone.
 
-    ``num_decided`` counts the candidates that were looked at and decided by counting: over a limit, impossible, or
-    asked for before."""
+    ``num_decided`` counts the candidates that the last proposal decided by counting: over a limit, impossible, or asked
+    for before. Those that were looked at for the start are counted with the first proposal of a study."""
 
     def __init__(
         self,
@@ -47,17 +49,41 @@ class Proposer:
         limits: Sequence[Limit] = (),
         goal: Goal | None = None,
     ) -> None:
-        self.space, self.budget, self.seed, self.cost, self.limits = space, budget, seed, cost.of, limits
-        self.goal = ProxyGoal(space) if goal is None else goal
+        self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
+        self.limits = (Limit("--budget", cost.of, budget, cost.text), *limits)
+        self.goal: Goal = ProxyGoal(space) if goal is None else goal
         self.lowest = self.cost(space.smallest)
         self.num_decided = 0
-        self._known: dict[Params, Candidate | None] = {}
+        self._published = {candidate.archid for _, candidate in space.known_candidates()}
+        self._counted: dict[Params, Candidate | None] = {}
 
     @cached_property
     def pool(self) -> list[Candidate]:
         """Different random networks within the limits."""
         rng = np.random.default_rng(self.seed)
         return self._feasible((self.space.random_params(rng) for _ in range(20 * POOL)), POOL)
+
+    @cached_property
+    def _start(self) -> tuple[list[Candidate], int]:
+        """The first candidates to look at, and how many others were decided by counting meanwhile."""
+        space = self.space
+        drawn = random_places(list(space.axes.values()), 20 * START, np.random.default_rng(self.seed))
+        probed = [(row, c) for row in drawn[:START] if (c := self._network(params_at(space, row))) is not None]
+        if probed:
+            screen = Screen.fit(np.array([row for row, _ in probed]), self.logs([c for _, c in probed]), space)
+            excess = (screen.estimate(drawn) - self.log_bounds).max(1)
+            drawn = drawn[np.argsort(np.maximum(excess, 0), kind="stable")]
+        likely = (params_at(space, row) for row in drawn[: 4 * START])
+        found = self._feasible(likely, START)
+        return found, sum(c is None or not self._allows(c) for c in self._counted.values())
+
+    @property
+    def log_bounds(self) -> Array:
+        return np.asarray(np.log([limit.bound for limit in self.limits]))
+
+    def logs(self, candidates: Sequence[Candidate]) -> Array:
+        """(N, L): logarithms of what is limited, the cost first."""
+        return np.log([[limit.of(candidate) for limit in self.limits] for candidate in candidates])
 
     def propose(
         self, number: int, explore: bool, observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
@@ -66,64 +92,59 @@ class Proposer:
         range of costs seen least, else where the goal expects most.
 
         Raises ``FailedError`` when no new candidate within the budget can be found."""
-        self.num_decided = 0
+        known = [*(candidate for candidate, _ in observed), *pending]
+        start, start_decided = self._start
+        self.num_decided = start_decided if all(c.archid in self._published for c in known) else 0
         rng = np.random.default_rng((self.seed, number))
-        known = [candidate for candidate, _ in observed] + list(pending)
-        taken = {candidate.archid for candidate in known}
-        fresh = self._new(self._start(known, rng), taken)
-        if not fresh:
-            raise FailedError("no new network within the budget is left in this space")
         if self.goal.explores and (explore or len(observed) < 4):
-            return self._least_explored(fresh, known, rng)
+            return self._least_explored(self._untried(start, known, rng), known, rng)
+        posterior = self.goal.fit(observed, pending)
+        search = _Search(self, known, posterior, [*start, *known])
         for _ in range(ROUNDS):
-            gains = self._gains(fresh, observed, pending)
-            best = [fresh[index] for index in np.argsort(-gains, kind="stable")[:PARENTS]]
-            fresh += self._new(self._feasible(self._mutations(best, rng, CHILDREN), CHILDREN), taken, fresh)
-        return fresh[int(np.argmax(self._gains(fresh, observed, pending)))]
+            search.look_around(rng)
+        if search.best is None:
+            return self._untried(start, known, rng)[0]
+        return search.best
 
-    def _start(self, known: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
-        """Random candidates and mutants of those known: from the study's pool where that is needed for spreading, else
-        drawn anew each time."""
-        mutants = self._feasible(self._mutations(known, rng, 4 * MUTANTS), MUTANTS)
-        if self.goal.explores:
-            return [*self.pool, *mutants]
-        return [*self._feasible((self.space.random_params(rng) for _ in range(20 * FRESH)), FRESH), *mutants]
-
-    def _new(self, candidates: Sequence[Candidate], taken: set[str], more: Sequence[Candidate] = ()) -> list[Candidate]:
-        """Those that were not asked for before, each once."""
-        seen = taken | {candidate.archid for candidate in more}
-        new = {c.archid: c for c in candidates if c.archid not in seen}
-        self.num_decided += sum(candidate.archid in taken for candidate in candidates)
-        return list(new.values())
-
-    def _mutations(self, parents: Sequence[Candidate], rng: np.random.Generator, count: int) -> Iterator[Params]:
-        for _ in range(count if parents else 0):
-            yield self.space.mutate(parents[int(rng.integers(len(parents)))].params, rng)
+    def _untried(
+        self, candidates: Sequence[Candidate], known: Sequence[Candidate], rng: np.random.Generator
+    ) -> list[Candidate]:
+        """Candidates that were not asked for, or steps from those that were. Raises ``FailedError`` where there are none."""
+        taken = {candidate.archid for candidate in known}
+        steps = (
+            self.space.mutate(known[int(rng.integers(len(known)))].params, rng) for _ in range(DRAWN if known else 0)
+        )
+        found = [c for c in (*candidates, *self._feasible(steps, COUNTED)) if c.archid not in taken]
+        if not found:
+            raise FailedError("no new network within the budget is left in this space")
+        return found
 
     def _feasible(self, proposals: Iterable[Params], enough: int) -> list[Candidate]:
         """The first ``enough`` different networks within the limits."""
         found: dict[str, Candidate] = {}
-        seen: set[Params] = set()
-        for params in proposals:
-            if params in seen:
-                continue
-            seen.add(params)
-            candidate = self._candidate(params)
-            if candidate is not None and self.cost(candidate) <= self.budget and self._within(candidate):
+        for params in dict.fromkeys(proposals):
+            candidate = self.count(params)
+            if candidate is not None:
                 found.setdefault(candidate.archid, candidate)
-            else:
-                self.num_decided += 1
             if len(found) == enough:
                 break
         return list(found.values())
 
-    def _within(self, candidate: Candidate) -> bool:
+    def count(self, params: Params) -> Candidate | None:
+        """The candidate of these parameters, or None where there is none within the limits."""
+        candidate = self._network(params)
+        if candidate is None or not self._allows(candidate):
+            self.num_decided += 1
+            return None
+        return candidate
+
+    def _allows(self, candidate: Candidate) -> bool:
         return all(limit.holds(candidate) for limit in self.limits)
 
-    def _candidate(self, params: Params) -> Candidate | None:
-        if params not in self._known:
-            self._known[params] = self.space.try_candidate(params)
-        return self._known[params]
+    def _network(self, params: Params) -> Candidate | None:
+        if params not in self._counted:
+            self._counted[params] = self.space.try_candidate(params)
+        return self._counted[params]
 
     def _least_explored(
         self, fresh: Sequence[Candidate], known: Sequence[Candidate], rng: np.random.Generator
@@ -141,38 +162,79 @@ class Proposer:
         wanted = min(set(places.tolist()), key=lambda part: (tried[part], -part))
         return fresh[int(rng.choice(np.flatnonzero(places == wanted)))]
 
-    def _gains(
-        self, fresh: Sequence[Candidate], observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
-    ) -> Array:
-        """Expected growth of the area under the front for each fresh candidate."""
+
+class _Search:
+    """The search for one proposal: counted candidates, how much the front's area is expected to grow by each, and
+    estimates of that for all others."""
+
+    def __init__(
+        self, proposer: Proposer, known: Sequence[Candidate], posterior: Posterior, counted: Sequence[Candidate]
+    ) -> None:
+        self.proposer, self.posterior = proposer, posterior
+        self.axes = list(proposer.space.axes.values())
+        self.taken = {candidate.archid for candidate in known}
+        means = posterior.predict(known)[0].tolist() if known else []
         # The front of what is believed, not of lucky seeds; candidates in training count as believed.
-        known = [*(candidate for candidate, _ in observed), *pending]
-        means, deviations = self.goal.worth([*known, *fresh], observed)
-        points = list(zip(map(self.cost, known), means[: len(known)].tolist(), strict=True))
-        costs = np.array([self.cost(candidate) for candidate in fresh])
-        mean, deviation = means[len(known) :], deviations[len(known) :]
-        return expected_gain(points, costs, mean, deviation, BEYOND_BUDGET * self.budget)
+        self.points: list[Point] = list(zip(map(proposer.cost, known), means, strict=True))
+        self.front = [known[index] for index in front(self.points)]
+        self.counted: list[Candidate] = []
+        self.gains = np.zeros(0)
+        self.places = np.zeros((0, len(self.axes)), dtype=np.intp)
+        self.numbers = np.zeros((0, len(proposer.limits) + 2))
+        self._add(list({candidate.archid: candidate for candidate in counted}.values()))
 
+    @property
+    def best(self) -> Candidate | None:
+        """The new candidate of the largest gain; None where all are known."""
+        index = int(np.argmax(self.gains)) if len(self.gains) else 0
+        return self.counted[index] if len(self.gains) and np.isfinite(self.gains[index]) else None
 
-def expected_gain(points: Sequence[Point], costs: Array, mean: Array, deviation: Array, max_cost: float) -> Array:
-    """Expected growth of the area under the front of ``points``, up to ``max_cost``, for candidates of exactly known
-    ``costs`` and normally distributed accuracies."""
-    steps = [points[index] for index in front(points)]
-    floor = min((accuracy for _, accuracy in points), default=0.0)
-    starts = np.array([0.0, *(cost for cost, _ in steps)])
-    ends = np.array([*starts[1:], max_cost])
-    heights = np.array([floor, *(accuracy for _, accuracy in steps)])
-    widths = np.clip(ends[None] - np.maximum(starts[None], costs[:, None]), 0, None)
-    return np.asarray((widths * _expected_improvement(mean[:, None], deviation[:, None], heights[None])).sum(1))
+    def look_around(self, rng: np.random.Generator) -> None:
+        """Draw random candidates, and steps from the best and from the front; count those that look best."""
+        if not self.counted:
+            return
+        order = np.argsort(-self.gains, kind="stable")[:PARENTS]
+        around = np.array([places_of(self.proposer.space, c.params) for c in self.front], dtype=np.intp)
+        parents = np.concatenate([self.places[order], around.reshape(-1, len(self.axes))])
+        steps = stepped(parents[rng.integers(len(parents), size=DRAWN)], self.axes, rng)
+        drawn = np.unique(np.concatenate([steps, random_places(self.axes, DRAWN, rng)]), axis=0)
+        screen = Screen.fit(self.places, self.numbers, self.proposer.space)
+        best = np.argsort(-self._screened(screen.estimate(drawn)), kind="stable")
+        self._add(self._count(drawn[best]))
 
+    def _count(self, places: Places) -> list[Candidate]:
+        """Count until ``COUNTED`` networks were: those that are not known and within the limits."""
+        seen = self.taken | {candidate.archid for candidate in self.counted}
+        found: dict[str, Candidate] = {}
+        for row in places[: 2 * COUNTED]:
+            candidate = self.proposer.count(params_at(self.proposer.space, row))
+            if candidate is not None and candidate.archid not in seen:
+                found.setdefault(candidate.archid, candidate)
+            elif candidate is not None and candidate.archid in self.taken:
+                self.proposer.num_decided += 1
+            if len(found) == COUNTED:
+                break
+        return list(found.values())
 
-def _expected_improvement(mean: Array, deviation: Array, height: Array) -> Array:
-    deviation = np.maximum(deviation, 1e-9)
-    z = (mean - height) / deviation
-    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return np.asarray((mean - height) * _normal_cdf(z) + deviation * density)
+    def _screened(self, numbers: Array) -> Array:
+        """Expected gains (N,) from estimates (N, K), in the order of ``numbers``; nothing where a limit is exceeded."""
+        logs, mean, deviation = numbers[:, :-2], numbers[:, -2], numbers[:, -1]
+        gains = self._gains(np.exp(logs[:, 0]), mean, deviation)
+        return np.where((logs <= self.proposer.log_bounds + SLACK).all(1), gains, -np.inf)
 
+    def _gains(self, costs: Array, mean: Array, deviation: Array) -> Array:
+        return expected_gain(self.points, costs, mean, deviation, BEYOND_BUDGET * self.proposer.budget)
 
-def _normal_cdf(z: Array) -> Array:
-    cdf: Array = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)), otypes=[np.float64])(z)
-    return cdf
+    def _add(self, candidates: list[Candidate]) -> None:
+        if not candidates:
+            return
+        proposer = self.proposer
+        mean, deviation = self.posterior.predict(candidates)
+        logs = proposer.logs(candidates)
+        gains = self._gains(np.exp(logs[:, 0]), mean, deviation)
+        allowed = [c.archid not in self.taken for c in candidates]
+        self.counted += candidates
+        self.gains = np.concatenate([self.gains, np.where(allowed, gains, -np.inf)])
+        rows = np.array([places_of(proposer.space, c.params) for c in candidates], dtype=np.intp)
+        self.places = np.concatenate([self.places, rows])
+        self.numbers = np.concatenate([self.numbers, np.column_stack([logs, mean, deviation])])

@@ -1,39 +1,85 @@
-"""Many trainings at once, each told as it ends."""
+"""Many trainings at once, each told as it ends: proxies, finals and checks alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.training.pool import Task, TrainingPool
 
+if TYPE_CHECKING:
+    from meliuscli.training.run import RunResult
+
 Key = TypeVar("Key")
 
 
-def train_all(tasks: Mapping[Key, Task], workers: int) -> Iterator[tuple[Key, dict[str, Any]]]:
-    """Train every task; yields its key with the run's fields as it ends, or with a ``reason`` when it failed.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A training that gave no result."""
 
-    Raises ``MissingError`` when a worker is killed."""
+    reason: str
+
+    def fields(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"reason": self.reason}
+
+
+class Trainings(Generic[Key]):
+    """Trainings in worker processes; a context manager, which stops them at once when it is left by an exception."""
+
+    def __init__(self, workers: int) -> None:
+        self._pool = TrainingPool(workers)
+        self._running: dict[Future[RunResult], Key] = {}
+
+    def __enter__(self) -> Self:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.__exit__(kind, error, trace)
+
+    def start(self, key: Key, task: Task) -> None:
+        """Queue a training."""
+        self._running[self._pool.submit(task)] = key
+
+    def ended(self) -> Iterator[tuple[Key, RunResult | Failure]]:
+        """Wait until at least one training has ended; yields those that have. Nothing, when none is running.
+
+        Raises ``MissingError`` when a worker is killed."""
+        if not self._running:
+            return
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            yield self._running.pop(future), _outcome(future)
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+
+def train_all(tasks: Mapping[Key, Task], workers: int) -> Iterator[tuple[Key, RunResult | Failure]]:
+    """Train every task; yields its key with the outcome as it ends. Raises ``MissingError`` when a worker is killed."""
     if not tasks:
         return
-    with TrainingPool(workers) as pool:
-        running = {pool.submit(task): key for key, task in tasks.items()}
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                try:
-                    fields = future.result().fields()
-                except BrokenProcessPool:
-                    raise worker_killed() from None
-                except MeliusError as error:
-                    fields = {"reason": error.message}
-                yield running.pop(future), fields
+    with Trainings[Key](workers) as trainings:
+        for key, task in tasks.items():
+            trainings.start(key, task)
+        while trainings:
+            yield from trainings.ended()
 
 
-def worker_killed() -> MissingError:
-    return MissingError(
-        "a training process was killed from outside (out of memory?)",
-        "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
-    )
+def _outcome(future: Future[RunResult]) -> RunResult | Failure:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise MissingError(
+            "a training process was killed from outside (out of memory?)",
+            "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
+        ) from None
+    except MeliusError as error:
+        return Failure(error.message)
