@@ -162,7 +162,6 @@ def test_limits_are_exit_code_1(cli: Cli) -> None:
         (["list", "--output", "."], 3, "it is a directory: name a file"),
         (["train", "--arch", "meliusnet22", "--epochs", "-1"], 2, "epochs"),
         (["train", "--arch", "meliusnet22", "--input-size", "2"], 2, "input_size"),
-        (["train", "--arch", "mobilenet-v1", "--width-divisor", "2"], 2, "narrowed"),
         (["search", "--budget", "abc"], 2, "5e8, 500M or 0.5G"),
         (["search", "--budget", "-5e8"], 2, "not a count"),
         (["search"], 2, "--budget"),

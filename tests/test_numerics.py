@@ -17,7 +17,14 @@ from meliuscli.nn import binary_conv, kernels, tiles
 from meliuscli.nn.build import build
 from meliuscli.nn.families.dense import DenseBlock, ImprovementBlock, Stage
 
-NAMES = ("with kernels", "with tiles", "without a compiler", "without counting bits", "without integer convolutions")
+NAMES = (
+    "with kernels",
+    "with tiles",
+    "without a compiler",
+    "without counting bits",
+    "without integer convolutions",
+    "without direct gradients",
+)
 
 
 @pytest.fixture(params=NAMES)
@@ -29,6 +36,8 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         pytest.skip("no C compiler here")
     if request.param == "with tiles":
         monkeypatch.setattr(tiles, "TILED_OUTPUTS", 1)
+    if request.param in ("with tiles", "without direct gradients"):
+        monkeypatch.setattr(kernels.kernels(), "has_direct", False)
     if request.param.startswith(("without counting", "without integer")):
         monkeypatch.setattr(kernels.kernels(), "has_xnor", False)
     if request.param == "without integer convolutions":

@@ -1,10 +1,9 @@
-"""A network moved from its target to other data: classes, channels, input size, and the stem that suits it."""
+"""A network moved from its target to other data: classes, channels, input size, the stem that suits it, its widths."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import SpecError
 
@@ -26,12 +25,30 @@ def at_input(spec: Spec, num_classes: int, input_channels: int, input_size: int)
     return spec.replace(**changes)
 
 
-def narrowed(spec: ArchSpec, divisor: int, key: str) -> ArchSpec:
+def narrowed(spec: Spec, divisor: int, key: str) -> Spec:
     """``spec`` with all widths divided by ``divisor``; ``key`` names the divisor in the error.
 
     Raises ``SpecError`` when its family cannot be narrowed."""
     if divisor == 1:
         return spec
-    if not isinstance(spec, DenseFamilySpec):
-        raise SpecError(key, f"the family {spec.family} cannot be narrowed")
-    return spec.narrowed(divisor)
+    try:
+        return spec.narrowed(divisor)
+    except SpecError as error:
+        raise SpecError(
+            key, f"dividing the widths of {spec.summary()} by {divisor}: {error.message}", error.hint
+        ) from None
+
+
+def as_proxy(spec: Spec, num_classes: int, input_channels: int, input_size: int, width_divisor: int) -> Spec:
+    """The network that stands in for ``spec`` in a short training: at the proxy's input, with narrowed widths.
+
+    Raises ``SpecError`` that names ``proxy.input_size`` or ``proxy.width_divisor``."""
+    try:
+        moved = at_input(spec, num_classes, input_channels, input_size)
+    except SpecError as error:
+        raise SpecError(
+            "proxy.input_size",
+            f"{input_size} is too small for {spec.family} {spec.summary()}: {error.message}",
+            "give the proxy larger images; proxy.width_divisor narrows the widths and leaves the maps as they are",
+        ) from None
+    return narrowed(moved, width_divisor, "proxy.width_divisor")

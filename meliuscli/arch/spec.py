@@ -7,12 +7,15 @@ import hashlib
 import json
 import tomllib
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from meliuscli.arch.narrowing import narrow_all
 from meliuscli.arch.plan import Layer
+from meliuscli.arch.summary import legend_of, summarise
 from meliuscli.errors import BadInputError, MissingError, SpecError
 
 # Strict, so that 4.0 and true are refused; bounded, so that no typo unrolls into millions of layers.
@@ -30,6 +33,14 @@ class ArchSpec(BaseModel):
 
     ratios: ClassVar[tuple[str, ...]] = ()
     """Keys that are taken as input only, for widths."""
+    letters: ClassVar[Mapping[str, str]] = {}
+    """Fields that the short form always has -> the letter in front of each."""
+    one_for_all: ClassVar[tuple[str, ...]] = ()
+    """Lists that may be given as one number for all their entries."""
+    widths: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold numbers of channels, which narrowing divides."""
+    legend: ClassVar[str] = ""
+    """How the short form is read, for the family as a whole."""
 
     family: str
     num_classes: Width = 1000
@@ -39,6 +50,10 @@ class ArchSpec(BaseModel):
     @abstractmethod
     def layers(self) -> tuple[Layer, ...]:
         """The layers in order of execution. Raises ``SpecError`` where the network cannot exist."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.legend = legend_of(cls.letters)
 
     @model_validator(mode="after")
     def _must_unroll(self) -> Self:
@@ -65,10 +80,41 @@ class ArchSpec(BaseModel):
         """A new, validated spec with some fields changed."""
         return validate(type(self), {**self.model_dump(), **changes})
 
+    def summary(self) -> str:
+        """The network in one short line of its family's fields; ``legend`` says how to read it. Within a family, and for
+        the same task, different networks have different lines."""
+        return summarise(self)
+
+    def multiple_of(self, key: str) -> int:
+        """What the widths of this field must stay multiples of when they are narrowed."""
+        del key
+        return 1
+
+    def narrowed(self, divisor: int) -> Self:
+        """The same topology with every width divided by ``divisor`` and rounded up, as far as groups and reductions need
+        to a multiple of something; equal widths stay equal, different ones different. Raises ``SpecError`` where the
+        family has no widths to narrow."""
+        if not self.widths:
+            from meliuscli.arch.families import families_with_widths
+
+            known = ", ".join(families_with_widths())
+            raise SpecError("family", f"{self.family} cannot be narrowed", f"families that can: {known}")
+        values = {key: _as_tuple(getattr(self, key)) for key in self.widths}
+        pairs = [(width, self.multiple_of(key)) for key, widths in values.items() for width in widths]
+        small = narrow_all(pairs, divisor)
+        lists = {key: tuple(small[width] for width in widths) for key, widths in values.items()}
+        return self.replace(
+            **{key: new if isinstance(getattr(self, key), tuple) else new[0] for key, new in lists.items()}
+        )
+
     def to_toml(self) -> str:
         """TOML text from which ``meliuscli.arch.zoo.load_arch`` makes an equal spec."""
         # Fields are strings, numbers, booleans and lists of them, which JSON writes as TOML does, on one line.
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.model_dump(mode="json").items())
+
+
+def _as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Model:

@@ -21,7 +21,7 @@ from meliuscli.cli.console import talk
 from meliuscli.errors import InterruptedByUser, MeliusError
 
 COMMANDS = (
-    *("count", "compare", "list", "show", "explain", "cite", "paper-tables"),
+    *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
     *("search", "check-proxy", "train", "bench", "export"),
 )
 

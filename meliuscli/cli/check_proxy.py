@@ -156,7 +156,6 @@ def _resumed(left: Check, plan: Plan, facts: dict[str, DataFacts], where: dict[s
 
 def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) -> None:
     from meliuscli.report.check import check_table, to_value, write_report
-    from meliuscli.report.study import describe
     from meliuscli.search.verdicts import rows
 
     asked = check.asked()
@@ -166,7 +165,7 @@ def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) ->
         with Progress("training", len(asked), done) as progress:
             for training, fields in check.run(workers or os.cpu_count() or 1):
                 done += 1
-                what = f"{training.way}, seed {training.seed}: {describe(training.candidate.spec)}"
+                what = f"{training.way}, seed {training.seed}: {training.candidate.spec.summary()}"
                 score = fields.get("reason") or f"{100 * fields['validation_top1']:.2f} %"
                 progress.step(f"{what}, {format_count(training.candidate.ops)} OPs: {score}")
         judged = rows(check)

@@ -14,6 +14,7 @@ from meliuscli.cli.networks import count_any, is_own, make_view
 from meliuscli.errors import BadInputError
 from meliuscli.report.compare import compare_table, compare_warnings
 from meliuscli.report.count import count_object
+from meliuscli.report.predict import believed_object
 from meliuscli.report.published import published_object
 from meliuscli.report.tables import to_json
 
@@ -55,7 +56,11 @@ def compare(
     talk_of(fmt, compare_warnings(counted, view))
     if fmt == "json":
         objects = [
-            {**count_object(network, "stage", view, None), "published": list(map(published_object, network.published))}
+            {
+                **count_object(network, "stage", view, None),
+                "published": list(map(published_object, network.published)),
+                "believed": believed_object(network),
+            }
             for network in counted
         ]
         answer(to_json(objects), output)

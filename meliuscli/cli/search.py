@@ -178,7 +178,7 @@ def _run(
     directory: Path, settings: Settings, space: SearchSpace, workers: int, timeout: float, where: dict[str, Any]
 ) -> StudyReport:
     from meliuscli.cli.costs import study_cost
-    from meliuscli.report.study import describe, gather, write_report
+    from meliuscli.report.study import gather, write_report
     from meliuscli.results import cannot_write
     from meliuscli.search.finals import choose_entrants, run_finals
     from meliuscli.search.study import Study
@@ -190,7 +190,7 @@ def _run(
     try:
         with Progress("trial", settings.trials, len(study.records())) as progress:
             for record in study.run(workers, timeout):
-                what = record.known_as or describe(record.candidate.spec)
+                what = record.known_as or record.candidate.spec.summary()
                 score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
                 cost = f"{study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}"
                 progress.step(f"{what}: {cost}, {score}")

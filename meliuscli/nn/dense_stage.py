@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from meliuscli.nn.binary_conv import BinaryConv2d, centred_counts, convolution_gradients, element_type
-from meliuscli.nn.kernels import Kernels, kernels
+from meliuscli.nn.direct import direct_gradients, direct_pays
+from meliuscli.nn.kernels import CHUNKS, Kernels, kernels
 from meliuscli.nn.tiles import tiled_gradients, tiles_pay
-
-CHUNKS = 16
-"""As in kernels/kernels.c: the number of parts in which sums are formed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,7 @@ class _Work:
     def _xnor(self, conv: BinaryConv2d, kept: _Kept, filled: int) -> Tensor:
         """The convolution on packed bits."""
         latent, outputs, words = conv.weight.detach().to(self.real), conv.weight.shape[0], -(-filled // 32)
-        lanes = -(-outputs // 16) * 16
+        lanes = -(-outputs // self.call.lanes) * self.call.lanes
         signs = torch.empty(self.rows, words, dtype=torch.int32)
         fresh, old = kept.fresh, filled - (0 if kept.fresh is None else kept.fresh.shape[1])
         vectors = kept.scale, kept.shift
@@ -247,27 +246,12 @@ class _Work:
         """Gradients of gamma, beta and the weights; and, from channel ``old`` on, what the batch norm sends back."""
         old = filled if old is None else old
         sums = torch.zeros(self.rows, filled - old, dtype=self.real) if old < filled else None
-        signs = torch.empty(self.rows, filled, dtype=self.dtype)
-        self._binarize("bits", signs, kept)
         sinks = [
             _Sink(into, x, start, end, torch.zeros(CHUNKS, 2, end - start, dtype=self.real))
             for into, x, start, end in ((self.sums, self.held, 0, old), (sums, kept.fresh, old, filled))
             if into is not None and x is not None
         ]
-        latent = unit.conv.weight.detach()
-        if tiles_pay(unit.conv, self.height, self.width):
-
-            def send(planes: Tensor, *place: int) -> None:
-                for sink in sinks:
-                    self._send("accumulate_planes", unit, kept, planes, sink, *place)
-
-            size = self.batch, self.height, self.width
-            grad_weight = tiled_gradients(self.call, whole, signs, latent.to(self.real), size, send).to(latent.dtype)
-        else:
-            grad_input, grad_weight = convolution_gradients(self._as_map(whole), self._as_map(signs), latent, unit.conv)
-            grad_rows = self._as_rows(grad_input)
-            for sink in sinks:
-                self._send("accumulate", unit, kept, grad_rows, sink, self.rows)
+        grad_weight = self._convolution_backward(unit, kept, whole, sinks).to(unit.conv.weight.dtype)
         total, moment = torch.cat([sink.parts.sum(0, dtype=torch.float64) for sink in sinks], dim=1)
         grad_gamma, grad_beta = (moment * kept.inverse).to(unit.bn.weight.dtype), total.to(unit.bn.weight.dtype)
         total, moment = total * unit.bn.weight.double(), moment * unit.bn.weight.double()
@@ -275,12 +259,41 @@ class _Work:
         self.moment[:old] += moment[:old]
         return (grad_gamma, grad_beta, grad_weight), (sums, total[old:], moment[old:])
 
-    def _send(self, kernel: str, unit: Unit, kept: _Kept, grad: Tensor, sink: _Sink, *place: int) -> None:
+    def _convolution_backward(self, unit: Unit, kept: _Kept, whole: Tensor, sinks: list[_Sink]) -> Tensor:
+        """The gradient of the weights; that of the input's signs goes to ``sinks``."""
+        conv, latent = unit.conv, unit.conv.weight.detach()
+        size = self.batch, self.height, self.width
+
+        def send(kernel: str, sink: _Sink, grad: Tensor, *place: Tensor | int) -> None:
+            self._send(kernel, unit, kept, grad, sink, *place)
+
+        if direct_pays(self.call, conv):
+            found = []
+            for sink in sinks:
+                part = latent[:, sink.start : sink.end].to(self.real)
+                found.append(direct_gradients(whole, part, size, conv.dilation, partial(send, "direct", sink, whole)))
+            return torch.cat(found, dim=1)
+        signs = torch.empty(self.rows, latent.shape[1], dtype=self.dtype)
+        self._binarize("bits", signs, kept)
+        if tiles_pay(conv, self.height, self.width):
+
+            def send_planes(planes: Tensor, *place: int) -> None:
+                for sink in sinks:
+                    send("accumulate_planes", sink, planes[..., sink.start :], *place)
+
+            return tiled_gradients(self.call, whole, signs, latent.to(self.real), size, send_planes)
+        grad_input, grad_weight = convolution_gradients(self._as_map(whole), self._as_map(signs), latent, conv)
+        grad_rows = self._as_rows(grad_input)
+        for sink in sinks:
+            send("accumulate", sink, grad_rows[:, sink.start :], self.rows)
+        return grad_weight
+
+    def _send(self, kernel: str, unit: Unit, kept: _Kept, grad: Tensor, sink: _Sink, *place: Tensor | int) -> None:
         """Add what batch norm and sign send back to the channels of ``sink``."""
         part = slice(sink.start, sink.end)
         gamma = unit.bn.weight.detach().to(self.real)
         vectors = [v[part] for v in (kept.scale, kept.shift, kept.mean, gamma)]
-        maps = (sink.into, sink.into.shape[1], grad[..., sink.start :], grad.shape[-1], sink.x, sink.x.shape[1])
+        maps = (sink.into, sink.into.shape[1], grad, grad.stride(-2), sink.x, sink.x.shape[1])
         assert unit.conv.clip is not None
         clip = float(unit.conv.clip)
         self.call(kernel, self.dtype, *maps, *vectors, clip, sink.parts, *place, sink.end - sink.start)

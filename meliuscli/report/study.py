@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.families import family_class
 from meliuscli.report.tables import Column, Table, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search import pareto
@@ -82,14 +82,17 @@ def front_table(report: StudyReport) -> Table:
         tuple(
             (
                 record.number,
-                record.known_as or describe(record.candidate.spec),
+                record.known_as or record.candidate.spec.summary(),
                 *cells(record.candidate),
                 f"{record.candidate.count.size_bytes / 2**20:.2f}",
                 f"{100 * (record.accuracy or 0):.2f}",
             )
             for record in report.front
         ),
-        notes=("proxy top-1: validation split, one short training each; it ranks, and is not ImageNet accuracy",),
+        notes=(
+            "proxy top-1: validation split, one short training each; it ranks, and is not ImageNet accuracy",
+            family_class(report.space.family).legend,
+        ),
     )
 
 
@@ -121,6 +124,7 @@ def finals_table(report: StudyReport) -> Table:
         notes=(
             "found-N is trial N of the search; the others are the published MeliusNets, trained the same way",
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
+            family_class(report.space.family).legend,
         ),
         lines=tuple(verdict_lines(report)),
     )
@@ -153,17 +157,6 @@ def _claim(verdict: Verdict, cost: Cost) -> str:
         f"{known.entrant.name}: {claim}: {found.entrant.name} at {ratio:.2f}x its {cost.noun}"
         f" {100 * verdict.gain:+.2f} points on test (spread {spread})."
     )
-
-
-def describe(spec: ArchSpec) -> str:
-    """A spec in one short line: blocks, growth, widths, groups, stem."""
-    fields = spec.model_dump()
-    if "num_blocks" not in fields:
-        return spec.archid
-    growth = fields["growth_rate"]
-    growth_text = str(growth[0]) if len(set(growth)) == 1 else ",".join(map(str, growth))
-    blocks, widths = (",".join(map(str, fields[key])) for key in ("num_blocks", "transition_channels"))
-    return f"{blocks} g{growth_text} t{widths} /{fields['groups']} s{fields['stem_channels']}"
 
 
 def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[str]]]:
@@ -349,4 +342,4 @@ def _target(space: SearchSpace) -> str:
 
 
 def _entrant_name(entrant: Entrant) -> str:
-    return entrant.name if entrant.known_as else f"{entrant.name}: {describe(entrant.candidate.spec)}"
+    return entrant.name if entrant.known_as else f"{entrant.name}: {entrant.candidate.spec.summary()}"

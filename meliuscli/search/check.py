@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from meliuscli.arch.adapt import at_input, narrowed
+from meliuscli.arch.adapt import as_proxy
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.names import DEFAULT_DATASET
 from meliuscli.errors import BadInputError, SpecError
@@ -137,8 +137,7 @@ def read_data(plan: Plan, decode: Callable[[ImageFolder, int], Prepared]) -> dic
 
 def as_trained(spec: ArchSpec, way: Proxy, data: DataFacts) -> ArchSpec:
     """The network that is trained in place of ``spec``. Raises ``SpecError`` when it cannot exist."""
-    moved = at_input(spec, data.num_classes, data.channels, way.input_size)
-    return narrowed(moved, way.width_divisor, "width_divisor")
+    return as_proxy(spec, data.num_classes, data.channels, way.input_size, way.width_divisor)
 
 
 def sample(space: SearchSpace, plan: Plan, data: dict[str, DataFacts]) -> tuple[Candidate, ...]:
@@ -152,6 +151,9 @@ def sample(space: SearchSpace, plan: Plan, data: dict[str, DataFacts]) -> tuple[
     for candidate in Proposer(space, math.inf if plan.budget is None else plan.budget, plan.seed).pool:
         if (trained := _trained_long(candidate, plan, data)) is not None:
             pool.setdefault(trained.archid, candidate)
+    if not pool:  # says why, where no network of the space can be trained in some way
+        for way in plan.ways.values():
+            as_trained(space.smallest.spec, way, data[way.dataset])
     logs = {archid: math.log(candidate.ops) for archid, candidate in pool.items()}
     edges = np.linspace(min(logs.values(), default=0), max(logs.values(), default=0), SPREAD_STARTS + 1)[1:-1]
     parts: list[list[Candidate]] = [[] for _ in range(SPREAD_STARTS)]

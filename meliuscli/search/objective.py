@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meliuscli.arch.adapt import at_input, narrowed
+from meliuscli.arch.adapt import as_proxy
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.search.space import SearchSpace
 from meliuscli.training.pool import Task
@@ -15,8 +15,8 @@ def proxy_spec(spec: ArchSpec, space: SearchSpace, data_dir: Path | None = None)
     of its data, and all widths divided by the space's ``width_divisor``. Raises ``SpecError`` when it cannot exist."""
     from meliuscli.data.catalog import data_shape  # loads torch
 
-    proxied = at_input(spec, *data_shape(space.proxy.dataset, data_dir), space.proxy.input_size)
-    return narrowed(proxied, space.proxy.width_divisor, "proxy.width_divisor")
+    shape = data_shape(space.proxy.dataset, data_dir)
+    return as_proxy(spec, *shape, space.proxy.input_size, space.proxy.width_divisor)
 
 
 def proxy_task(spec: ArchSpec, space: SearchSpace, data_dir: Path | None, seed: int, skip_bad: bool = False) -> Task:

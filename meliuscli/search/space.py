@@ -10,49 +10,27 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from meliuscli.arch.adapt import as_proxy, at_input
 from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.spec import ArchSpec, read_toml, validate
 from meliuscli.arch.zoo import load_name, spec_from_fields, zoo_table
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
+from meliuscli.data.names import SHAPES
 from meliuscli.errors import SpecError, unknown_name
+from meliuscli.search.axis import Axis, Value, axes_by_name, check_word, fields_of, read_axes
 from meliuscli.search.files import space_names, spaces_directory
 from meliuscli.training.recipe import Recipe
 
-Params = tuple[int, ...]
+Params = tuple[Value, ...]
 """One value for each axis of a space, in the axes' order."""
 
 
-class Axis(BaseModel):
-    """The values of one parameter: ``low`` to ``high`` in steps, or ``choices``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    low: Annotated[int, Field(strict=True, ge=1)] | None = None
-    high: Annotated[int, Field(strict=True, ge=1)] | None = None
-    step: Annotated[int, Field(strict=True, ge=1)] = 1
-    choices: tuple[Annotated[int, Field(strict=True, ge=1)], ...] = ()
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        if bool(self.choices) == (self.low is not None or self.high is not None):
-            raise ValueError("needs either low and high, or choices")
-        if not self.choices and (self.low is None or self.high is None or self.low > self.high):
-            raise ValueError("needs low and high, and low must not be above high")
-        if len(self.values) > 4096:
-            raise ValueError("has more than 4096 values")
-        return self
-
-    @cached_property
-    def values(self) -> tuple[int, ...]:
-        if self.choices:
-            return tuple(sorted(set(self.choices)))
-        assert self.low is not None
-        assert self.high is not None
-        return tuple(range(self.low, self.high + 1, self.step))
+TASK = ("num_classes", "input_channels")
+"""Fields that say what is to be learned, which no search changes."""
 
 
 class Proxy(BaseModel):
@@ -97,6 +75,13 @@ class SearchSpace(BaseModel):
     proxy: Proxy
     final: Final
 
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _read_parameters(cls, parameters: Any) -> Any:
+        if not isinstance(parameters, dict):
+            return parameters
+        return {key: read_axes(f"parameters.{key}", value) for key, value in parameters.items()}
+
     @model_validator(mode="after")
     def _fits_family(self) -> Self:
         if self.family not in FAMILIES:
@@ -108,23 +93,40 @@ class SearchSpace(BaseModel):
                     raise SpecError(
                         f"{where}.{key}", f"{self.family} has no such field", f"fields: {', '.join(fields)}"
                     )
+        for key in TASK:
+            if key in self.parameters:
+                raise SpecError(f"parameters.{key}", "is the same for all candidates", "put it into [target]")
         if both := set(self.target) & set(self.parameters):
             raise SpecError(f"parameters.{min(both)}", "is in [target] too")
         for name in self.known:
             if name not in zoo_table():
                 raise unknown_name("network", name, zoo_table(), "known")
+        self._check_words()
+        self._check_proxies()
         return self
+
+    def _check_words(self) -> None:
+        """Raise ``SpecError`` where a word is none that its field takes: no candidate would ever have it."""
+        fields = family_class(self.family).model_fields
+        for key, axis in self.parameters.items():
+            for word in axis.values if isinstance(axis, Axis) and axis.is_words else ():
+                check_word(f"parameters.{key}.choices", word, fields[key].annotation)
+
+    def _check_proxies(self) -> None:
+        """Raise ``SpecError`` where candidates have no proxy: one candidate, changed in one parameter at a time. Whether
+        a map becomes too small does not depend on the number of classes."""
+        shape = SHAPES.get(self.proxy.dataset, (10, 3))
+        params = self.any_candidate.params
+        for index, axis in enumerate(self.axes.values()):
+            for value in axis.corners:
+                candidate = self.try_candidate((*params[:index], value, *params[index + 1 :]))
+                if candidate is not None:
+                    as_proxy(candidate.spec, *shape, self.proxy.input_size, self.proxy.width_divisor)
 
     @cached_property
     def axes(self) -> dict[str, Axis]:
         """``num_blocks.1`` or ``growth_rate`` -> its values; the order of ``Params``."""
-        axes = {}
-        for key, value in self.parameters.items():
-            if isinstance(value, Axis):
-                axes[key] = value
-            else:
-                axes.update({f"{key}.{index}": axis for index, axis in enumerate(value, start=1)})
-        return axes
+        return axes_by_name(self.parameters)
 
     @property
     def size(self) -> int:
@@ -133,14 +135,7 @@ class SearchSpace(BaseModel):
 
     def candidate(self, params: Params) -> Candidate:
         """The network of these parameters, counted. Raises ``SpecError`` where it cannot exist."""
-        fields: dict[str, Any] = {"family": self.family, **self.target}
-        for name, value in zip(self.axes, params, strict=True):
-            key, _, index = name.partition(".")
-            if index:
-                fields.setdefault(key, []).append(value)
-            else:
-                fields[key] = value
-        spec = spec_from_fields(fields)
+        spec = spec_from_fields({"family": self.family, **self.target, **fields_of(self.axes, params)})
         count = count_spec(spec).total
         ops = MELIUS.derive(count).ops
         assert ops is not None
@@ -158,15 +153,30 @@ class SearchSpace(BaseModel):
                 value = value[int(index) - 1] if index else value[0]
             if value not in axis.values:
                 return None
-            found.append(int(value))
+            found.append(value)
         candidate = self.try_candidate(tuple(found))
         return candidate.params if candidate is not None and candidate.archid == spec.archid else None
 
     def known_candidates(self) -> Iterator[tuple[str, Candidate]]:
-        """The known networks that are in this space."""
+        """The known networks that are in this space, moved to the target's classes, channels and input size."""
         for name in self.known:
-            if (params := self.params_of(load_name(name))) is not None:
+            spec = self._at_target(load_name(name))
+            if spec is not None and (params := self.params_of(spec)) is not None:
                 yield name, self.candidate(params)
+
+    @property
+    def known_outside(self) -> tuple[str, ...]:
+        """The known networks that are not in this space: of another family, or of values that it does not have."""
+        inside = {name for name, _ in self.known_candidates()}
+        return tuple(name for name in self.known if name not in inside)
+
+    def _at_target(self, spec: ArchSpec) -> ArchSpec | None:
+        """A published network for the target's task and input, or None where the input is too small for it."""
+        shape = (self.target.get(key, getattr(spec, key)) for key in (*TASK, "input_size"))
+        try:
+            return at_input(spec, *shape)
+        except SpecError:
+            return None
 
     def random_params(self, rng: np.random.Generator) -> Params:
         return tuple(axis.values[rng.integers(len(axis.values))] for axis in self.axes.values())
@@ -186,7 +196,7 @@ class SearchSpace(BaseModel):
 
         Exact where OPs rise or fall with each parameter, whatever the others, as in the families here.
         Raises ``SpecError`` when no candidate can be found at all."""
-        best = self._any_candidate()
+        best = self.any_candidate
         improved = True
         while improved:
             improved = False
@@ -197,7 +207,9 @@ class SearchSpace(BaseModel):
                         best, improved = other, True
         return best
 
-    def _any_candidate(self) -> Candidate:
+    @cached_property
+    def any_candidate(self) -> Candidate:
+        """Some candidate, whatever it costs. Raises ``SpecError`` when none can be found."""
         rng = np.random.default_rng(0)
         first = tuple(axis.values[0] for axis in self.axes.values())
         for params in (first, *(self.random_params(rng) for _ in range(500))):
@@ -231,4 +243,4 @@ def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
 
 def params_from_mapping(space: SearchSpace, values: Mapping[str, Any]) -> Params:
     """Optuna's parameters (by axis name) as ``Params``."""
-    return tuple(int(values[name]) for name in space.axes)
+    return tuple(values[name] for name in space.axes)

@@ -22,6 +22,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import FrozenTrial, TrialState
 
 from meliuscli.errors import BadInputError, FailedError, MeliusError
+from meliuscli.search.axis import Axis
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
@@ -79,7 +80,7 @@ class Study:
             if cost.of(candidate) <= settings.budget
         }
         self._candidates: dict[Params, Candidate] = {}
-        self._distributions = {name: _distribution(axis.values) for name, axis in space.axes.items()}
+        self._distributions = {name: _distribution(axis) for name, axis in space.axes.items()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = _open_journal(directory / "journal.log")
         for _, candidate in self.known.values():
@@ -278,8 +279,9 @@ def _note_result(trial: optuna.trial.Trial, future: Future[RunResult]) -> None:
     trial.set_user_attr("result", run.fields())
 
 
-def _distribution(values: Sequence[int]) -> BaseDistribution:
-    steps = {after - before for before, after in pairwise(values)}
+def _distribution(axis: Axis) -> BaseDistribution:
+    numbers = [] if axis.is_words else [int(value) for value in axis.values]
+    steps = {after - before for before, after in pairwise(numbers)}
     if len(steps) == 1:
-        return IntDistribution(values[0], values[-1], step=steps.pop())
-    return CategoricalDistribution(values)
+        return IntDistribution(numbers[0], numbers[-1], step=steps.pop())
+    return CategoricalDistribution(axis.values)

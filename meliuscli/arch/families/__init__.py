@@ -32,3 +32,8 @@ def family_class(name: str) -> type[ArchSpec]:
     file, _, attribute = FAMILIES[name].partition(":")
     found: type[ArchSpec] = getattr(import_module(f"meliuscli.arch.families.{file}"), attribute)
     return found
+
+
+def families_with_widths() -> tuple[str, ...]:
+    """The families whose networks can be narrowed."""
+    return tuple(name for name in FAMILIES if family_class(name).widths)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ KERNELS = (5, 3, 3, 3)
 class AlexNetSpec(ArchSpec):
     """``channels`` are those of the five convolutions, ``hidden`` those of the two fully connected layers. Inputs below
     50 pixels need the ``thumbnail`` stem, 3x3 with stride 1; the other is 11x11 or 12x12 with stride 4."""
+
+    letters: ClassVar[Mapping[str, str]] = {"channels": "c", "hidden": "h"}
+    widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
 
     channels: tuple[Width, ...]
     hidden: Width = 4096

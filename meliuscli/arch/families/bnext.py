@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from meliuscli.arch.families.parts import classifier_head
+from meliuscli.arch.narrowing import doubled_alike, narrow
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -31,9 +32,17 @@ class BNextSpec(ArchSpec):
     its width changes, except the first. Every second block, from the second on, has an attention unit in place of a
     plain one."""
 
+    letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
+
     family: Literal["bnext"] = "bnext"
     stem_channels: Width
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=1024)]
+
+    def narrowed(self, divisor: int) -> Self:
+        """The stem divided (rounded up to a multiple of eight), and every block that doubles doubles."""
+        stem = narrow(self.stem_channels, divisor, REDUCTION)
+        return self.replace(stem_channels=stem, channels=doubled_alike(self.stem_channels, self.channels, stem))
 
     def layers(self) -> tuple[Layer, ...]:
         return tuple(self._unroll())

@@ -7,13 +7,14 @@ MeliusNet block is a DenseBlock followed by an ImprovementBlock.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from meliuscli.arch.families.parts import Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.families.parts import GROUPED_STEM_MULTIPLE, Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.narrowing import narrow
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -36,6 +37,16 @@ class DenseFamilySpec(ArchSpec):
     improvement: ClassVar[bool]
     ratios: ClassVar[tuple[str, ...]] = ("reduction",)
 
+    letters: ClassVar[Mapping[str, str]] = {
+        "num_blocks": "",
+        "growth_rate": "g",
+        "transition_channels": "t",
+        "groups": "/",
+        "stem_channels": "s",
+    }
+    one_for_all: ClassVar[tuple[str, ...]] = ("growth_rate", "dilation")
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "growth_rate", "transition_channels")
+
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     growth_rate: tuple[Width, ...]
     stem: Stem
@@ -53,7 +64,7 @@ class DenseFamilySpec(ArchSpec):
         fields = {"growth_rate": 64, "dilation": 1, **fields}
         blocks = fields.get("num_blocks")
         stages = len(blocks) if isinstance(blocks, list | tuple) else 1
-        for key in ("growth_rate", "dilation"):
+        for key in cls.one_for_all:
             if not isinstance(fields[key], list | tuple):
                 fields[key] = (fields[key],) * stages
         if "reduction" in fields:
@@ -93,14 +104,11 @@ class DenseFamilySpec(ArchSpec):
         return tuple(after <= before for before, after in pairwise(self.dilation))
 
     def narrowed(self, divisor: int) -> Self:
-        """The same topology with every width divided by ``divisor`` (rounded up) and the largest divisor of
-        ``groups`` that still divides all transitions."""
-
-        def narrow(width: int) -> int:
-            return -(-width // divisor)
-
-        stem, growth = narrow(self.stem_channels), tuple(map(narrow, self.growth_rate))
-        targets = tuple(map(narrow, self.transition_channels))
+        """The same topology with every width divided by ``divisor`` (rounded up; the grouped stem's to a multiple of
+        16) and the largest divisor of ``groups`` that still divides all transitions."""
+        stem = narrow(self.stem_channels, divisor, GROUPED_STEM_MULTIPLE if self.stem == "grouped" else 1)
+        growth = tuple(narrow(width, divisor) for width in self.growth_rate)
+        targets = tuple(narrow(width, divisor) for width in self.transition_channels)
         entering = (stem, *targets)
         leaving = [entering[i] + self.num_blocks[i] * growth[i] for i in range(len(targets))]
         return self.replace(

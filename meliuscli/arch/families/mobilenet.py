@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -28,6 +28,8 @@ class MobileNetV1Spec(ArchSpec):
     As input only, ``width_multiplier`` (the paper's alpha) scales the table's widths, truncated to integers."""
 
     ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
     family: Literal["mobilenet-v1"] = "mobilenet-v1"
     stem_channels: Width
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=1024)]
@@ -68,6 +70,13 @@ class MobileNetV2Spec(ArchSpec):
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
     ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    letters: ClassVar[Mapping[str, str]] = {
+        "num_blocks": "",
+        "channels": "c",
+        "stem_channels": "s",
+        "head_channels": "h",
+    }
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels", "head_channels")
     family: Literal["mobilenet-v2"] = "mobilenet-v2"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (1, 2, 3, 4, 3, 3, 1)
     expansion: tuple[Width, ...] = (1, 6, 6, 6, 6, 6, 6)

@@ -1,4 +1,4 @@
-"""What several families share: stems and the classifier."""
+"""What several families share: stems, shortcuts and the classifier."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from meliuscli.errors import SpecError
 Stem = Literal["grouped", "imagenet", "thumbnail"]
 GROUPED_STEM_GROUPS = (1, 4, 8)
 """Groups of the three 3x3 convolutions of the grouped stem (MeliusNet, section 4)."""
+GROUPED_STEM_MULTIPLE = 2 * max(GROUPED_STEM_GROUPS)
+"""Half the grouped stem's width is divided into as many groups as its last convolution has."""
 Activation = Literal["relu", "prelu", "none"]
 
 
@@ -62,3 +64,13 @@ def check_length(key: str, values: tuple[object, ...], wanted: int, what: str) -
     """Refuse a list with another number of entries than there are stages (or whatever ``what`` says)."""
     if len(values) != wanted:
         raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(values)}")
+
+
+def pooled_shortcut(name: str, channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
+    """Average pooling 2x2, float 1x1 convolution, BN where the shape changes; nothing where it does not."""
+    if stride == 1 and channels == width:
+        return
+    if stride > 1:
+        yield Layer(f"{name}.shortcut.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
+    yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after)
+    yield batch_norm(f"{name}.shortcut.bn", width, after)

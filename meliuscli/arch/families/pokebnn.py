@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from meliuscli.arch.families.mobilenet import pop_width_multiplier
 from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.narrowing import narrow
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -31,6 +32,8 @@ class PokeBNNSpec(ArchSpec):
     ``width_multiplier`` scales them, truncated to integers; the stem keeps its width."""
 
     ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
+    widths: ClassVar[tuple[str, ...]] = ("channels", "stem_groups", "stem_channels")
     family: Literal["pokebnn"] = "pokebnn"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (3, 4, 6, 3)
     channels: tuple[Width, ...]
@@ -46,6 +49,15 @@ class PokeBNNSpec(ArchSpec):
         alpha = pop_width_multiplier(fields)
         fields.setdefault("channels", tuple(int(width * alpha) for width in CHANNELS))
         return fields
+
+    def narrowed(self, divisor: int) -> Self:
+        """All widths divided, rounded up; the stem's to a multiple of its groups, which are a width too."""
+        groups = narrow(self.stem_groups, divisor)
+        return self.replace(
+            stem_groups=groups,
+            stem_channels=narrow(self.stem_channels, divisor, groups),
+            channels=tuple(narrow(width, divisor) for width in self.channels),
+        )
 
     def layers(self) -> tuple[Layer, ...]:
         check_length("channels", self.channels, len(self.num_blocks), "stage")

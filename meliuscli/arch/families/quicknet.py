@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.narrowing import narrow_all
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -19,22 +20,34 @@ from meliuscli.arch.plan import (
 )
 from meliuscli.arch.spec import ArchSpec, Count, Width
 
+STEM_REDUCTION = 4
+"""The stem's first convolutions have the first section's channels divided by this."""
+
 
 class QuickNetSpec(ArchSpec):
     """``num_blocks`` and ``channels`` are those of the sections. The blur's fixed kernels count as float weights."""
+
+    letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c"}
+    widths: ClassVar[tuple[str, ...]] = ("channels",)
 
     family: Literal["quicknet"] = "quicknet"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (4, 4, 4, 4)
     channels: tuple[Width, ...] = (64, 128, 256, 512)
 
+    def narrowed(self, divisor: int) -> Self:
+        """The same sections, the first with a multiple of four channels (a quarter of them is the stem's)."""
+        first, *others = self.channels
+        small = narrow_all([(first, STEM_REDUCTION), *((width, 1) for width in others)], divisor)
+        return self.replace(channels=tuple(small[width] for width in self.channels))
+
     def layers(self) -> tuple[Layer, ...]:
         check_length("channels", self.channels, len(self.num_blocks), "section")
-        require_divides("channels", 4, channels_of_the_first_section=self.channels[0])
+        require_divides("channels", STEM_REDUCTION, channels_of_the_first_section=self.channels[0])
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:
         width = self.channels[0]
-        narrow, size = width // 4, conv_size(self.input_size, 3, 2, 1)
+        narrow, size = width // STEM_REDUCTION, conv_size(self.input_size, 3, 2, 1)
         yield Layer("stem.conv1", "conv", self.input_channels, narrow, size, kernel=3, stride=2)
         yield batch_norm("stem.bn1", narrow, size)
         yield elementwise("stem.relu", "relu", narrow, size)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from meliuscli.arch.families.mobilenet import CHANNELS, STRIDES, Stride
 from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.narrowing import doubled_alike, narrow
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -27,12 +28,20 @@ class ReActNetSpec(ArchSpec):
     """A block is a dense 3x3 and a 1x1 convolution, each with a shortcut; where the width doubles, two 1x1 convolutions
     lie side by side. ``widening`` says whether those two are binary (A) or float (B: ``widening_groups`` 4, C: 1)."""
 
+    letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
+
     family: Literal["reactnet"] = "reactnet"
     stem_channels: Width = 32
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=1024)] = CHANNELS
     strides: tuple[Stride, ...] = STRIDES
     widening: Literal["binary", "float"] = "binary"
     widening_groups: Width = 1
+
+    def narrowed(self, divisor: int) -> Self:
+        """The stem divided (rounded up to a multiple of ``widening_groups``), and every block that doubles doubles."""
+        stem = narrow(self.stem_channels, divisor, self.widening_groups)
+        return self.replace(stem_channels=stem, channels=doubled_alike(self.stem_channels, self.channels, stem))
 
     def layers(self) -> tuple[Layer, ...]:
         check_length("strides", self.strides, len(self.channels), "entry of channels")

@@ -3,13 +3,22 @@ Bi-Real Net (1808.00278), ResNetE (1906.08637), Real-to-Binary (2003.11535), ReA
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import Activation, Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.families.parts import (
+    GROUPED_STEM_MULTIPLE,
+    Activation,
+    Stem,
+    check_length,
+    classifier_head,
+    pooled_shortcut,
+    stem_layers,
+)
 from meliuscli.arch.plan import (
     Layer,
     batch_norm,
@@ -34,11 +43,21 @@ class ResidualSpec(ArchSpec):
     shortcut rounds odd maps up, as the strided convolution does. ``channels`` are the widths that leave the stages."""
 
     stem_activation: ClassVar[Activation] = "relu"
+    letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
+    widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     channels: tuple[Width, ...] = (64, 128, 256, 512)
     stem: Stem = "imagenet"
     stem_channels: Width = 64
+
+    def multiple_of(self, key: str) -> int:
+        grouped = key == "stem_channels" and self.stem == "grouped"
+        return math.lcm(GROUPED_STEM_MULTIPLE if grouped else 1, self._multiple_of_a_block())
+
+    def _multiple_of_a_block(self) -> int:
+        """What the widths around a block are multiples of."""
+        return EXPANSION if getattr(self, "block", "basic") == "bottleneck" else 1
 
     def layers(self) -> tuple[Layer, ...]:
         check_length("channels", self.channels, len(self.num_blocks), "stage")
@@ -213,6 +232,9 @@ class RealToBinarySpec(ResidualSpec):
 
     family: Literal["real2binary"] = "real2binary"
 
+    def _multiple_of_a_block(self) -> int:
+        return SCALING_REDUCTION
+
     def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         require_divides("channels", SCALING_REDUCTION, input_channels_of_a_block=channels)
         after, narrow = conv_size(size, 3, stride, 1), channels // SCALING_REDUCTION
@@ -226,13 +248,3 @@ class RealToBinarySpec(ResidualSpec):
         yield prelu(f"{name}.prelu", width, after)
         yield from pooled_shortcut(name, channels, width, stride, after)
         yield elementwise(f"{name}.add", "add", width, after)
-
-
-def pooled_shortcut(name: str, channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
-    """Average pooling 2x2, float 1x1 convolution, BN where the shape changes; nothing where it does not."""
-    if stride == 1 and channels == width:
-        return
-    if stride > 1:
-        yield Layer(f"{name}.shortcut.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
-    yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after)
-    yield batch_norm(f"{name}.shortcut.bn", width, after)

@@ -24,6 +24,9 @@ FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shar
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 """Tried in this order: the compilers of some systems know no OpenMP, or no name for the processor at hand."""
 
+CHUNKS = 16
+"""As in kernels.c: the number of parts in which sums are formed."""
+
 SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
 
@@ -33,7 +36,11 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self.has_xnor = bool(library.has_xnor())
-        """Whether the processor counts bits in vectors (AVX-512 VPOPCNTDQ)."""
+        """Whether the processor counts bits in vectors (AVX-512 VPOPCNTDQ, or AVX2's byte shuffles)."""
+        self.has_direct = bool(library.has_direct())
+        """Whether the gradients of convolutions with few outputs have a kernel for the processor's vectors (AVX2)."""
+        self.lanes = int(library.xnor_lanes())
+        """Outputs in a vector of ``xnor``: its weights are padded to a multiple."""
 
     def __call__(self, name: str, dtype: torch.dtype, *arguments: Tensor | float | int | None) -> None:
         """Tensors go as pointers, ints as long, floats as the accumulator's type; the number of threads is torch's.

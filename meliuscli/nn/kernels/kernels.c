@@ -15,6 +15,8 @@
 #define FOR_CHUNKS                                                                                                     \
     _Pragma("omp parallel for num_threads(threads) schedule(static)") for (long chunk = 0; chunk < CHUNKS; chunk++)
 #define FOR_CHANNELS _Pragma("omp simd") for (long c = 0; c < channels; c++)
+#define VECTOR_BYTES 32
+#define PIECE 128 /* pixels that `direct` works on at a time */
 #define FIRST (rows * chunk / CHUNKS)
 #define LAST (rows * (chunk + 1) / CHUNKS)
 
@@ -36,6 +38,15 @@ static inline float bf16_round(float f) {
 
 #include "popcount.h"
 
+/* Whether `direct` is written for this processor: its vectors are AVX2's. */
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v)) /* compilers would load it again for every product */
+int has_direct(void) { return 1; }
+#else
+#define IN_REGISTER(v) (void)(v)
+int has_direct(void) { return 0; }
+#endif
+
 #define ELEMENT float
 #define REAL float
 #define SUFFIX f32
@@ -43,6 +54,7 @@ static inline float bf16_round(float f) {
 #define STORE(p, v) (*(p) = (v))
 #define ROUND(v) (v)
 #include "stage.h"
+#include "direct.h"
 #include "tiles.h"
 #include "xnor.h"
 #undef ELEMENT
@@ -52,6 +64,7 @@ static inline float bf16_round(float f) {
 #define REAL double
 #define SUFFIX f64
 #include "stage.h"
+#include "direct.h"
 #include "tiles.h"
 #include "xnor.h"
 #undef ELEMENT
@@ -67,5 +80,6 @@ static inline float bf16_round(float f) {
 #define STORE(p, v) (*(p) = bf16_of(v))
 #define ROUND bf16_round
 #include "stage.h"
+#include "direct.h"
 #include "tiles.h"
 #include "xnor.h"

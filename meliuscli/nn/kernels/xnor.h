@@ -13,12 +13,8 @@ int FN(pack)(uint32_t *restrict to, long words, const ELEMENT *restrict x, long 
             FOR_CHANNELS flags[c] = LOAD(v + c) * scale[c] + shift[c] >= 0;
             for (long c = old; c < all; c++)
                 flags[c] = LOAD(f + c) * scale[c] + shift[c] >= 0;
-            for (long word = 0; word < words; word++) {
-                uint32_t bits = 0;
-                for (int j = 0; j < 32; j++)
-                    bits |= (uint32_t)flags[32 * word + j] << j;
-                to[row * words + word] = bits;
-            }
+            for (long word = 0; word < words; word++)
+                to[row * words + word] = word_of(flags + 32 * word);
         }
     }
     return 0;

@@ -1,0 +1,1 @@
+"""What is believed about accuracy at the target, ImageNet, and why."""

@@ -1,0 +1,48 @@
+"""What is known of a network without training it, as numbers that a model of accuracy can use. Numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from meliuscli.arch.plan import Layer
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.analytic import count_spec
+
+Array = npt.NDArray[np.float64]
+
+NUM_COUNTS = 3
+UNITS = (0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 0.35)
+"""How far apart two networks have to be in each number to tell little about each other: e-folds of the three counts,
+levels of resolution, doublings of the two widths, and a share."""
+
+
+def features(specs: Sequence[ArchSpec]) -> Array:
+    """(N, 7), in ``UNITS``: logarithms of binary MACs, float MACs and params; then the shape: the mean level of
+    resolution at which binary MACs are done, the mean width of binary convolutions and the narrowest float 1x1
+    convolution (both in doublings), and the stem's share of the float MACs of convolutions."""
+    return np.array([[*_counts(spec), *_shape(spec)] for spec in specs]).reshape(-1, len(UNITS)) / UNITS
+
+
+def _counts(spec: ArchSpec) -> tuple[float, float, float]:
+    total = count_spec(spec).total
+    return math.log1p(total.binary_macs), math.log1p(total.float_macs), math.log1p(total.params)
+
+
+def _shape(spec: ArchSpec) -> tuple[float, float, float, float]:
+    convolutions = [layer for layer in spec.layers() if layer.kind == "conv"]
+    binary = [layer for layer in convolutions if layer.weight_bits == layer.activation_bits == 1]
+    others = [layer for layer in convolutions if layer.weight_bits > 1]
+    work = np.array([_macs(layer) for layer in binary] or [1], float)
+    levels = np.array([math.log2(spec.input_size / layer.out_size) for layer in binary] or [0], float)
+    widths = np.array([math.log2(layer.out_channels) for layer in binary] or [0], float)
+    narrowest = min((layer.out_channels for layer in others if layer.kernel == 1), default=1)
+    stem = sum(_macs(layer) for layer in others if layer.kernel > 1) / max(1, sum(map(_macs, others)))
+    return float(work @ levels / work.sum()), float(work @ widths / work.sum()), math.log2(narrowest), stem
+
+
+def _macs(layer: Layer) -> int:
+    return layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups * layer.out_size**2

@@ -1,0 +1,66 @@
+"""Beliefs about ImageNet top-1 as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meliuscli.counting.conventions import MELIUS
+from meliuscli.evidence.belief import LEVEL, Belief, known_result, sentence, why_uncovered
+from meliuscli.evidence.runs import SOURCE
+from meliuscli.report.count import Counted
+from meliuscli.report.tables import Column, Table
+from meliuscli.units import format_count
+
+
+def predict_table(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Table:
+    """A row a network: its costs, what it is believed to reach, and what it reached where that is known."""
+    records = [predict_object(network, belief) for network, belief in zip(networks, beliefs, strict=True)]
+    return Table(
+        "Believed ImageNet top-1",
+        (
+            Column("network", numeric=False),
+            Column("OPs"),
+            Column("params"),
+            Column("believed top-1 %"),
+            Column("reached %"),
+        ),
+        tuple(
+            (
+                network.name,
+                format_count(record["ops"]),
+                format_count(record["params"]),
+                str(belief),
+                "" if record["reached_top1"] is None else f"{record['reached_top1']:.2f}",
+            )
+            for network, belief, record in zip(networks, beliefs, records, strict=True)
+        ),
+        notes=(sentence(), f"reached: by the last epoch of the run in the evidence ({SOURCE})"),
+        records=tuple(records),
+    )
+
+
+def predict_object(network: Counted, belief: Belief) -> dict[str, Any]:
+    """One network as JSON."""
+    assert network.spec is not None
+    total = network.count.total
+    return {
+        "network": network.name,
+        "archid": network.spec.archid,
+        "ops": MELIUS.derive(total).ops,
+        "params": total.params,
+        "believed_top1": belief.top1,
+        "believed_low": belief.low,
+        "believed_high": belief.high,
+        "level": LEVEL,
+        "reached_top1": known_result(network.spec),
+    }
+
+
+def believed_object(network: Counted) -> dict[str, Any] | None:
+    """``believed`` in the objects of ``compare``: None where the evidence does not cover the network."""
+    from meliuscli.evidence.belief import believe
+
+    if network.spec is None or why_uncovered(network.spec) is not None:
+        return None
+    return dict(believe([network.spec])[0].fields())
