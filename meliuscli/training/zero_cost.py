@@ -13,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.data.batches import Prepared, batches
 from meliuscli.nn.binary_conv import BinaryConv2d
+from meliuscli.nn.build import build
+from meliuscli.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W) and labels (N,)."""
@@ -51,7 +55,9 @@ def naswot(network: nn.Module, batch: Batch) -> float:
 
 def gradient_norm(network: nn.Module, batch: Batch) -> float:
     """The logarithm of the norm of the loss's gradient on one batch (arXiv 2101.08134)."""
-    return 0.5 * math.log(max(sum(gradient.square().sum().item() for _, gradient in _gradients(network, batch)), 1e-300))
+    return 0.5 * math.log(
+        max(sum(gradient.square().sum().item() for _, gradient in _gradients(network, batch)), 1e-300)
+    )
 
 
 def snip(network: nn.Module, batch: Batch) -> float:
@@ -65,6 +71,19 @@ ZERO_COST: dict[str, Callable[[nn.Module, Batch], float]] = {
     "gradient norm": gradient_norm,
     "snip": snip,
 }
+
+
+IMAGES = 32
+"""Training images of the batch that ``zero_cost_scores`` passes through a network."""
+
+
+def zero_cost_scores(spec: ArchSpec, data: Prepared, recipe: Recipe, seed: int) -> dict[str, float]:
+    """Every score of the network with the weights that a training from ``seed`` starts with, on the CPU."""
+    torch.manual_seed(seed)
+    network = build(spec, recipe.clip_threshold, recipe.sign_gradient)
+    chosen = next(batches(data.train[1], IMAGES, torch.Generator().manual_seed(seed)))
+    batch = data.normalise(data.train[0][chosen]), data.train[1][chosen]
+    return {name: score(network, batch) for name, score in ZERO_COST.items()}
 
 
 def _gradients(network: nn.Module, batch: Batch) -> list[tuple[Tensor, Tensor]]:
