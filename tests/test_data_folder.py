@@ -729,6 +729,24 @@ def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
         run_here("search", "--resume", "--study", "s", "--skip-bad")
 
 
+def test_a_search_can_take_other_data_than_its_space_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = SPACE.replace("DATASET", "cifar10").replace("transition_channels = []\n", "").replace("[16]", "[16, 32]")
+    Path("space.toml").write_text(f'known = ["meliusnet22"]\n{space}')
+    with pytest.raises(BadInputError, match="unknown data set 'imagefolders'"):
+        run_here("search", *WORK["search"], "--dataset", "imagefolders", "--data", str(folder))
+    run_here("search", *WORK["search"], "--dataset", "imagefolder", "--data", str(folder), "--study", "s")
+    assert "meliusnet22: known, but not in this space, and left out" in capsys.readouterr().err
+    assert json.loads(Path("reports/s/study.json").read_text())["origin"]["dataset"]["name"] == "imagefolder"
+    assert f"--dataset imagefolder --data {folder}` with the versions" in Path("reports/s/report.md").read_text()
+    run_here("search", "--resume", "--study", "s", "--trials", "3", "--dataset", "imagefolder")
+    assert len(Path("reports/s/trials.csv").read_text().splitlines()) == 1 + 3
+    with pytest.raises(BadInputError, match="was made with --dataset imagefolder"):
+        run_here("search", "--resume", "--study", "s", "--dataset", "cifar10")
+
+
 def test_a_check_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
     command = ("check-proxy", *WORK["check-proxy"], "--data", str(spoilt), "--name", "c", "--workers", "1")
     run_here(*command, "--skip-bad")

@@ -17,6 +17,7 @@ from meliuscli.arch.zoo import arch_names, load_arch, load_name
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
 from meliuscli.nn.families.dense import DenseBlock, ImprovementBlock
+from meliuscli.nn.layers import float_conv
 from meliuscli.nn.quantizers import clipped_gradient, sign
 
 
@@ -171,3 +172,16 @@ def test_networks_learn_a_batch_by_heart(name: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_strided_pointwise_convolution_has_torchs_values_and_survives_its_gradient() -> None:
+    torch.manual_seed(0)
+    conv, x = float_conv(4, 8, 1, 2), torch.randn(50, 4, 16, 16, requires_grad=True)
+    plain = nn.functional.conv2d(x, conv.weight, stride=2)
+    (grad,) = torch.autograd.grad(plain.square().sum(), x)
+    with torch.no_grad():  # as the optimiser's one long parameter has it
+        conv.weight.set_(torch.randn(8 * 4).view(8, 1, 1, 4).permute(0, 3, 1, 2).copy_(conv.weight))
+    out = conv(x)
+    assert torch.allclose(out, plain, atol=1e-6)
+    (ours,) = torch.autograd.grad(out.square().sum(), x)
+    assert torch.allclose(ours, grad, atol=1e-5)

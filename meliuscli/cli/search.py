@@ -15,7 +15,7 @@ from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.cli.folders import Kind
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
 from meliuscli.report.tables import Format, to_json
-from meliuscli.units import format_count, format_ms, parse_count, parse_duration, parse_latency
+from meliuscli.units import format_count, format_ms, parse_bytes, parse_count, parse_duration, parse_latency
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -30,26 +30,50 @@ def search(
     context: typer.Context,
     budget: Annotated[
         str | None,
-        typer.Option("--budget", help="At the target input: OPs (5e8, 500M), or latency (5ms).", show_default=False),
+        typer.Option(
+            "--budget",
+            help="At the target input: OPs (5e8, 500M; several: 1.5e8,2e8), or latency (5ms).",
+            show_default=False,
+        ),
     ] = None,
     objectives: Annotated[
         Literal["accuracy,ops", "accuracy,latency"],
         typer.Option("--objectives", help="latency: of packed inference on this machine, one image, one thread."),
     ] = "accuracy,ops",
+    objective: Annotated[
+        Literal["belief", "proxy"] | None,
+        typer.Option(
+            "--objective",
+            help="belief: ImageNet top-1 as the evidence has it; proxy: accuracy on the proxy's data (default: belief"
+            " where the evidence covers the space).",
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", help="Largest size of a network (4MiB).", show_default=False)
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option("--max-params", help="Most params of a network (1e7).", show_default=False)
+    ] = None,
     space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
-    trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 26,
+    trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 16,
     timeout: Annotated[
         str, typer.Option("--timeout", help="Start no new candidate after this (5m, 2h); the finals follow.")
     ] = "5m",
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Everything random follows from it.")] = 0,
     sampler: Annotated[
-        Literal["cost-aware", "tpe", "random"], typer.Option("--sampler", help="How candidates are proposed.")
+        Literal["cost-aware", "tpe", "gp", "nsga2", "random"],
+        typer.Option("--sampler", help="How candidates are proposed."),
     ] = "cost-aware",
-    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 4,
+    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 3,
     final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, max=256, help="Trainings at a time (default: cores).", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Data set of the proxy (default: the space's).", show_default=False),
     ] = None,
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
@@ -66,9 +90,13 @@ def search(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Search a space for the best proxy accuracy under a budget, and compare with published MeliusNets.
+    """Search a space for the best networks within a budget, and compare them with the published ones.
 
-    Writes reports/STUDY with report.md, trials.csv, front.csv, pareto.png, best.toml and all that repeats it."""
+    The search maximises what is believed of ImageNet top-1 where published results say something of the space's
+    networks, else the accuracy on the proxy's data. It writes reports/STUDY with report.md, trials.csv, front.csv,
+    pareto.png, best.toml and all that repeats it.
+
+    Example: meliuscli search --budget 1.5e8,2e8 --max-size 4MiB"""
     limit = parse_duration(timeout, "--timeout")
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
@@ -76,41 +104,59 @@ def search(
     if budget is None and not (resume and study):
         raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
     # With its name given, a study says in which unit the budget is.
-    limit_of_cost = None if budget is None or (resume and study) else _parse_budget(budget, latency)
+    budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
         from meliuscli.cli.costs import check_budget, measure_latencies
+        from meliuscli.data.names import DEFAULT_DATASET
         from meliuscli.results import origin, write_json
         from meliuscli.search.cost import OPS
+        from meliuscli.search.limits import Limit, check_limits
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings
 
     num_workers = workers or os.cpu_count() or 1
     if resume:
-        default = "" if limit_of_cost is None else _default_name(Path(space).stem, limit_of_cost, latency)
+        default = "" if budgets is None else _default_name(Path(space).stem, budgets[-1], latency)
         directory = STUDY.find(reports, study, default)
         settings, searched, where = _read_study(directory)
         if budget is not None and study:
             by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
-            limit_of_cost = _parse_budget(budget, by_latency)
-        settings = _with_given(context, directory, settings, limit_of_cost)
-        dataset = _dataset(searched, settings)
+            budgets = _parse_budgets(budget, by_latency)
+        settings = _with_given(context, directory, settings, budgets)
+        trained_on = _dataset(searched, settings)
         with STUDY.lock(directory):
-            where = _check_origin(directory, where, {**origin(), "dataset": dataset})
+            where = _check_origin(directory, where, {**origin(), "dataset": trained_on})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
-        assert limit_of_cost is not None
+        assert budgets is not None
+        limit_of_cost = budgets[-1]
         name, searched, text = load_space(space)
+        own_data = data is not None and dataset is None and searched.proxy.dataset == DEFAULT_DATASET
+        dataset = "imagefolder" if own_data else dataset
+        if dataset is not None:
+            searched = searched.with_dataset(dataset)
+        if searched.known_outside:
+            talk(f"note: {', '.join(searched.known_outside)}: known, but not in this space, and left out")
         lag, data_dir = max(MIN_LAG, 2 * num_workers), str(data.resolve()) if data else None
         settings = Settings(
             *(name, limit_of_cost, trials, seed, sampler, finalists, final_seeds, lag, data_dir),
             objective="latency" if latency else "ops",
             skip_bad=skip_bad,
+            dataset=dataset,
+            budgets=budgets if len(budgets) > 1 else (),
+            max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
+            max_params=None if max_params is None else parse_count(max_params, "--max-params"),
         )
+        maximises, why_proxy = _choose_objective(objective, searched, settings)
+        settings = replace(settings, maximises=maximises)
         files, about = measure_latencies(searched, settings) if latency else ({}, {})
         if not latency:
-            check_budget(searched, limit_of_cost, OPS)
+            check_budget(searched, budgets[0], OPS)
+        if settings.limits:
+            check_limits(searched, [Limit("--budget", OPS.of, budgets[0], _ops_text), *settings.limits][latency:])
         where = {**origin(), "dataset": _dataset(searched, settings), **about}
+        where |= {"why_proxy": why_proxy} if why_proxy else {}
         files |= {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
         directory = STUDY.make(reports, study, _default_name(name, limit_of_cost, latency), force, files)
         with STUDY.lock(directory):
@@ -118,8 +164,34 @@ def search(
     _print(report, fmt, output)
 
 
-def _parse_budget(budget: str, latency: bool) -> float:
-    return (parse_latency if latency else parse_count)(budget, "--budget")
+def _parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
+    """All budgets, the smallest first."""
+    parse = parse_latency if latency else parse_count
+    return tuple(sorted({parse(part, "--budget") for part in budget.split(",")}))
+
+
+def _ops_text(ops: float) -> str:
+    return f"{format_count(ops)} OPs"
+
+
+def _choose_objective(
+    asked: str | None, space: SearchSpace, settings: Settings
+) -> tuple[Literal["belief", "proxy"], str]:
+    """What the search maximises, and why it is not the belief where that was not the user's wish.
+
+    Raises ``BadInputError`` where beliefs are asked for and there are none."""
+    from meliuscli.search.goal import why_no_belief
+
+    if asked == "proxy":
+        return "proxy", ""
+    reason = why_no_belief(space)
+    if reason is None and settings.data_dir is not None and asked is None:
+        reason = "the target is the data of --data; --objective belief searches for ImageNet"
+    if reason is None:
+        return "belief", ""
+    if asked == "belief":
+        raise BadInputError(f"--objective belief: nothing is believed of this space: {reason}", "use --objective proxy")
+    return "proxy", reason
 
 
 def _default_name(space: str, budget: float, latency: bool) -> str:
@@ -145,19 +217,32 @@ def _dataset(space: SearchSpace, settings: Settings) -> dict[str, str | int]:
     return {"name": space.proxy.dataset, "digest": "-".join(digests), **left_out}
 
 
-def _with_given(context: typer.Context, directory: Path, settings: Settings, budget: float | None) -> Settings:
+def _with_given(
+    context: typer.Context, directory: Path, settings: Settings, budgets: tuple[float, ...] | None
+) -> Settings:
     """The settings of a study with more trials if asked; another value of anything else is refused."""
-    if budget not in (None, settings.budget):
-        made_with = _default_name("", settings.budget, settings.objective == "latency").removeprefix("-")
+    all_budgets = settings.budgets or (settings.budget,)
+    if budgets not in (None, all_budgets):
+        latency = settings.objective == "latency"
+        made_with = ",".join(_default_name("", budget, latency).removeprefix("-") for budget in all_budgets)
         raise BadInputError(f"{directory} was made with --budget {made_with}")
+    for name, parse in (("max_size", parse_bytes), ("max_params", parse_count)):
+        option, value = f"--{name.replace('_', '-')}", getattr(settings, name)
+        if _given(context, name) and parse(context.params[name], option) != value:
+            raise BadInputError(f"{directory} was made {'without' if value is None else 'with another'} {option}")
+    if _given(context, "objective") and context.params["objective"] != settings.maximises:
+        raise BadInputError(f"{directory} was made with --objective {settings.maximises}")
     if _given(context, "objectives") and context.params["objectives"] != f"accuracy,{settings.objective}":
         raise BadInputError(f"{directory} was made with --objectives accuracy,{settings.objective}")
-    for name in ("seed", "sampler", "finalists", "final_seeds", "trials"):
+    for name in ("seed", "sampler", "finalists", "final_seeds", "trials", "dataset"):
         value, made = context.params[name], getattr(settings, name)
         if not _given(context, name) or value == made:
             continue
         if name != "trials" or value < made:
-            raise BadInputError(f"{directory} was made with --{name.replace('_', '-')} {made}")
+            option = f"--{name.replace('_', '-')}"
+            raise BadInputError(
+                f"{directory} was made {f'without {option}' if made is None else f'with {option} {made}'}"
+            )
         settings = replace(settings, trials=value)
     if _given(context, "space") and Path(context.params["space"]).stem != settings.space:
         raise BadInputError(f"{directory} was made with --space {settings.space}")
@@ -185,6 +270,7 @@ def _run(
 
     try:
         study = Study(directory, settings, space, study_cost(directory, settings, where))
+        talk(_first_line(settings, space, where))
     except OSError as error:
         raise cannot_write(directory, error) from None
     try:
@@ -208,6 +294,16 @@ def _run(
     except OSError as error:
         raise cannot_write(directory, error) from None
     return report
+
+
+def _first_line(settings: Settings, space: SearchSpace, where: dict[str, Any]) -> str:
+    """What the answer will be about, before anything is trained."""
+    if settings.maximises == "belief":
+        from meliuscli.evidence.belief import sentence
+
+        return f"this search answers for ImageNet; {sentence()}"
+    reason = f": {where['why_proxy']}" if where.get("why_proxy") else ""
+    return f"this search answers for the proxy's data alone, {space.proxy.dataset}{reason}"
 
 
 def _finals_done(study: Study, entrants: list[Any]) -> int:
@@ -250,6 +346,8 @@ def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]
     except (ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a study's settings: {error}") from None
     _, space, _ = load_space(str(directory / "space.toml"))
+    if settings.dataset is not None:
+        space = space.with_dataset(settings.dataset)
     return settings, space, made
 
 
@@ -270,7 +368,7 @@ def _costs(report: StudyReport, candidate: Candidate) -> dict[str, float]:
 
 
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.study import finals_table, front_table, verdict_lines
+    from meliuscli.report.study import best_found, finals_table, front_table, verdict_lines
 
     if fmt == "json":
         value = {
@@ -281,6 +379,7 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
                     "archid": r.candidate.archid,
                     **_costs(report, r.candidate),
                     "proxy_top1": r.accuracy,
+                    "believed": report.beliefs[r.candidate.archid].fields() if report.beliefs else None,
                 }
                 for r in report.front
             ],
@@ -299,4 +398,5 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
         answer(to_json(value), output)
     else:
         answer_tables([front_table(report), finals_table(report)], fmt, output)
-    talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png, best.toml)")
+    best = ", best.toml" if best_found(report) is not None else ""
+    talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from meliuscli.arch.plan import Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, layer_count, merged, size_bytes
@@ -18,8 +20,9 @@ def count_spec(spec: ArchSpec, storage: Storage = Storage()) -> NetworkCount:  #
     return NetworkCount(tuple(count_layer(layer, storage) for layer in spec.layers()))
 
 
+@lru_cache(maxsize=2**16)
 def count_layer(layer: Layer, storage: Storage) -> Count:
-    """Count one layer."""
+    """Count one layer; kept, since the networks of a search have most of their layers in common."""
     if layer.kind == "conv" or layer.kind == "linear":
         weights = layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
         op = Op(layer.kind, layer.weight_bits, layer.activation_bits)

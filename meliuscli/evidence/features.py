@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,16 @@ UNITS = (0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 0.35)
 levels of resolution, doublings of the two widths, and a share."""
 
 
+@lru_cache(maxsize=2**14)
+def _numbers(spec: ArchSpec) -> tuple[float, ...]:
+    return (*_counts(spec), *_shape(spec))
+
+
 def features(specs: Sequence[ArchSpec]) -> Array:
     """(N, 7), in ``UNITS``: logarithms of binary MACs, float MACs and params; then the shape: the mean level of
     resolution at which binary MACs are done, the mean width of binary convolutions and the narrowest float 1x1
     convolution (both in doublings), and the stem's share of the float MACs of convolutions."""
-    return np.array([[*_counts(spec), *_shape(spec)] for spec in specs]).reshape(-1, len(UNITS)) / UNITS
+    return np.array([_numbers(spec) for spec in specs]).reshape(-1, len(UNITS)) / UNITS
 
 
 def _counts(spec: ArchSpec) -> tuple[float, float, float]:

@@ -19,9 +19,21 @@ class ChannelShuffle(nn.Module):
         return F.channel_shuffle(x, self.groups)
 
 
+class PointwiseConv2d(nn.Conv2d):
+    """A strided 1x1 convolution, as one without stride on the pixels that it sees: the same values.
+
+    The gradient of torch's own (2.13, CPU) writes out of bounds where the weights lie channels last and there are fewer
+    than eight input channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
+
+
 def float_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A float convolution without bias, "same" padding before the stride, He-normal weights."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    kind = PointwiseConv2d if kernel == 1 and stride > 1 else nn.Conv2d
+    conv = kind(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv
 

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.arch.families import family_class
+from meliuscli.report.believed import (
+    Beliefs,
+    believed_table,
+    best_lines,
+    comparison_lines,
+    comparisons,
+    preferred,
+)
 from meliuscli.report.tables import Column, Table, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search import pareto
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, standings, verdicts
+from meliuscli.search.goal import TargetGoal
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Settings, Study, TrialRecord
 from meliuscli.units import format_count
@@ -35,18 +44,38 @@ class StudyReport:
     standings: tuple[Standing, ...]
     verdicts: tuple[Verdict, ...]
     origin: dict[str, Any]
+    beliefs: Beliefs
+    """Of every trained candidate where the search answers for ImageNet; empty where it answers for the proxy's data."""
 
     @property
     def front(self) -> list[TrialRecord]:
-        """Trained candidates that no other beats in cost and proxy accuracy, cheapest first."""
+        """Trained candidates that no other beats in cost and in what the search maximises, cheapest first."""
         trained = [record for record in self.records if record.accuracy is not None]
-        points = [(self.cost.of(record.candidate), record.accuracy or 0.0) for record in trained]
+        points = [(self.cost.of(record.candidate), self._worth(record)) for record in trained]
         return [trained[index] for index in pareto.front(points)]
+
+    def _worth(self, record: TrialRecord) -> float:
+        return self.beliefs[record.candidate.archid].low if self.beliefs else record.accuracy or 0.0
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Every budget that was asked for, the smallest first."""
+        return self.settings.budgets or (self.settings.budget,)
 
     @property
     def best(self) -> Standing | None:
         """The found network of best mean validation accuracy in the finals."""
         return next((s for s in self.standings if s.entrant.known_as is None), None)
+
+    @property
+    def answers_for(self) -> str:
+        """What the search's answer is about, in a sentence."""
+        if self.beliefs:
+            return "This search answers for ImageNet: it maximises what is believed of top-1 there."
+        data = self.space.proxy.dataset
+        reason = self.origin.get("why_proxy")
+        because = f" (nothing is believed of ImageNet: {reason})" if reason else ""
+        return f"This search answers for the proxy's data, {data}, and for nothing else{because}."
 
 
 def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
@@ -64,12 +93,25 @@ def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
         table,
         tuple(verdicts(table, study.cost.of)),
         origin,
+        _beliefs(study),
     )
 
 
+def _beliefs(study: Study) -> Beliefs:
+    if not isinstance(study.goal, TargetGoal):
+        return {}
+    candidates = [record.candidate for record in study.records() if record.accuracy is not None]
+    beliefs = study.goal.beliefs(candidates)
+    return {candidate.archid: belief for candidate, belief in zip(candidates, beliefs, strict=True)}
+
+
 def front_table(report: StudyReport) -> Table:
-    """The Pareto front of the proxy trainings."""
+    """The Pareto front of beliefs, with the published networks beside it, or of the proxy trainings."""
     columns, cells = _cost_columns(report.cost)
+    if report.beliefs:
+        title = f"Pareto front: believed ImageNet top-1 against {report.cost.noun}, budget {_budget(report)}"
+        legend = report.space.any_candidate.spec.legend
+        return believed_table(report.front, report.records, report.beliefs, title, (columns, cells), legend)
     return Table(
         f"Pareto front: proxy accuracy against {report.cost.noun}, budget {_budget(report)}",
         (
@@ -131,7 +173,27 @@ def finals_table(report: StudyReport) -> Table:
 
 
 def verdict_lines(report: StudyReport) -> list[str]:
-    """Did the search beat the known networks? One line each, and no more than the numbers say."""
+    """What the search's answer is, and whether it beats the known networks: no more than the numbers say."""
+    if report.beliefs:
+        return [
+            *best_lines(report.records, report.beliefs, report.cost, report.budgets),
+            *comparison_lines(comparisons(report.records, report.beliefs, report.cost), report.beliefs, report.cost),
+            _on_proxy(report),
+            report.answers_for,
+        ]
+    return [*_proxy_lines(report), report.answers_for]
+
+
+def _on_proxy(report: StudyReport) -> str:
+    """What the finals add where the answer does not rest on them."""
+    beaten = sum(verdict.beaten for verdict in report.verdicts)
+    return (
+        f"On the proxy's data, {report.space.proxy.dataset}, finalists of no more {report.cost.noun} beat {beaten} of"
+        f" {len(report.verdicts)} published networks by more than the spread; that does not change the beliefs."
+    )
+
+
+def _proxy_lines(report: StudyReport) -> list[str]:
     lines = []
     best, known = report.best, next((s for s in report.standings if s.entrant.known_as is not None), None)
     if best is not None and known is not None:
@@ -181,7 +243,21 @@ def write_report(report: StudyReport) -> None:
     write_text(directory / "report.md", markdown(report))
 
 
+def best_found(report: StudyReport) -> Candidate | None:
+    """The network of best.toml: the preferred one within the budget, or the best of the finals on validation."""
+    if report.beliefs:
+        record = preferred(report.records, report.beliefs, report.cost, report.settings.budget)
+        return None if record is None else record.candidate
+    return None if report.best is None else report.best.entrant.candidate
+
+
 def _best(report: StudyReport) -> str | None:
+    if report.beliefs and (found := best_found(report)) is not None:
+        belief = report.beliefs[found.archid]
+        return (
+            f"# The network that `{report.origin['command']}` prefers within its budget.\n"
+            f"# {format_count(found.ops)} OPs; believed ImageNet top-1 {belief} %\n{found.spec.to_toml()}"
+        )
     best = report.best
     if best is None:
         return None
@@ -208,6 +284,7 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
             "float_macs": record.candidate.count.float_macs,
             "params": record.candidate.count.params,
             "size_bytes": record.candidate.count.size_bytes,
+            **(_believed(report, record) if report.beliefs else {}),
             "proxy_top1": record.accuracy,
             "validation_loss": record.result.get("validation_loss"),
             "train_loss": record.result.get("train_loss"),
@@ -220,8 +297,14 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
     return str(pd.DataFrame(rows).to_csv(index=False))
 
 
+def _believed(report: StudyReport, record: TrialRecord) -> dict[str, float | None]:
+    belief = report.beliefs.get(record.candidate.archid)
+    keys = ("top1", "low", "high")
+    return {f"believed_{key}": None if belief is None else getattr(belief, key) for key in keys}
+
+
 def plot(report: StudyReport, suffix: str) -> bytes:
-    """Proxy accuracy against cost: all trials, the front, and the known networks by name."""
+    """What the search maximises against cost: all trials, the front, and the known networks by name."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -233,6 +316,9 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     def x(record: TrialRecord) -> float:
         return report.cost.of(record.candidate) / scale
 
+    def y(record: TrialRecord) -> float:
+        return report.beliefs[record.candidate.archid].top1 if report.beliefs else 100 * (record.accuracy or 0)
+
     figure, axes = plt.subplots(figsize=(8, 5), dpi=120)
     trained = [r for r in report.records if r.accuracy is not None]
     for known, marker, color, label in (
@@ -243,22 +329,25 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         if chosen:
             axes.scatter(
                 list(map(x, chosen)),
-                [100 * (r.accuracy or 0) for r in chosen],
+                list(map(y, chosen)),
                 marker=marker,
                 color=color,
                 label=label,
                 zorder=3,
             )
+    for record in trained if report.beliefs else ():
+        belief = report.beliefs[record.candidate.archid]
+        axes.vlines(x(record), belief.low, belief.high, color="#c4cad2", linewidth=1, zorder=1)
     front = report.front
     if front:
         xs = [*map(x, front), report.settings.budget / scale]
-        ys = [100 * (r.accuracy or 0) for r in front]
+        ys = list(map(y, front))
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
     named = sorted((r for r in trained if r.known_as is not None), key=x, reverse=True)
     for index, record in enumerate(named):  # a column of names with lines to the marks, as neighbours are close
         axes.annotate(
             record.known_as or "",
-            (x(record), 100 * (record.accuracy or 0)),
+            (x(record), y(record)),
             xytext=(0.53, 0.42 - 0.055 * index),
             textcoords="axes fraction",
             fontsize=8,
@@ -269,7 +358,7 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     axes.set_xlabel(
         f"{report.cost.noun} ({'millions' if report.cost is OPS else report.cost.unit}; {report.cost.rule})"
     )
-    axes.set_ylabel("proxy validation top-1 (%)")
+    axes.set_ylabel("believed ImageNet top-1, 90 % interval (%)" if report.beliefs else "proxy validation top-1 (%)")
     axes.set_title(f"{len(trained)} trained candidates of the space {report.settings.space}")
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right")
@@ -291,6 +380,7 @@ def markdown(report: StudyReport) -> str:
         f"# Search `{report.directory.name}`",
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
         "## Answer",
+        report.answers_for,
         to_markdown(finals_table(report)),
         to_markdown(front_table(report)),
         "![Pareto plot](pareto.png)",
@@ -298,7 +388,7 @@ def markdown(report: StudyReport) -> str:
         f"- Budget: {_budget(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
         *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
         f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
-        f" proposals were decided by counting (over budget, impossible or duplicates) and never trained.",
+        f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
         f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
         f" {proxy.width_divisor}, {recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, RAdam"
         f" {recipe.learning_rate:g} cosine to 0. Scored on the validation split.",
@@ -308,6 +398,15 @@ def markdown(report: StudyReport) -> str:
         f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
         f" {settings.lag} places before it, so workers and interruptions do not change the result.",
         "## What this does not say",
+        *(
+            [
+                "A belief is the forecast of a model of 17 published trainings, not a training. Found networks are trained"
+                " on no ImageNet here; those far from what was published have wide intervals, whose width itself is a"
+                " judgement where nothing was measured."
+            ]
+            if report.beliefs
+            else []
+        ),
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
@@ -332,8 +431,11 @@ def left_out_line(dataset: str, left_out: int) -> str:
 
 
 def _data_options(settings: Settings) -> str:
+    dataset = [] if settings.dataset is None else ["--dataset", settings.dataset]
     data = [] if settings.data_dir is None else ["--data", settings.data_dir]
-    return "".join(f" {shlex.quote(word)}" for word in (*data, *(["--skip-bad"] if settings.skip_bad else [])))
+    return "".join(
+        f" {shlex.quote(word)}" for word in (*dataset, *data, *(["--skip-bad"] if settings.skip_bad else []))
+    )
 
 
 def _target(space: SearchSpace) -> str:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
 from meliuscli.search.cost import OPS
+from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Study, TrialRecord
@@ -87,20 +88,30 @@ def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dic
     return {candidate.archid: float(value) for (candidate, _), value in zip(trained, mean, strict=True)}
 
 
+def _worth(study: Study, records: Sequence[TrialRecord]) -> dict[str, float]:
+    """archid -> what the search maximises, believed."""
+    if not isinstance(study.goal, TargetGoal):
+        return believed_accuracy(study.space, records)
+    candidates = [record.candidate for record in records]
+    lows = study.goal.worth(candidates, [])[0].tolist() if candidates else []
+    return {candidate.archid: low for candidate, low in zip(candidates, lows, strict=True)}
+
+
 def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
     The found ones are the best believed overall; for each known network, from the dearest to the cheapest, the best
     believed of no higher cost; where no known network is within the budget, the next best."""
     records = study.records()
-    believed = believed_accuracy(study.space, records)
+    believed = _worth(study, records)
     cost = study.cost.of
     known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     found = sorted(
         (r for r in records if r.known_as is None and r.accuracy is not None),
         key=lambda record: -believed[record.candidate.archid],
     )
-    limits = [float(study.settings.budget), *(cost(candidate) for _, candidate in reversed(known))]
+    budgets = study.settings.budgets or (float(study.settings.budget),)
+    limits = [*reversed(budgets), *(cost(candidate) for _, candidate in reversed(known))]
     best = [next((record for record in found if cost(record.candidate) <= limit), None) for limit in limits]
     chosen: dict[int, TrialRecord] = {}
     for record in (*best, *(() if known else found)):

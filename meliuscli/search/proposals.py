@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from meliuscli.errors import FailedError
 from meliuscli.search.cost import OPS, Cost
+from meliuscli.search.goal import Goal, ProxyGoal
+from meliuscli.search.limits import Limit
 from meliuscli.search.pareto import Point, front
 from meliuscli.search.space import Candidate, Params, SearchSpace
-from meliuscli.search.surrogate import Array, features, fit
+from meliuscli.search.surrogate import Array
 
 POOL = 600
 MUTANTS = 100
+FRESH = 60
+ROUNDS, PARENTS, CHILDREN = 2, 12, 60
+"""How often, from how many of the best, and with how many children a proposal is improved by steps."""
 SPREAD_STARTS = 6
 """Candidates spread over the range of costs before the model is asked."""
 BEYOND_BUDGET = 1.25
@@ -27,50 +33,97 @@ BEYOND_BUDGET = 1.25
 
 
 class Proposer:
-    """Proposes candidates of a space within a budget. What it proposes depends on its arguments alone."""
+    """Proposes candidates of a space within a budget and other limits. What it proposes depends on its arguments alone.
 
-    def __init__(self, space: SearchSpace, budget: float, seed: int, cost: Cost = OPS) -> None:
-        self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
+    ``num_decided`` counts the candidates that were looked at and decided by counting: over a limit, impossible, or
+    asked for before."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        budget: float,
+        seed: int,
+        cost: Cost = OPS,
+        limits: Sequence[Limit] = (),
+        goal: Goal | None = None,
+    ) -> None:
+        self.space, self.budget, self.seed, self.cost, self.limits = space, budget, seed, cost.of, limits
+        self.goal = ProxyGoal(space) if goal is None else goal
         self.lowest = self.cost(space.smallest)
-        rng = np.random.default_rng(seed)
-        self.pool = self._feasible((space.random_params(rng) for _ in range(20 * POOL)), POOL)
+        self.num_decided = 0
+        self._known: dict[Params, Candidate | None] = {}
+
+    @cached_property
+    def pool(self) -> list[Candidate]:
+        """Different random networks within the limits."""
+        rng = np.random.default_rng(self.seed)
+        return self._feasible((self.space.random_params(rng) for _ in range(20 * POOL)), POOL)
 
     def propose(
         self, number: int, explore: bool, observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
     ) -> Candidate:
         """The ``number``-th proposal, given accuracies so far and what is in training: with ``explore`` from the
-        range of costs seen least, else where the model expects most.
+        range of costs seen least, else where the goal expects most.
 
         Raises ``FailedError`` when no new candidate within the budget can be found."""
+        self.num_decided = 0
         rng = np.random.default_rng((self.seed, number))
         known = [candidate for candidate, _ in observed] + list(pending)
         taken = {candidate.archid for candidate in known}
-        mutants = self._feasible(self._mutations(known, rng), MUTANTS)
-        fresh = [c for c in (*self.pool, *mutants) if c.archid not in taken]
+        fresh = self._new(self._start(known, rng), taken)
         if not fresh:
             raise FailedError("no new network within the budget is left in this space")
-        if explore or len(observed) < 4:
+        if self.goal.explores and (explore or len(observed) < 4):
             return self._least_explored(fresh, known, rng)
+        for _ in range(ROUNDS):
+            gains = self._gains(fresh, observed, pending)
+            best = [fresh[index] for index in np.argsort(-gains, kind="stable")[:PARENTS]]
+            fresh += self._new(self._feasible(self._mutations(best, rng, CHILDREN), CHILDREN), taken, fresh)
         return fresh[int(np.argmax(self._gains(fresh, observed, pending)))]
 
-    def _mutations(self, known: Sequence[Candidate], rng: np.random.Generator) -> Iterator[Params]:
-        for _ in range(4 * MUTANTS if known else 0):
-            yield self.space.mutate(known[int(rng.integers(len(known)))].params, rng)
+    def _start(self, known: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """Random candidates and mutants of those known: from the study's pool where that is needed for spreading, else
+        drawn anew each time."""
+        mutants = self._feasible(self._mutations(known, rng, 4 * MUTANTS), MUTANTS)
+        if self.goal.explores:
+            return [*self.pool, *mutants]
+        return [*self._feasible((self.space.random_params(rng) for _ in range(20 * FRESH)), FRESH), *mutants]
+
+    def _new(self, candidates: Sequence[Candidate], taken: set[str], more: Sequence[Candidate] = ()) -> list[Candidate]:
+        """Those that were not asked for before, each once."""
+        seen = taken | {candidate.archid for candidate in more}
+        new = {c.archid: c for c in candidates if c.archid not in seen}
+        self.num_decided += sum(candidate.archid in taken for candidate in candidates)
+        return list(new.values())
+
+    def _mutations(self, parents: Sequence[Candidate], rng: np.random.Generator, count: int) -> Iterator[Params]:
+        for _ in range(count if parents else 0):
+            yield self.space.mutate(parents[int(rng.integers(len(parents)))].params, rng)
 
     def _feasible(self, proposals: Iterable[Params], enough: int) -> list[Candidate]:
-        """The first ``enough`` different networks within the budget."""
+        """The first ``enough`` different networks within the limits."""
         found: dict[str, Candidate] = {}
         seen: set[Params] = set()
         for params in proposals:
             if params in seen:
                 continue
             seen.add(params)
-            candidate = self.space.try_candidate(params)
-            if candidate is not None and self.cost(candidate) <= self.budget:
+            candidate = self._candidate(params)
+            if candidate is not None and self.cost(candidate) <= self.budget and self._within(candidate):
                 found.setdefault(candidate.archid, candidate)
+            else:
+                self.num_decided += 1
             if len(found) == enough:
                 break
         return list(found.values())
+
+    def _within(self, candidate: Candidate) -> bool:
+        return all(limit.holds(candidate) for limit in self.limits)
+
+    def _candidate(self, params: Params) -> Candidate | None:
+        if params not in self._known:
+            self._known[params] = self.space.try_candidate(params)
+        return self._known[params]
 
     def _least_explored(
         self, fresh: Sequence[Candidate], known: Sequence[Candidate], rng: np.random.Generator
@@ -92,14 +145,12 @@ class Proposer:
         self, fresh: Sequence[Candidate], observed: Sequence[tuple[Candidate, float]], pending: Sequence[Candidate]
     ) -> Array:
         """Expected growth of the area under the front for each fresh candidate."""
-        trained = [candidate for candidate, _ in observed]
-        model = fit(features(self.space, trained), np.array([accuracy for _, accuracy in observed]))
-        # The front of what the model believes, not of lucky seeds; candidates in training count as believed.
-        known = [*trained, *pending]
-        believed, _ = model.predict(features(self.space, known))
-        points = list(zip(map(self.cost, known), believed.tolist(), strict=True))
-        mean, deviation = model.predict(features(self.space, fresh))
+        # The front of what is believed, not of lucky seeds; candidates in training count as believed.
+        known = [*(candidate for candidate, _ in observed), *pending]
+        means, deviations = self.goal.worth([*known, *fresh], observed)
+        points = list(zip(map(self.cost, known), means[: len(known)].tolist(), strict=True))
         costs = np.array([self.cost(candidate) for candidate in fresh])
+        mean, deviation = means[len(known) :], deviations[len(known) :]
         return expected_gain(points, costs, mean, deviation, BEYOND_BUDGET * self.budget)
 
 

@@ -21,7 +21,7 @@ from meliuscli.arch.zoo import load_name, spec_from_fields, zoo_table
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
-from meliuscli.data.names import SHAPES
+from meliuscli.data.names import SHAPES, check_dataset_name
 from meliuscli.errors import SpecError, unknown_name
 from meliuscli.search.axis import Axis, Value, axes_by_name, check_word, fields_of, read_axes
 from meliuscli.search.files import space_names, spaces_directory
@@ -186,6 +186,11 @@ class SearchSpace(BaseModel):
             return at_input(spec, *shape)
         except SpecError:
             return None
+
+    def with_dataset(self, name: str) -> Self:
+        """The same space with a proxy on other data. Raises ``BadInputError`` for an unknown name."""
+        check_dataset_name(name)
+        return self.model_copy(update={"proxy": self.proxy.model_copy(update={"dataset": name})})
 
     def random_params(self, rng: np.random.Generator) -> Params:
         return tuple(axis.values[rng.integers(len(axis.values))] for axis in self.axes.values())

@@ -24,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 from meliuscli.errors import BadInputError, FailedError, MeliusError
 from meliuscli.search.axis import Axis
 from meliuscli.search.cost import OPS, Cost
+from meliuscli.search.goal import Goal, ProxyGoal, TargetGoal
+from meliuscli.search.limits import Limit, params_limit, size_limit
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Params, SearchSpace, params_from_mapping
@@ -33,10 +35,14 @@ from meliuscli.training.pool import TrainingPool
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
 
-SamplerName = Literal["cost-aware", "tpe", "random"]
+SamplerName = Literal["cost-aware", "tpe", "gp", "nsga2", "random"]
 STUDY_NAME = "search"
 MIN_LAG = 4
 MAX_REJECTIONS = 2000
+POPULATION = 20
+"""Of NSGA-II: Optuna's own 50 leave a search of some dozens of trainings in its first, random generation."""
+DECIDED = "decided_by_counting"
+"""The attribute of a trial that says how many others were decided by counting before it was proposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,21 @@ class Settings:
     data_dir: str | None = None
     objective: Literal["ops", "latency"] = "ops"
     skip_bad: bool = False
+    maximises: Literal["belief", "proxy"] = "proxy"
+    budgets: tuple[float, ...] = ()
+    max_size: float | None = None
+    max_params: float | None = None
+    dataset: str | None = None
+    """The proxy's data in place of the space's."""
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The hard limits beside the budget."""
+        size, params = self.max_size, self.max_params
+        return (
+            *(() if size is None else (size_limit(size),)),
+            *(() if params is None else (params_limit(params),)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +95,11 @@ class Study:
     def __init__(self, directory: Path, settings: Settings, space: SearchSpace, cost: Cost = OPS) -> None:
         self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
         self.data_dir = Path(settings.data_dir) if settings.data_dir else None
+        self.goal: Goal = TargetGoal() if settings.maximises == "belief" else ProxyGoal(space)
         self.known = {
             candidate.archid: (name, candidate)
             for name, candidate in space.known_candidates()
-            if cost.of(candidate) <= settings.budget
+            if self.allows(candidate)
         }
         self._candidates: dict[Params, Candidate] = {}
         self._distributions = {name: _distribution(axis) for name, axis in space.axes.items()}
@@ -88,8 +110,15 @@ class Study:
 
     @property
     def num_rejected(self) -> int:
-        """Proposals that were over budget, impossible or duplicates: decided by counting, never trained."""
-        return len(self._optuna.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+        """Candidates that were looked at and were over a limit, impossible or duplicates: decided by counting, never
+        trained. Those of Optuna's samplers are trials that end at once; ours decides before it proposes."""
+        pruned = len(self._optuna.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+        return pruned + sum(int(t.user_attrs.get(DECIDED, 0)) for t in self._optuna.get_trials(deepcopy=False))
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Is it within the budget and all other limits?"""
+        within = all(limit.holds(candidate) for limit in self.settings.limits)
+        return within and self.cost.of(candidate) <= self.settings.budget
 
     def records(self) -> list[TrialRecord]:
         """All candidates that were trained, in the order they were asked for."""
@@ -101,7 +130,8 @@ class Study:
 
         After ``timeout`` seconds no new candidate is started. Raises ``MissingError`` when a worker is killed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        proposer = Proposer(self.space, self.settings.budget, self.settings.seed, self.cost)
+        settings = self.settings
+        proposer = Proposer(self.space, settings.budget, settings.seed, self.cost, settings.limits, self.goal)
         with TrainingPool(workers) as pool:
             flights = [self._launch(trial, pool) for trial in self._interrupted()]
             while True:
@@ -130,7 +160,8 @@ class Study:
                 lost = [r.candidate for r in told if r.accuracy is None]
                 explore = len(asked) < len(self.known) + SPREAD_STARTS
                 try:
-                    self._enqueue(proposer.propose(len(asked), explore, observed, [*pending, *lost]))
+                    proposed = proposer.propose(len(asked), explore, observed, [*pending, *lost])
+                    self._enqueue(proposed, decided=proposer.num_decided)
                 except FailedError:
                     return None
             else:
@@ -149,22 +180,30 @@ class Study:
 
     def _acceptable(self, candidate: Candidate | None, asked: Sequence[Candidate]) -> bool:
         """Possible, within the budget, and not trained or in training already."""
-        if candidate is None or self.cost.of(candidate) > self.settings.budget:
+        if candidate is None or not self.allows(candidate):
             return False
         return candidate.archid not in {other.archid for other in asked}
 
     def _optuna_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.default_rng((self.settings.seed, number)).integers(2**31))
-        if self.settings.sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(self.known) + SPREAD_STARTS)
+        starts = len(self.known) + SPREAD_STARTS
+        match self.settings.sampler:
+            case "tpe":
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=starts)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=starts, deterministic_objective=False)
+            case "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
         return optuna.samplers.RandomSampler(seed=seed)
 
     def _waiting(self) -> bool:
         return bool(self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _enqueue(self, candidate: Candidate, skip_if_exists: bool = False) -> None:
+    def _enqueue(self, candidate: Candidate, skip_if_exists: bool = False, decided: int = 0) -> None:
         params = dict(zip(self.space.axes, candidate.params, strict=True))
-        self._optuna.enqueue_trial(params, skip_if_exists=skip_if_exists)
+        self._optuna.enqueue_trial(
+            params, user_attrs={DECIDED: decided} if decided else None, skip_if_exists=skip_if_exists
+        )
 
     def _candidate(self, values: dict[str, Any]) -> Candidate | None:
         """The candidate of Optuna's parameters, or None where they give no network."""
