@@ -65,7 +65,10 @@ def test_sentences_say_what_was_believed_and_how_sure_it_is(space: SearchSpace) 
         if comparison.found is None:
             continue
         belief = beliefs[comparison.found.candidate.archid]
-        said = re.search(r"reach ([\d.]+) \(([\d.]+) to ([\d.]+)\).* reached ([\d.]+) at .* is (above 0.99|[\d.]+), if the model holds\.$", line)
+        said = re.search(
+            r"reach ([\d.]+) \(([\d.]+) to ([\d.]+)\).* reached ([\d.]+) at .* is (above 0.99|[\d.]+), if the model holds\.$",
+            line,
+        )
         assert said is not None, line
         top1, low, high, reached = map(float, said.groups()[:4])
         probability = 1.0 if said[5].startswith("above") else float(said[5])
