@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +20,7 @@ from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, parse_count
 
 if TYPE_CHECKING:
+    from meliuscli.report.check import Reported
     from meliuscli.search.check import Check, DataFacts
     from meliuscli.search.plan import Plan
     from meliuscli.search.space import SearchSpace
@@ -28,7 +30,10 @@ CHECK = Kind("check", "--name", "check.json")
 
 def check_proxy(
     space: Annotated[str, typer.Argument(help="A search space's name or TOML file.")] = "meliusnet",
-    networks: Annotated[int, typer.Option("--networks", min=4, max=10_000, help="How many to sample.")] = 24,
+    networks: Annotated[
+        int | None,
+        typer.Option("--networks", min=4, max=10_000, help="How many to sample (default: 24).", show_default=False),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="None above these OPs: 5e8, 500M, 0.5G.", show_default=False)
     ] = None,
@@ -47,6 +52,11 @@ def check_proxy(
     long_dataset: Annotated[
         str | None, typer.Option("--long-dataset", help="Data set of the long training (default: the proxy's).")
     ] = None,
+    against: Annotated[
+        Literal["long", "published"],
+        typer.Option("--against", help="Judge by long trainings, or by what is published on ImageNet."),
+    ] = "long",
+    device: options.Device = "cpu",
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
     at_fraction: Annotated[
@@ -75,16 +85,31 @@ def check_proxy(
     """Check whether a space's proxy, and other short trainings, rank its networks as a long training does.
 
     Samples networks spread over OPs, trains each long from two seeds and once in every short way, and holds the short
-    ones against the long and against what is known for nothing (packed size, params, OPs). Writes reports/NAME with
-    check.json, report.md, check.csv and a plot."""
+    ones against the long and against what is known for nothing (packed size, params, OPs). With --against published the
+    networks are the topologies whose ImageNet results are published with MeliusNet's recipe, nothing is trained long,
+    and the question is what a proxy adds to beliefs about ImageNet. Writes reports/NAME with check.json, report.md,
+    check.csv and a plot."""
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
+    if against == "published":
+        _refuse_sampling(
+            {
+                "--networks": networks,
+                "--budget": budget,
+                "--long": long,
+                "--long-epochs": long_epochs,
+                "--long-dataset": long_dataset,
+                "--at-fraction": at_fraction,
+            }
+        )
     budget_ops = None if budget is None else parse_count(budget, "--budget")
     with status("loading"):
         from meliuscli.results import origin, write_text
-        from meliuscli.search.check import Check, read_data, sample
+        from meliuscli.search.check import Check, as_trained, read_data, sample
         from meliuscli.search.plan import Changes, make_plan, read_changes
         from meliuscli.search.space import load_space
+        from meliuscli.search.targets import published_networks
+        from meliuscli.training.execution import find_device
         from meliuscli.training.recipe import find_recipe
 
         space_name, searched, text = load_space(space)
@@ -94,7 +119,7 @@ def check_proxy(
             space_name,
             searched,
             changes,
-            networks=networks,
+            networks=len(published_networks()) if against == "published" else networks or 24,
             budget=budget_ops,
             seed=seed,
             long_recipe=None if long is None else find_recipe(long),
@@ -103,9 +128,11 @@ def check_proxy(
             fractions=(0.25, 0.5) if at_fraction is None else at_fraction,
             data_dir=data,
             skip_bad=skip_bad,
+            against=against,
+            device=find_device(device),
         )
         where = origin()
-    default = f"check-{space_name}"
+    default = f"check-{space_name}" if against == "long" else "proxy-imagenet"
     if resume:
         directory = CHECK.find(reports, name, default)
         with CHECK.lock(directory):
@@ -116,11 +143,23 @@ def check_proxy(
             _run(left, workers, fmt, output)
     else:
         facts = read_data(plan, prepare_and_tell)
-        fresh = Check(Path(), plan, facts, sample(searched, plan, facts), where)
+        chosen = published_networks() if against == "published" else sample(searched, plan, facts)
+        fresh = Check(Path(), plan, facts, chosen, where)
+        for way in plan.ways.values():
+            for candidate in chosen:
+                as_trained(candidate.spec, way, facts[way.dataset])
         files = {"space.toml": text, **copies, CHECK.marker: to_json(fresh.content())}
         directory = CHECK.make(reports, name, default, force, files)
         with CHECK.lock(directory):
             _run(Check(directory, plan, facts, fresh.networks, where), workers, fmt, output)
+
+
+def _refuse_sampling(given: Mapping[str, object]) -> None:
+    """Options of a check against long trainings, which one against published results would pass over."""
+    if excess := [option for option, value in given.items() if value is not None]:
+        raise BadInputError(
+            f"{', '.join(excess)}: nothing is sampled or trained long against published results", "leave it out"
+        )
 
 
 def _left(directory: Path, space: SearchSpace, plan: Plan) -> Check:
@@ -155,9 +194,6 @@ def _resumed(left: Check, plan: Plan, facts: dict[str, DataFacts], where: dict[s
 
 
 def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.check import check_table, to_value, write_report
-    from meliuscli.search.verdicts import rows
-
     asked = check.asked()
     done = sum(check.outcome(training) is not None for training in asked)
     check.save()
@@ -168,18 +204,31 @@ def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) ->
                 what = f"{training.way}, seed {training.seed}: {training.candidate.spec.summary()}"
                 score = fields.get("reason") or f"{100 * fields['validation_top1']:.2f} %"
                 progress.step(f"{what}, {format_count(training.candidate.ops)} OPs: {score}")
-        judged = rows(check)
-        write_report(check, judged)
+        reported = _reported(check)
     except KeyboardInterrupt:
         kept = f"interrupted; {done} of {len(asked)} trainings are kept in {check.directory}"
         raise InterruptedByUser(kept, f"continue with: {_command(check)}") from None
     if fmt == "json":
-        answer(to_json(to_value(check, judged)), output)
+        answer(to_json(reported.value), output)
     else:
-        answer_tables([check_table(check, judged)], fmt, output)
+        answer_tables([reported.table], fmt, output)
     talk(f"written: {check.directory} (report.md, check.csv, check.png, check.json)")
-    if judged[0].trust.n < 4:
-        raise FailedError("fewer than 4 networks could be trained long: nothing can be said of any proxy")
+    if reported.num_judged < 4:
+        how = "long" if check.plan.against == "long" else "in any way"
+        raise FailedError(f"fewer than 4 networks could be trained {how}: nothing can be said of any proxy")
+
+
+def _reported(check: Check) -> Reported:
+    """The answer, when the report is written."""
+    if check.plan.against == "published":
+        from meliuscli.report.trial import write_trial
+        from meliuscli.search.trial import trial_rows
+
+        return write_trial(check, trial_rows(check))
+    from meliuscli.report.check import write_report
+    from meliuscli.search.verdicts import rows
+
+    return write_report(check, rows(check))
 
 
 def _command(check: Check) -> str:

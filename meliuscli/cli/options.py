@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,4 +63,7 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out image files
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="Directory of the data set's files (the embedded one needs none).", show_default=False),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to train; auto: CUDA, MPS, CPU.")
 ]

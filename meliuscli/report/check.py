@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -136,12 +137,22 @@ def sentence(row: Row, tau_of_ops: float = math.nan) -> str:
     return f"{row.name}: {said}{alone}{failed}"
 
 
-def write_report(check: Check, rows: Sequence[Row]) -> None:
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a check answers: a table, JSON values, and the most networks that any score could be judged on."""
+
+    table: Table
+    value: dict[str, Any]
+    num_judged: int
+
+
+def write_report(check: Check, rows: Sequence[Row]) -> Reported:
     """report.md, check.csv and the plot, beside check.json."""
     write_text(check.directory / "check.csv", to_csv(check_table(check, rows)))
     for suffix in ("png", "svg"):
         write_bytes(check.directory / f"check.{suffix}", plot(check, rows, suffix))
     write_text(check.directory / "report.md", markdown(check, rows))
+    return Reported(check_table(check, rows), to_value(check, rows), rows[0].trust.n)
 
 
 def plot(check: Check, rows: Sequence[Row], suffix: str) -> bytes:
@@ -220,6 +231,7 @@ def describe_way(way: Proxy) -> str:
     return (
         f"{way.dataset} at {way.input_size}x{way.input_size}, widths divided by {way.width_divisor}, {recipe.epochs:g}"
         f" epoch(s) at batch {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g} with cosine to 0."
+        + (f" Scores are means of {way.seeds} trainings." if way.seeds > 1 else "")
     )
 
 

@@ -19,9 +19,10 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.names import DEFAULT_DATASET
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.results import write_json
-from meliuscli.search.plan import LONG, Plan
+from meliuscli.search.plan import Plan
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Proxy, SearchSpace
+from meliuscli.search.targets import published_networks, target_name
 from meliuscli.search.trainings import train_all
 from meliuscli.training.pool import Task
 
@@ -68,12 +69,11 @@ class Check:
 
     def asked(self) -> list[Training]:
         """All trainings, network by network, so that what is done of an unfinished check is of whole networks."""
-        seeds = dict.fromkeys(self.plan.proxies, (self.plan.seed,)) | {LONG: self.plan.long_seeds}
         return [
             Training(way, candidate, seed)
             for candidate in self.networks
-            for way, all_seeds in seeds.items()
-            for seed in all_seeds
+            for way in self.plan.ways
+            for seed in self.plan.seeds_of(way)
         ]
 
     def outcome(self, training: Training) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ class Check:
         return {
             "plan": self.plan.model_dump(mode="json"),
             "data": {name: asdict(facts) for name, facts in self.data.items()},
-            "networks": [{"archid": c.archid, "params": c.params, "ops": c.ops} for c in self.networks],
+            "networks": [_identity(candidate, self.plan) for candidate in self.networks],
             "origin": self.origin,
             "trainings": self.trainings,
         }
@@ -108,7 +108,21 @@ class Check:
         way = self.plan.ways[training.way]
         spec = as_trained(training.candidate.spec, way, self.data[way.dataset])
         directory, skip_bad = data_directory(self.plan, way.dataset), self.plan.skip_bad
-        return Task(spec, way.dataset, directory, way.recipe, training.seed, skip_bad=skip_bad)
+        return Task(
+            spec,
+            way.dataset,
+            directory,
+            way.recipe,
+            training.seed,
+            skip_bad=skip_bad,
+            device=self.plan.device,
+            untrained=self.plan.against == "published",
+        )
+
+
+def _identity(candidate: Candidate, plan: Plan) -> dict[str, Any]:
+    named = {"arch": target_name(candidate)} if plan.against == "published" else {"params": candidate.params}
+    return {"archid": candidate.archid, **named, "ops": candidate.ops}
 
 
 def data_directory(plan: Plan, dataset: str) -> Path | None:
@@ -184,12 +198,16 @@ def read_check(directory: Path, space: SearchSpace) -> Check:
     path = directory / FILE
     try:
         stored = TypeAdapter(dict[str, Any]).validate_json(path.read_text(encoding="utf-8"))
-        networks = tuple(space.candidate(tuple(network["params"])) for network in stored["networks"])
+        plan = Plan.model_validate(stored["plan"])
+        if plan.against == "published":
+            networks = published_networks()
+        else:
+            networks = tuple(space.candidate(tuple(network["params"])) for network in stored["networks"])
         if [c.archid for c in networks] != [network["archid"] for network in stored["networks"]]:
             raise ValueError("the space is another one")
         return Check(
             directory,
-            Plan.model_validate(stored["plan"]),
+            plan,
             TypeAdapter(dict[str, DataFacts]).validate_python(stored["data"]),
             networks,
             TypeAdapter(dict[str, Any]).validate_python(stored["origin"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,11 +20,13 @@ LONGER = 4
 """Where nobody says how long the long training is: so many times as long as the space's own proxy."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Against = Literal["long", "published"]
 
 
 class Plan(BaseModel):
     """All that a check depends on. ``proxies`` holds the ways of training to be checked, the space's own first;
-    ``fractions`` are the points of the long training at which its own curve is read as a proxy."""
+    ``fractions`` are the points of the long training at which its own curve is read as a proxy. A check ``against``
+    published results trains nothing long, and its networks are those with results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -37,16 +39,25 @@ class Plan(BaseModel):
     proxies: dict[str, Proxy]
     data_dir: str | None = None
     skip_bad: bool = False
+    against: Against = "long"
+    device: str = "cpu"
 
     @property
     def ways(self) -> dict[str, Proxy]:
         """Every way of training by name."""
-        return {**self.proxies, LONG: self.long}
+        return {**self.proxies, LONG: self.long} if self.against == "long" else self.proxies
 
     @property
     def long_seeds(self) -> tuple[int, int]:
         """Proxies are trained from ``seed``; these are others, so that no score shares its first weights with them."""
         return self.seed + 1, self.seed + 2
+
+    def seeds_of(self, way: str) -> tuple[int, ...]:
+        """The seeds that networks are trained from in a way."""
+        if way == LONG:
+            return self.long_seeds
+        after = self.seed + (3 if self.against == "long" else 1)  # the long ones lie between
+        return self.seed, *range(after, after + self.proxies[way].seeds - 1)
 
     def differs_from(self, other: Plan) -> str | None:
         """The first setting in which this plan is not ``other`` with, at most, more proxies and data that lie elsewhere;
@@ -100,6 +111,8 @@ def make_plan(
     fractions: Sequence[float] = (0.25, 0.5),
     data_dir: Path | None = None,
     skip_bad: bool = False,
+    against: Against = "long",
+    device: str = "cpu",
 ) -> Plan:
     """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
     for fraction in fractions:
@@ -121,6 +134,8 @@ def make_plan(
         fractions=points,
         data_dir=None if data_dir is None else str(data_dir.resolve()),
         skip_bad=skip_bad,
+        against=against,
+        device=device,
     )
     outside = [
         dataset for dataset in dict.fromkeys(way.dataset for way in plan.ways.values()) if dataset != DEFAULT_DATASET

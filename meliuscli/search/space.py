@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,14 +36,21 @@ TASK = ("num_classes", "input_channels")
 
 
 class Proxy(BaseModel):
-    """What stands in for the target when candidates are trained."""
+    """What stands in for the target when candidates are trained. A score is the mean of ``seeds`` trainings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: str
     input_size: Annotated[int, Field(strict=True, ge=1, le=1024)]
     width_divisor: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    seeds: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
     recipe: Recipe
+
+    @property
+    def digest(self) -> str:
+        """The same for ways of training that give the same scores, however many seeds are averaged."""
+        fields = self.model_dump(mode="json", exclude={"seeds"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Final(BaseModel):

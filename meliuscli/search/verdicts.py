@@ -50,7 +50,7 @@ def rows(check: Check) -> list[Row]:
     judged by the other: the first seed's by the second's end, the second's by the first's, and the two averaged."""
     first, second = (_accuracies(check, LONG, seed) for seed in check.plan.long_seeds)
     ends = np.array([first, second])
-    seconds = _mean(*(_field(check, LONG, long_seed, "seconds") for long_seed in check.plan.long_seeds))
+    seconds = mean_of(*(field_of(check, LONG, long_seed, "seconds") for long_seed in check.plan.long_seeds))
     ops = np.array([candidate.ops for candidate in check.networks])
     known = [[measure(candidate) for measure in FREE.values()] for candidate in check.networks]
     free = np.log(np.maximum(known, 1.0))
@@ -61,10 +61,10 @@ def rows(check: Check) -> list[Row]:
         trust = judge(scores, truths, ops, None if kind == "free" else free, seed)
         return Row(name, kind, cost, cost / seconds, scores, truths, trust, *counts)
 
-    made = [row("long, other seed", "ceiling", seconds, ends, _counts(check, LONG, check.plan.long_seeds))]
+    made = [row("long, other seed", "ceiling", seconds, ends, counts_of(check, LONG, check.plan.long_seeds))]
     for name in check.plan.proxies:
-        cost = _mean(_field(check, name, seed, "seconds"))
-        made.append(row(name, "trained", cost, _accuracies(check, name, seed)[None], _counts(check, name, (seed,))))
+        cost = mean_of(field_of(check, name, seed, "seconds"))
+        made.append(row(name, "trained", cost, _accuracies(check, name, seed)[None], counts_of(check, name, (seed,))))
     for fraction in reversed(check.plan.fractions):
         scores = np.array([_at(check, long_seed, fraction) for long_seed in check.plan.long_seeds])
         made.append(row(f"long at {100 * fraction:g} %", "prefix", fraction * seconds, scores))
@@ -87,13 +87,13 @@ def _outcomes(check: Check, way: str, seed: int) -> list[dict[str, Any]]:
     return [check.outcome(Training(way, candidate, seed)) or {} for candidate in check.networks]
 
 
-def _field(check: Check, way: str, seed: int, name: str) -> Array:
+def field_of(check: Check, way: str, seed: int, name: str) -> Array:
     """One field of a way's trainings (N,), NaN where there is none."""
     return np.array([outcome.get(name, np.nan) for outcome in _outcomes(check, way, seed)], np.float64)
 
 
 def _accuracies(check: Check, way: str, seed: int) -> Array:
-    return _field(check, way, seed, "validation_top1")
+    return field_of(check, way, seed, "validation_top1")
 
 
 def _at(check: Check, seed: int, fraction: float) -> Array:
@@ -109,7 +109,7 @@ def _at(check: Check, seed: int, fraction: float) -> Array:
     return np.array([read(outcome) for outcome in _outcomes(check, LONG, seed)])
 
 
-def _counts(check: Check, way: str, seeds: Sequence[int]) -> tuple[int, int]:
+def counts_of(check: Check, way: str, seeds: Sequence[int]) -> tuple[int, int]:
     """How many of a way's trainings failed, and how many ended at chance."""
     facts = check.data[check.plan.ways[way].dataset]
     limit = chance_limit(facts.num_classes, facts.num_validation)
@@ -118,7 +118,7 @@ def _counts(check: Check, way: str, seeds: Sequence[int]) -> tuple[int, int]:
     return sum("reason" in outcome for outcome in outcomes), at_chance
 
 
-def _mean(*values: Array) -> float:
+def mean_of(*values: Array) -> float:
     """Of all finite ones; NaN where there is none."""
     together = np.concatenate(values)
     kept = together[np.isfinite(together)]

@@ -29,11 +29,10 @@ class Execution:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def plain(cls, recipe: Recipe) -> Self:
-        """On the CPU as it is, nothing measured: ``auto`` is float32."""
-        return cls(
-            precision="bfloat16" if recipe.precision == "bfloat16" else "float32", threads=torch.get_num_threads()
-        )
+    def plain(cls, recipe: Recipe, device: str = "cpu") -> Self:
+        """On a device as it is, nothing measured: ``auto`` is float32."""
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if recipe.precision == "bfloat16" else "float32"
+        return cls(device, precision, threads=torch.get_num_threads(), device_name=_own_name(device))
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
@@ -71,6 +70,10 @@ def find_device(name: DeviceName) -> str:
             )
         return f"cuda:{index}"
     return chosen
+
+
+def _own_name(device: str) -> str:
+    return "" if device == "cpu" else describe_device(device)
 
 
 def describe_device(device: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One training: the network as it is trained, on what, how, and from which seed."""
+    """One training: the network as it is trained, on what, how, and from which seed.
+
+    ``device`` is torch's name of one. With ``untrained`` the zero-cost scores of the network are taken first."""
 
     spec: ArchSpec
     dataset: str
@@ -31,6 +33,8 @@ class Task:
     seed: int
     score_test: bool = False
     skip_bad: bool = False
+    device: str = "cpu"
+    untrained: bool = False
 
 
 class TrainingPool:
@@ -67,10 +71,15 @@ def _start_worker() -> None:
 
 
 def _train(task: Task) -> RunResult:
+    from meliuscli.training.execution import Execution
     from meliuscli.training.run import train_once
+    from meliuscli.training.zero_cost import zero_cost_scores
 
     data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut, task.skip_bad)
-    return train_once(task.spec, data, task.recipe, task.seed, task.score_test)
+    untrained = zero_cost_scores(task.spec, data, task.recipe, task.seed) if task.untrained else None
+    execution = Execution.plain(task.recipe, task.device)
+    result = train_once(task.spec, data, task.recipe, task.seed, task.score_test, execution=execution)
+    return replace(result, untrained=untrained)
 
 
 @cache

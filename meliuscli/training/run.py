@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ SAVE_SECONDS = 180.0
 class RunResult:
     """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the
     end. ``seconds`` is wall time of the training, validation included, and ``energy_joules`` what the machine's
-    processors took in it, where it can be read."""
+    processors took in it, where it can be read. ``untrained`` holds scores of the network before its first step."""
 
     seed: int
     curve: tuple[EpochMetrics, ...]
@@ -38,6 +38,7 @@ class RunResult:
     seconds: float
     images_per_second: float
     energy_joules: float | None = None
+    untrained: Mapping[str, float] | None = None
 
     @property
     def last(self) -> EpochMetrics:
@@ -59,6 +60,7 @@ class RunResult:
             "images_per_second": round(self.images_per_second, 1),
             "energy_joules": None if self.energy_joules is None else round(self.energy_joules, 1),
             "curve": [asdict(metrics) for metrics in self.curve],
+            **({} if self.untrained is None else {"untrained": dict(self.untrained)}),
         }
 
     @classmethod
@@ -66,7 +68,7 @@ class RunResult:
         """The inverse of ``fields``."""
         curve = tuple(EpochMetrics(**metrics) for metrics in fields["curve"])
         rest = ("seed", "test_top1", "seconds", "images_per_second", "energy_joules")
-        return cls(curve=curve, **{key: fields[key] for key in rest})
+        return cls(curve=curve, untrained=fields.get("untrained"), **{key: fields[key] for key in rest})
 
 
 def train_once(
