@@ -157,3 +157,12 @@ def test_belief_where_there_is_none_is_refused(cli: Cli, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "not of birealnet" in done.stderr
     assert not (tmp_path / "reports").exists()
+
+
+def test_a_proxy_of_several_seeds_is_refused_rather_than_ignored(cli: Cli, tmp_path: Path) -> None:
+    text = load_space("meliusnet")[2].replace("width_divisor = 8", "width_divisor = 8\nseeds = 3")
+    (tmp_path / "seeds.toml").write_text(text)
+    done = cli("search", "--budget", "2e8", "--space", "seeds.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "proxy.seeds" in done.stderr
+    assert not (tmp_path / "reports").exists()

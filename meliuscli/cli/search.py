@@ -13,7 +13,7 @@ import typer
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.cli.folders import Kind
-from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError, SpecError
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, format_ms, parse_bytes, parse_count, parse_duration, parse_latency
 
@@ -132,6 +132,8 @@ def search(
         assert budgets is not None
         limit_of_cost = budgets[-1]
         name, searched, text = load_space(space)
+        if searched.proxy.seeds > 1:
+            raise SpecError("proxy.seeds", "a search trains each candidate from one seed", "leave it out, or set it to 1")
         own_data = data is not None and dataset is None and searched.proxy.dataset == DEFAULT_DATASET
         dataset = "imagefolder" if own_data else dataset
         if dataset is not None:
