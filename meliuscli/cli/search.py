@@ -133,7 +133,9 @@ def search(
         limit_of_cost = budgets[-1]
         name, searched, text = load_space(space)
         if searched.proxy.seeds > 1:
-            raise SpecError("proxy.seeds", "a search trains each candidate from one seed", "leave it out, or set it to 1")
+            raise SpecError(
+                "proxy.seeds", "a search trains each candidate from one seed", "leave it out, or set it to 1"
+            )
         own_data = data is not None and dataset is None and searched.proxy.dataset == DEFAULT_DATASET
         dataset = "imagefolder" if own_data else dataset
         if dataset is not None:
