@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
-from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose_entrants, standings, verdicts
+from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose_entrants, finals_of, verdicts
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer, expected_gain
 from meliuscli.search.space import Candidate, SearchSpace, load_space
@@ -360,4 +360,4 @@ def test_finalists_come_from_trials_and_unfinished_ones_have_no_standing(
     assert set(believed) == {record.candidate.archid for record in whole}
     study = Study(tmp_path, settings(), space)
     assert choose_entrants(study) == []
-    assert standings(study, []) == []
+    assert finals_of(study).standings([]) == []

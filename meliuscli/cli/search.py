@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,9 @@ from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, format_ms, parse_bytes, parse_count, parse_duration, parse_latency
 
 if TYPE_CHECKING:
+    from meliuscli.data.splits import Cut
     from meliuscli.report.study import StudyReport
+    from meliuscli.search.finals import Entrant, Stage, Standing
     from meliuscli.search.space import Candidate, SearchSpace
     from meliuscli.search.study import Settings, Study
 
@@ -77,6 +80,17 @@ def search(
     ] = None,
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
+    transfer: Annotated[
+        str | None,
+        typer.Option(
+            "--transfer",
+            metavar="DATASET",
+            help="Also train finalists and published networks on data that the search never used: an image folder, a data"
+            " set's name, or NAME:DIR.",
+            show_default=False,
+        ),
+    ] = None,
+    device: options.Device = "cpu",
     study: Annotated[
         str | None,
         typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False),
@@ -113,6 +127,7 @@ def search(
         from meliuscli.search.limits import Limit, check_limits
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings
+        from meliuscli.training.execution import find_device
 
     num_workers = workers or os.cpu_count() or 1
     if resume:
@@ -123,9 +138,10 @@ def search(
             by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
             budgets = _parse_budgets(budget, by_latency)
         settings = _with_given(context, directory, settings, budgets)
-        trained_on = _dataset(searched, settings)
+        settings = _with_transfer(settings, searched, transfer, directory)
+        trained_on = {"dataset": _dataset(searched, settings), **_transfer_facts(searched, settings)}
         with STUDY.lock(directory):
-            where = _check_origin(directory, where, {**origin(), "dataset": trained_on})
+            where = _check_origin(directory, where, {**origin(), **trained_on})
             write_json(directory / "study.json", {"settings": asdict(settings), "origin": where})
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
@@ -157,10 +173,13 @@ def search(
         files, about = measure_latencies(searched, settings) if latency else ({}, {})
         if not latency:
             check_budget(searched, budgets[0], OPS)
+        settings = replace(settings, device=find_device(device))
+        settings = _with_transfer(settings, searched, transfer)
         if settings.limits:
             check_limits(searched, [Limit("--budget", OPS.of, budgets[0], _ops_text), *settings.limits][latency:])
         where = {**origin(), "dataset": _dataset(searched, settings), **about}
         where |= {"why_proxy": why_proxy} if why_proxy else {}
+        where |= _transfer_facts(searched, settings)
         files |= {"space.toml": text, "study.json": to_json({"settings": asdict(settings), "origin": where})}
         directory = STUDY.make(reports, study, _default_name(name, limit_of_cost, latency), force, files)
         with STUDY.lock(directory):
@@ -202,29 +221,73 @@ def _default_name(space: str, budget: float, latency: bool) -> str:
     return f"{space}-{format_ms(budget)}ms" if latency else f"{space}-{format_count(budget)}"
 
 
-def _dataset(space: SearchSpace, settings: Settings) -> dict[str, str | int]:
-    """What the origin says of the proxy's data: name, digest, and how many files were left out, where they may be. Image
-    folders are decoded here, once: the workers then find them in memory-mapped files."""
+def _dataset(space: SearchSpace, settings: Settings) -> dict[str, Any]:
+    """What the origin says of the proxy's data."""
+    cuts = (space.proxy.recipe.cut, space.final.recipe.cut)
+    return _facts(space.proxy.dataset, settings.data, cuts, space.proxy.input_size, settings.skip_bad)
+
+
+def _transfer_facts(space: SearchSpace, settings: Settings) -> dict[str, Any]:
+    """What the origin says of the data of ``--transfer``; nothing where there are none."""
+    if settings.transfer is None:
+        return {}
+    way = space.transfer
+    place = settings.transfer_data
+    return {"transfer": _facts(settings.transfer, place, (way.recipe.cut,), way.input_size, settings.skip_bad)}
+
+
+def _facts(
+    dataset: str, place: Path | None, cuts: tuple[Cut, ...], input_size: int, skip_bad: bool
+) -> dict[str, str | int]:
+    """Name and digest of data, and how many files were left out, where they may be. Image folders are decoded here,
+    once: the workers then find them in memory-mapped files."""
     from meliuscli.cli.datasets import prepare_and_tell
     from meliuscli.data.batches import num_left_out
     from meliuscli.data.catalog import load_dataset
     from meliuscli.data.folder import ImageFolder
 
-    data = None if settings.data_dir is None else Path(settings.data_dir)
     digests, left_out = [], dict[str, int]()
-    for cut in dict.fromkeys((space.proxy.recipe.cut, space.final.recipe.cut)):
-        loaded = load_dataset(space.proxy.dataset, data, cut, settings.skip_bad)
+    for cut in dict.fromkeys(cuts):
+        loaded = load_dataset(dataset, place, cut, skip_bad)
         if isinstance(loaded, ImageFolder):
-            prepared = prepare_and_tell(loaded, space.proxy.input_size)
-            left_out = {"left_out": num_left_out(loaded, prepared)} if settings.skip_bad else {}
+            prepared = prepare_and_tell(loaded, input_size)
+            left_out = {"left_out": num_left_out(loaded, prepared)} if skip_bad else {}
         digests.append(loaded.digest)
-    return {"name": space.proxy.dataset, "digest": "-".join(digests), **left_out}
+    return {"name": dataset, "digest": "-".join(digests), **left_out}
+
+
+def _with_transfer(settings: Settings, space: SearchSpace, asked: str | None, made: Path | None = None) -> Settings:
+    """The settings with the data of ``--transfer``, checked before anything is trained. A study that was ``made`` without
+    may be given some, but no others."""
+    from meliuscli.data.catalog import data_shape
+    from meliuscli.data.names import DATASETS, IMAGE_FOLDER
+
+    if asked is None:
+        return settings
+    name, _, place = asked.partition(":")
+    if name not in DATASETS:
+        if not Path(asked).is_dir():
+            raise MissingError(
+                f"--transfer {asked}: neither a data set nor a directory", f"data sets: {', '.join(DATASETS)}"
+            )
+        name, place = IMAGE_FOLDER, asked
+    directory = str(Path(place).resolve()) if place else None
+    if (name, directory) == (settings.transfer, settings.transfer_dir):
+        return settings
+    if settings.transfer is not None:
+        raise BadInputError(f"{made} was made with --transfer {settings.transfer_dir or settings.transfer}")
+    if (name, directory) == (space.proxy.dataset, settings.data_dir):
+        raise BadInputError(f"--transfer {asked}: the search itself uses these data", "name others")
+    space.check_way(space.transfer, *data_shape(name, None if directory is None else Path(directory)))
+    return replace(settings, transfer=name, transfer_dir=directory)
 
 
 def _with_given(
     context: typer.Context, directory: Path, settings: Settings, budgets: tuple[float, ...] | None
 ) -> Settings:
     """The settings of a study with more trials if asked; another value of anything else is refused."""
+    from meliuscli.training.execution import find_device
+
     all_budgets = settings.budgets or (settings.budget,)
     if budgets not in (None, all_budgets):
         latency = settings.objective == "latency"
@@ -238,6 +301,8 @@ def _with_given(
         raise BadInputError(f"{directory} was made with --objective {settings.maximises}")
     if _given(context, "objectives") and context.params["objectives"] != f"accuracy,{settings.objective}":
         raise BadInputError(f"{directory} was made with --objectives accuracy,{settings.objective}")
+    if _given(context, "device") and find_device(context.params["device"]) != settings.device:
+        raise BadInputError(f"{directory} was made with --device {settings.device}")
     for name in ("seed", "sampler", "finalists", "final_seeds", "trials", "dataset"):
         value, made = context.params[name], getattr(settings, name)
         if not _given(context, name) or value == made:
@@ -269,7 +334,7 @@ def _run(
     from meliuscli.cli.costs import study_cost
     from meliuscli.report.study import gather, write_report
     from meliuscli.results import cannot_write
-    from meliuscli.search.finals import choose_entrants, run_finals
+    from meliuscli.search.finals import choose_entrants, finals_of, transfer_of
     from meliuscli.search.study import Study
 
     try:
@@ -286,10 +351,9 @@ def _run(
                 progress.step(f"{what}: {cost}, {score}")
         _explain_short(study)
         entrants = choose_entrants(study)
-        total = len(entrants) * settings.final_seeds
-        with Progress("final", total, _finals_done(study, entrants)) as progress:
-            for entrant, seed in run_finals(study, entrants, workers):
-                progress.step(f"{entrant.name}, seed {seed}")
+        _run_stage("final", finals_of(study), entrants, workers)
+        if (transfer := transfer_of(study)) is not None:
+            _run_stage("transfer", transfer, entrants, workers)
         report = gather(study, where)
         write_report(report)
     except KeyboardInterrupt:
@@ -310,10 +374,10 @@ def _first_line(settings: Settings, space: SearchSpace, where: dict[str, Any]) -
     return f"this search answers for the proxy's data alone, {space.proxy.dataset}{reason}"
 
 
-def _finals_done(study: Study, entrants: list[Any]) -> int:
-    from meliuscli.search.finals import standings
-
-    return study.settings.final_seeds * len(standings(study, entrants))
+def _run_stage(noun: str, stage: Stage, entrants: list[Entrant], workers: int) -> None:
+    with Progress(noun, len(entrants) * stage.seeds, stage.num_done(entrants)) as progress:
+        for entrant, seed in stage.run(entrants, workers):
+            progress.step(f"{entrant.name}, seed {seed}")
 
 
 def _explain_short(study: Study) -> None:
@@ -357,10 +421,12 @@ def _read_study(directory: Path) -> tuple[Settings, SearchSpace, dict[str, Any]]
 
 def _check_origin(directory: Path, made: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The origin that the study was made with; other data are refused, other versions noted."""
-    if made["dataset"] != now["dataset"]:
-        raise BadInputError(
-            f"{directory} was made with other data", f"made with {made['dataset']}, now {now['dataset']}"
-        )
+    for use in ("dataset", "transfer"):
+        if use in made and made[use] != now.get(use):
+            raise BadInputError(
+                f"{directory} was made with other data", f"made with {made[use]}, now {now.get(use, 'nothing')}"
+            )
+    made = {**made, **({"transfer": now["transfer"]} if "transfer" in now else {})}
     if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
         talk("note: versions or machine differ from when this study was made; results may differ too")
         made = {**made, "resumed_with": {"versions": now["versions"], "machine": now["machine"]}}
@@ -371,8 +437,28 @@ def _costs(report: StudyReport, candidate: Candidate) -> dict[str, float]:
     return {report.cost.key: report.cost.of(candidate), "ops": candidate.ops}
 
 
+def _standings(report: StudyReport, table: Sequence[Standing]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": s.entrant.name,
+            "archid": s.entrant.candidate.archid,
+            **_costs(report, s.entrant.candidate),
+            "validation_top1": s.validation,
+            "test_top1": s.test,
+        }
+        for s in table
+    ]
+
+
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.study import best_found, finals_table, front_table, verdict_lines
+    from meliuscli.report.study import (
+        best_found,
+        finals_table,
+        front_table,
+        transfer_lines,
+        transfer_table,
+        verdict_lines,
+    )
 
     if fmt == "json":
         value = {
@@ -387,20 +473,13 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
                 }
                 for r in report.front
             ],
-            "finals": [
-                {
-                    "name": s.entrant.name,
-                    "archid": s.entrant.candidate.archid,
-                    **_costs(report, s.entrant.candidate),
-                    "validation_top1": s.validation,
-                    "test_top1": s.test,
-                }
-                for s in report.standings
-            ],
-            "verdicts": verdict_lines(report),
+            "finals": _standings(report, report.standings),
+            "transfer": _standings(report, report.transfer),
+            "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
         }
         answer(to_json(value), output)
     else:
-        answer_tables([front_table(report), finals_table(report)], fmt, output)
+        transfer = [transfer_table(report)] if report.transfer else []
+        answer_tables([front_table(report), *transfer, finals_table(report)], fmt, output)
     best = ", best.toml" if best_found(report) is not None else ""
     talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")

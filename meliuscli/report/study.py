@@ -23,10 +23,11 @@ from meliuscli.report.tables import Column, Table, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search import pareto
 from meliuscli.search.cost import OPS, Cost
-from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, standings, verdicts
+from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, finals_of, transfer_of, verdicts
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Settings, Study, TrialRecord
+from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_count
 
 
@@ -42,7 +43,8 @@ class StudyReport:
     num_rejected: int
     entrants: tuple[Entrant, ...]
     standings: tuple[Standing, ...]
-    verdicts: tuple[Verdict, ...]
+    transfer: tuple[Standing, ...]
+    """Of the trainings on data that the search never used; empty where none were asked for."""
     origin: dict[str, Any]
     beliefs: Beliefs
     """Of every trained candidate where the search answers for ImageNet; empty where it answers for the proxy's data."""
@@ -68,6 +70,11 @@ class StudyReport:
         return next((s for s in self.standings if s.entrant.known_as is None), None)
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """The finals' answer to each known network."""
+        return verdicts(self.standings, self.cost.of)
+
+    @property
     def answers_for(self) -> str:
         """What the search's answer is about, in a sentence."""
         if self.beliefs:
@@ -81,7 +88,7 @@ class StudyReport:
 def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
     """Read a study's trials and finals into a report."""
     entrants = tuple(choose_entrants(study))
-    table = tuple(standings(study, entrants))
+    transfer = transfer_of(study)
     return StudyReport(
         study.directory,
         study.settings,
@@ -90,8 +97,8 @@ def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
         tuple(study.records()),
         study.num_rejected,
         entrants,
-        table,
-        tuple(verdicts(table, study.cost.of)),
+        tuple(finals_of(study).standings(entrants)),
+        () if transfer is None else tuple(transfer.standings(entrants)),
         origin,
         _beliefs(study),
     )
@@ -140,10 +147,20 @@ def front_table(report: StudyReport) -> Table:
 
 def finals_table(report: StudyReport) -> Table:
     """Finalists and known networks, trained longer, best validation accuracy first."""
-    seeds = report.settings.final_seeds
+    title = f"Finals: trained longer on the proxy data, n={report.settings.final_seeds} seeds"
+    return _standings_table(report, report.standings, title, verdict_lines(report))
+
+
+def transfer_table(report: StudyReport) -> Table:
+    """Finalists and known networks, trained on data that the search never used."""
+    title = f"Transfer to {_transfer_data(report)}, which the search never used, n={report.settings.final_seeds} seeds"
+    return _standings_table(report, report.transfer, title, transfer_lines(report))
+
+
+def _standings_table(report: StudyReport, table: Sequence[Standing], title: str, lines: Sequence[str]) -> Table:
     columns, cells = _cost_columns(report.cost)
     return Table(
-        f"Finals: trained longer on the proxy data, n={seeds} seeds",
+        title,
         (
             Column("network", numeric=False),
             *columns,
@@ -161,15 +178,31 @@ def finals_table(report: StudyReport) -> Table:
                 f"{100 * standing.test_mean:.2f}",
                 "" if standing.test_spread is None else f"{100 * standing.test_spread:.2f}",
             )
-            for standing in report.standings
+            for standing in table
         ),
         notes=(
-            "found-N is trial N of the search; the others are the published MeliusNets, trained the same way",
+            "found-N is trial N of the search; the others are published networks, trained the same way",
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
             family_class(report.space.family).legend,
         ),
-        lines=tuple(verdict_lines(report)),
+        lines=tuple(lines),
     )
+
+
+def _transfer_data(report: StudyReport) -> str:
+    settings = report.settings
+    return Path(settings.transfer_dir).name if settings.transfer_dir else str(settings.transfer)
+
+
+def transfer_lines(report: StudyReport) -> list[str]:
+    """Who wins on data that the search never used."""
+    compared = verdicts(report.transfer, report.cost.of)
+    beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
+    return [
+        f"On {_transfer_data(report)} finalists of no more {report.cost.noun} beat {beaten} of {len(compared)} published"
+        f" networks by more than the spread and lose to {lost}:",
+        *(_claim(verdict, report.cost) for verdict in compared),
+    ]
 
 
 def verdict_lines(report: StudyReport) -> list[str]:
@@ -213,7 +246,9 @@ def _claim(verdict: Verdict, cost: Cost) -> str:
     if found is None or verdict.gain is None:
         return f"{known.entrant.name}: no finalist is within its {cost.noun}, so nothing is claimed."
     spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
-    claim = "beaten" if verdict.beaten else "not beaten by more than the spread"
+    claim = (
+        "beaten" if verdict.beaten else "better by more than the spread" if verdict.lost else "even within the spread"
+    )
     ratio = cost.of(found.entrant.candidate) / cost.of(known.entrant.candidate)
     return (
         f"{known.entrant.name}: {claim}: {found.entrant.name} at {ratio:.2f}x its {cost.noun}"
@@ -323,7 +358,7 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     trained = [r for r in report.records if r.accuracy is not None]
     for known, marker, color, label in (
         (False, "o", "#7f8c9b", "found"),
-        (True, "s", "#c0392b", "published MeliusNets"),
+        (True, "s", "#c0392b", "published networks"),
     ):
         chosen = [r for r in trained if (r.known_as is not None) == known]
         if chosen:
@@ -375,13 +410,14 @@ def markdown(report: StudyReport) -> str:
     trained = [record for record in report.records if record.accuracy is not None]
     failed = len(report.records) - len(trained)
     seconds = sum(record.result.seconds for record in trained if record.result is not None)
-    recipe, final = proxy.recipe, report.space.final.recipe
+    final = report.space.final.recipe
     parts = [
         f"# Search `{report.directory.name}`",
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
         "## Answer",
         report.answers_for,
         to_markdown(finals_table(report)),
+        *([to_markdown(transfer_table(report))] if report.transfer else []),
         to_markdown(front_table(report)),
         "![Pareto plot](pareto.png)",
         "## What was done",
@@ -389,12 +425,12 @@ def markdown(report: StudyReport) -> str:
         *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
         f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
         f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
-        f"- Proxy: thumbnail stem, {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
-        f" {proxy.width_divisor}, {recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, RAdam"
-        f" {recipe.learning_rate:g} cosine to 0. Scored on the validation split.",
+        f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
+        f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",
         *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
         f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
         " was never used to choose anything.",
+        *([_transfer_done(report)] if report.transfer else []),
         f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
         f" {settings.lag} places before it, so workers and interruptions do not change the result.",
         "## What this does not say",
@@ -419,6 +455,19 @@ def markdown(report: StudyReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _transfer_done(report: StudyReport) -> str:
+    way, seeds = report.space.transfer, report.settings.final_seeds
+    return (
+        f"- Transfer: {_transfer_data(report)} at {way.input_size}x{way.input_size} (digest"
+        f" {report.origin['transfer']['digest']}), all widths divided by {way.width_divisor}, {_recipe(way.recipe)},"
+        f" {seeds} seeds; the test split was never used to choose anything."
+    )
+
+
+def _recipe(recipe: Recipe) -> str:
+    return f"{recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g} cosine to 0"
+
+
 def _budget_options(settings: Settings) -> str:
     if settings.objective == "latency":
         return f"--objectives accuracy,latency --budget {settings.budget}s"
@@ -433,9 +482,14 @@ def left_out_line(dataset: str, left_out: int) -> str:
 def _data_options(settings: Settings) -> str:
     dataset = [] if settings.dataset is None else ["--dataset", settings.dataset]
     data = [] if settings.data_dir is None else ["--data", settings.data_dir]
-    return "".join(
-        f" {shlex.quote(word)}" for word in (*dataset, *data, *(["--skip-bad"] if settings.skip_bad else []))
-    )
+    skipping = ["--skip-bad"] if settings.skip_bad else []
+    device = [] if settings.device == "cpu" else ["--device", settings.device]
+    transfer = [] if settings.transfer is None else ["--transfer", ":".join(_transfer_words(settings))]
+    return "".join(f" {shlex.quote(word)}" for word in (*dataset, *data, *skipping, *device, *transfer))
+
+
+def _transfer_words(settings: Settings) -> list[str]:
+    return [word for word in (settings.transfer, settings.transfer_dir) if word is not None]
 
 
 def _target(space: SearchSpace) -> str:

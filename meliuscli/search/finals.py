@@ -16,10 +16,11 @@ from meliuscli.results import write_json
 from meliuscli.search.accuracy import AccuracyModel, features
 from meliuscli.search.cost import OPS
 from meliuscli.search.goal import TargetGoal
-from meliuscli.search.objective import final_task
+from meliuscli.search.objective import final_task, transfer_task
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Study, TrialRecord
 from meliuscli.search.trainings import train_all
+from meliuscli.training.pool import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Verdict:
         """Is the gain larger than the spread?"""
         return self.gain is not None and self.spread is not None and self.gain > self.spread
 
+    @property
+    def lost(self) -> bool:
+        """Is the found one worse by more than the spread?"""
+        return self.gain is not None and self.spread is not None and -self.gain > self.spread
+
 
 def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dict[str, float]:
     """archid -> the surrogate's mean, in which a lucky seed counts for less than in the measured value."""
@@ -121,30 +127,64 @@ def choose_entrants(study: Study) -> list[Entrant]:
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
 
 
-def run_finals(study: Study, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
-    """Train every entrant from every final seed; yields (entrant, seed) as each is written to ``finals.json``."""
-    done = _load(study.directory)
-    todo = {
-        (entrant, seed): final_task(entrant.candidate.spec, study.space, study.data_dir, seed, study.settings.skip_bad)
-        for seed in range(study.settings.final_seeds)
-        for entrant in entrants
-        if str(seed) not in done.get(entrant.candidate.archid, {})
-    }
-    for (entrant, seed), outcome in train_all(todo, workers):
-        done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
-        write_json(study.directory / "finals.json", done)
-        yield entrant, seed
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them."""
+
+    path: Path
+    seeds: int
+    task: Callable[[Candidate, int], Task]
+
+    def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
+        """Train every entrant from every seed; yields (entrant, seed) as each is written down."""
+        done = _load(self.path)
+        todo = {
+            (entrant, seed): self.task(entrant.candidate, seed)
+            for seed in range(self.seeds)
+            for entrant in entrants
+            if str(seed) not in done.get(entrant.candidate.archid, {})
+        }
+        for (entrant, seed), outcome in train_all(todo, workers):
+            done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
+            write_json(self.path, done)
+            yield entrant, seed
+
+    def num_done(self, entrants: Sequence[Entrant]) -> int:
+        """How many of the trainings are written down."""
+        done = _load(self.path)
+        return sum(str(seed) in done.get(e.candidate.archid, {}) for e in entrants for seed in range(self.seeds))
+
+    def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
+        """What came of it, best mean validation accuracy first; entrants with a failed training are left out."""
+        done, found = _load(self.path), []
+        for entrant in entrants:
+            runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(self.seeds)]
+            if all("test_top1" in run for run in runs):
+                validation = tuple(run["validation_top1"] for run in runs)
+                found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs)))
+        return sorted(found, key=lambda standing: -standing.validation_mean)
 
 
-def standings(study: Study, entrants: Sequence[Entrant]) -> list[Standing]:
-    """What the finals gave, best mean validation accuracy first; entrants with a failed training are left out."""
-    done, found = _load(study.directory), []
-    for entrant in entrants:
-        runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(study.settings.final_seeds)]
-        if all("test_top1" in run for run in runs):
-            validation = tuple(run["validation_top1"] for run in runs)
-            found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs)))
-    return sorted(found, key=lambda standing: -standing.validation_mean)
+def finals_of(study: Study) -> Stage:
+    """Longer trainings on the proxy's data."""
+
+    def task(candidate: Candidate, seed: int) -> Task:
+        return final_task(study.proxy_task(candidate), study.space, seed)
+
+    return Stage(study.directory / "finals.json", study.settings.final_seeds, task)
+
+
+def transfer_of(study: Study) -> Stage | None:
+    """Trainings on data that the search never used, where they are asked for."""
+    settings = study.settings
+    if (dataset := settings.transfer) is None:
+        return None
+
+    def task(candidate: Candidate, seed: int) -> Task:
+        short, directory = study.proxy_task(candidate), settings.transfer_data
+        return transfer_task(short, candidate.spec, study.space, dataset, directory, seed)
+
+    return Stage(study.directory / "transfer.json", settings.final_seeds, task)
 
 
 def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:
@@ -167,8 +207,7 @@ def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS
     ]
 
 
-def _load(directory: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    path = directory / "finals.json"
+def _load(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     if not path.exists():
         return {}
     try:

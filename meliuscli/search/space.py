@@ -61,6 +61,18 @@ class Final(BaseModel):
     recipe: Recipe
 
 
+class Transfer(BaseModel):
+    """How finalists and known networks are trained on data that the search never used (``search --transfer``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    input_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = 32
+    width_divisor: Annotated[int, Field(strict=True, ge=1, le=1024)] = 8
+    recipe: Recipe = Field(
+        default_factory=lambda: Recipe(epochs=2.0, batch_size=64, learning_rate=0.015, betas=(0.9, 0.99))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A network of the space and what it costs at the target input."""
@@ -83,6 +95,7 @@ class SearchSpace(BaseModel):
     parameters: dict[str, Axis | tuple[Axis, ...]]
     proxy: Proxy
     final: Final
+    transfer: Transfer = Field(default_factory=Transfer)
 
     @field_validator("parameters", mode="before")
     @classmethod
@@ -111,7 +124,7 @@ class SearchSpace(BaseModel):
             if name not in zoo_table():
                 raise unknown_name("network", name, zoo_table(), "known")
         self._check_words()
-        self._check_proxies()
+        self.check_way(self.proxy, *SHAPES.get(self.proxy.dataset, (10, 3)))
         return self
 
     def _check_words(self) -> None:
@@ -121,16 +134,15 @@ class SearchSpace(BaseModel):
             for word in axis.values if isinstance(axis, Axis) and axis.is_words else ():
                 check_word(f"parameters.{key}.choices", word, fields[key].annotation)
 
-    def _check_proxies(self) -> None:
-        """Raise ``SpecError`` where candidates have no proxy: one candidate, changed in one parameter at a time. Whether
-        a map becomes too small does not depend on the number of classes."""
-        shape = SHAPES.get(self.proxy.dataset, (10, 3))
+    def check_way(self, way: Proxy | Transfer, num_classes: int, input_channels: int) -> None:
+        """Raise ``SpecError`` where candidates have no copy that can be trained in this way: one candidate, changed in
+        one parameter at a time. Whether a map becomes too small does not depend on the number of classes."""
         params = self.any_candidate.params
         for index, axis in enumerate(self.axes.values()):
             for value in axis.corners:
                 candidate = self.try_candidate((*params[:index], value, *params[index + 1 :]))
                 if candidate is not None:
-                    as_proxy(candidate.spec, *shape, self.proxy.input_size, self.proxy.width_divisor)
+                    as_proxy(candidate.spec, num_classes, input_channels, way.input_size, way.width_divisor)
 
     @cached_property
     def axes(self) -> dict[str, Axis]:

@@ -24,6 +24,7 @@ from meliuscli.search.sampler import SamplerName, make_sampler, suggest_all
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.storage import STUDY_NAME, Journal
 from meliuscli.search.trainings import Failure, Trainings
+from meliuscli.training.pool import Task
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
@@ -55,6 +56,20 @@ class Settings:
     max_params: float | None = None
     dataset: str | None = None
     """The proxy's data in place of the space's."""
+    device: str = "cpu"
+    transfer: str | None = None
+    """The data that finalists are trained on besides the proxy's, which the search never used."""
+    transfer_dir: str | None = None
+
+    @property
+    def data(self) -> Path | None:
+        """Where the proxy's data are, if not in their usual place."""
+        return Path(self.data_dir) if self.data_dir else None
+
+    @property
+    def transfer_data(self) -> Path | None:
+        """Where the data of ``transfer`` are, if not in their usual place."""
+        return Path(self.transfer_dir) if self.transfer_dir else None
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -83,7 +98,6 @@ class Study:
 
     def __init__(self, directory: Path, settings: Settings, space: SearchSpace, cost: Cost = OPS) -> None:
         self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
-        self.data_dir = Path(settings.data_dir) if settings.data_dir else None
         self.goal: Goal = TargetGoal() if settings.maximises == "belief" else ProxyGoal(space)
         self._sampler = make_sampler(
             settings.sampler, space, settings.budget, settings.seed, cost, settings.limits, self.goal
@@ -112,6 +126,11 @@ class Study:
     def allows(self, candidate: Candidate) -> bool:
         """Is it within the budget and all other limits?"""
         return self._sampler.allows(candidate)
+
+    def proxy_task(self, candidate: Candidate) -> Task:
+        """The training that gives a candidate its proxy accuracy."""
+        made = self.settings
+        return proxy_task(candidate.spec, self.space, made.data, made.seed, made.skip_bad, made.device)
 
     def records(self) -> list[TrialRecord]:
         """All candidates that were trained, in the order they were asked for."""
@@ -193,9 +212,7 @@ class Study:
     def _start(self, trials: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
         for trial in trials:
             if not _landed(trial):
-                seed, skip_bad = self.settings.seed, self.settings.skip_bad
-                spec = self._candidate(trial).spec
-                trainings.start(trial.number, proxy_task(spec, self.space, self.data_dir, seed, skip_bad))
+                trainings.start(trial.number, self.proxy_task(self._candidate(trial)))
 
     def _write_down(self, flights: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
         """Every result as soon as it is there, also of trials whose turn to be told has not come."""

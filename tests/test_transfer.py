@@ -1,0 +1,141 @@
+"""``search --transfer``: finalists on data that the search never used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_SPACE, Cli
+from PIL import Image
+
+from meliuscli.search.finals import Entrant, Stage, Standing, Verdict
+from meliuscli.search.space import load_space
+
+TRANSFER = """
+[transfer]
+input_size = 16
+width_divisor = 4
+
+[transfer.recipe]
+epochs = 1.0
+batch_size = 10
+learning_rate = 0.01
+betas = [0.9, 0.99]
+"""
+SEARCH = ("search", "--budget", "1e8", "--space", "tiny.toml", "--trials", "3", "--finalists", "1")
+
+
+def write_images(root: Path, seed: int = 0) -> Path:
+    """Two classes that differ in brightness."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", 24), ("test", 8)):
+        for label, name in enumerate(("dark", "light")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(100 * label, 100 * label + 120, (16, 16, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a finished study without transfer, and images that it never used."""
+    directory = tmp_path_factory.mktemp("studied")
+    (directory / "tiny.toml").write_text(TINY_SPACE + TRANSFER)
+    write_images(directory / "images")
+    command = [sys.executable, "-m", "meliuscli", *SEARCH, "--final-seeds", "2"]
+    subprocess.run(command, cwd=directory, capture_output=True, timeout=300, check=True)
+    return directory
+
+
+@pytest.fixture
+def study(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(studied, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "reports" / "tiny-100M"
+
+
+RESUME = ("search", "--resume", "--study", "tiny-100M")
+
+
+def test_a_finished_study_is_moved_to_other_data(study: Path, cli: Cli) -> None:
+    trials, finals = ((study / name).read_bytes() for name in ("trials.csv", "finals.json"))
+    done = cli(*RESUME, "--transfer", "images")
+    assert done.returncode == 0, done.stderr
+    assert "Transfer to images" in done.stdout
+    assert "On images finalists of no more OPs beat" in done.stdout
+    kept = json.loads((study / "transfer.json").read_text())
+    assert sorted(kept) == sorted(json.loads(finals))
+    for runs in kept.values():
+        assert sorted(runs) == ["0", "1"]
+        assert all(run["test_top1"] * 16 == pytest.approx(round(run["test_top1"] * 16)) for run in runs.values())
+    assert (study / "trials.csv").read_bytes() == trials
+    assert (study / "finals.json").read_bytes() == finals
+    assert "- Transfer: images at 16x16" in (study / "report.md").read_text()
+
+    before = (study / "transfer.json").read_bytes()
+    again = cli(*RESUME, "--format", "json")
+    assert again.returncode == 0, again.stderr
+    assert (study / "transfer.json").read_bytes() == before, "what was trained is kept"
+    assert {one["archid"] for one in json.loads(again.stdout)["transfer"]} == set(kept)
+
+    shutil.copytree(study.parents[1] / "images", study.parents[1] / "others")
+    other = cli(*RESUME, "--transfer", "others")
+    assert (other.returncode, "was made with --transfer" in other.stderr) == (2, True)
+    (study.parents[1] / "images" / "train" / "dark" / "0.png").unlink()
+    changed = cli(*RESUME)
+    assert changed.returncode == 2
+    assert "other data" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "says"),
+    [
+        ("nowhere", 3, "neither a data set nor a directory"),
+        ("cifar10:nowhere", 3, "nowhere"),
+        ("imagefolder", 3, "--data"),
+        ("fashion-mnist-mini", 2, "the search itself uses these data"),
+        ("reports", 3, "train"),
+    ],
+)
+def test_data_that_cannot_be_moved_to_cost_no_training(study: Path, cli: Cli, value: str, code: int, says: str) -> None:
+    stored = (study / "study.json").read_bytes()
+    done = cli(*RESUME, "--transfer", value, MELIUSCLI_DATA=str(study / "none"))
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert (study / "study.json").read_bytes() == stored
+    assert not (study / "transfer.json").exists()
+    fresh = cli(*SEARCH, "--study", "fresh", "--transfer", value, MELIUSCLI_DATA=str(study / "none"))
+    assert fresh.returncode == code
+    assert not (study.parent / "fresh").exists(), "refused before a folder is made"
+
+
+def entrant(name: str, known: bool) -> Entrant:
+    return Entrant(name, name if known else None, load_space("meliusnet")[1].any_candidate)
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "beaten", "lost"),
+    [
+        ((0.60, 0.62), (0.50, 0.52), True, False),
+        ((0.50, 0.52), (0.60, 0.62), False, True),
+        ((0.60, 0.62), (0.605, 0.615), False, False),
+        ((0.9,), (0.1,), False, False),
+    ],
+)
+def test_won_lost_or_even(found: tuple[float, ...], known: tuple[float, ...], beaten: bool, lost: bool) -> None:
+    verdict = Verdict(Standing(entrant("known", True), known, known), Standing(entrant("found-1", False), found, found))
+    assert (verdict.beaten, verdict.lost) == (beaten, lost)
+
+
+def test_a_stage_counts_single_trainings_as_done(tmp_path: Path) -> None:
+    one = entrant("found-1", False)
+    (tmp_path / "stage.json").write_text(json.dumps({one.candidate.archid: {"1": {"reason": "diverged"}}}))
+    stage = Stage(tmp_path / "stage.json", 3, lambda candidate, seed: pytest.fail("nothing is trained"))
+    assert stage.num_done([one]) == 1
+    assert stage.standings([one]) == []
