@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from conftest import TINY_SPACE
+from conftest import TINY_SPACE, run_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -22,6 +22,7 @@ from meliuscli.search.cost import OPS
 from meliuscli.search.gain import _normal_cdf
 from meliuscli.search.goal import Goal, Observed, Posterior
 from meliuscli.search.limits import Limit, params_limit, size_limit
+from meliuscli.search.ridge import Array
 from meliuscli.search.sampler import (
     CandidateSampler,
     CostAwareSampler,
@@ -34,7 +35,6 @@ from meliuscli.search.sampler import (
 from meliuscli.search.screen import Screen, params_at, places_of, random_places, stepped
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, Settings, Study
-from meliuscli.search.surrogate import Array
 
 NAMES: tuple[SamplerName, ...] = ("cost-aware", "tpe", "nsga2", "random")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -247,6 +247,16 @@ def test_a_sampler_that_needs_scipy_says_so(space: SearchSpace, monkeypatch: pyt
     monkeypatch.setattr(samplers, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="SciPy"):
         make_sampler("gp", space, 1e8, 0)
+
+
+def test_a_search_with_a_sampler_that_cannot_run_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samplers, "find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError, match="SciPy"):
+        run_here("search", "--budget", "5e8", "--sampler", "gp")
+    assert list(tmp_path.iterdir()) == []
 
 
 # What the proposals rest on

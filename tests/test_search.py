@@ -1,4 +1,4 @@
-"""Search: spaces, Pareto arithmetic, the surrogate, proposals, and studies that survive anything."""
+"""Search: spaces, Pareto arithmetic, the ridge, proposals, and studies that survive anything."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from meliuscli.search import pareto
 from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose_entrants, finals_of, verdicts
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer, expected_gain
+from meliuscli.search.ridge import fit
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, STUDY_NAME, Settings, Study, TrialRecord
-from meliuscli.search.surrogate import fit
 
 POINTS = st.lists(st.tuples(st.integers(0, 20).map(float), st.integers(0, 20).map(float)), max_size=12)
 
@@ -127,7 +127,7 @@ def test_a_space_of_nothing_is_refused(tmp_path: Path) -> None:
         _ = load_space(str(path))[1].smallest
 
 
-# The surrogate and proposals
+# The ridge and proposals
 
 
 def test_the_surrogate_finds_a_linear_law_under_noise() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meliuscli.search.surrogate import fit
+from meliuscli.search.ridge import fit
 from meliuscli.search.trust import (
     LEVEL,
     RESAMPLES,

@@ -125,6 +125,7 @@ def search(
         from meliuscli.results import origin, write_json
         from meliuscli.search.cost import OPS
         from meliuscli.search.limits import Limit, check_limits
+        from meliuscli.search.sampler import check_sampler
         from meliuscli.search.space import load_space
         from meliuscli.search.study import MIN_LAG, Settings
         from meliuscli.training.execution import find_device
@@ -146,6 +147,7 @@ def search(
             report = _run(directory, settings, searched, num_workers, limit, where)
     else:
         assert budgets is not None
+        check_sampler(sampler)
         limit_of_cost = budgets[-1]
         name, searched, text = load_space(space)
         if searched.proxy.seeds > 1:

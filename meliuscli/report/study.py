@@ -378,7 +378,7 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         xs = [*map(x, front), report.settings.budget / scale]
         ys = list(map(y, front))
         axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
-    named = sorted((r for r in trained if r.known_as is not None), key=x, reverse=True)
+    named = sorted((r for r in trained if r.known_as is not None), key=y, reverse=True)
     for index, record in enumerate(named):  # a column of names with lines to the marks, as neighbours are close
         axes.annotate(
             record.known_as or "",

@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 
+from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.surrogate import Array
 
 NUM_COSTS = 5
 """The last columns of ``features``."""

@@ -85,7 +85,7 @@ class Verdict:
 
 
 def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dict[str, float]:
-    """archid -> the surrogate's mean, in which a lucky seed counts for less than in the measured value."""
+    """archid -> the mean of the model of accuracy, in which a lucky seed counts for less than in the measured value."""
     trained = [(record.candidate, record.accuracy) for record in records if record.accuracy is not None]
     if len(trained) < 4:
         return {candidate.archid: accuracy for candidate, accuracy in trained}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from meliuscli.search.pareto import Point, front
-from meliuscli.search.surrogate import Array
+from meliuscli.search.ridge import Array
 
 
 def expected_gain(points: Sequence[Point], costs: Array, mean: Array, deviation: Array, max_cost: float) -> Array:

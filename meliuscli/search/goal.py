@@ -10,8 +10,8 @@ import numpy as np
 
 from meliuscli.evidence.belief import Belief, as_beliefs, inputs_of, target_model, why_uncovered
 from meliuscli.search.accuracy import AccuracyModel, features
+from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.surrogate import Array
 
 Observed = Sequence[tuple[Candidate, float]]
 """Candidates with the accuracies (0 to 1) that they had on the proxy."""

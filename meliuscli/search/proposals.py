@@ -15,9 +15,9 @@ from meliuscli.search.gain import expected_gain
 from meliuscli.search.goal import Goal, Posterior, ProxyGoal
 from meliuscli.search.limits import Limit
 from meliuscli.search.pareto import Point, front
+from meliuscli.search.ridge import Array
 from meliuscli.search.screen import Places, Screen, params_at, places_of, random_places, stepped
 from meliuscli.search.space import Candidate, Params, SearchSpace
-from meliuscli.search.surrogate import Array
 
 POOL = 600
 START = 240

@@ -173,6 +173,12 @@ class CostAwareSampler(CandidateSampler):
         return dict(zip(self.space.axes, proposed.params, strict=True))
 
 
+def check_sampler(name: str) -> None:
+    """Raise ``MissingError`` for a sampler that needs a package which is not installed."""
+    if name == "gp" and find_spec("scipy") is None:
+        raise MissingError("the sampler gp needs SciPy, which is not installed", "pip install scipy")
+
+
 def make_sampler(
     name: SamplerName,
     space: SearchSpace,
@@ -185,8 +191,7 @@ def make_sampler(
     """Ours, or one of Optuna's behind the filter, by name. ``goal`` is what ours learns; Optuna's see accuracies.
 
     Raises ``MissingError`` for a sampler that needs a package which is not installed."""
-    if name == "gp" and find_spec("scipy") is None:
-        raise MissingError("the sampler gp needs SciPy, which is not installed", "pip install scipy")
+    check_sampler(name)
     if name == "cost-aware":
         return CostAwareSampler(space, budget, seed=seed, cost=cost, limits=limits, goal=goal)
     bounds = (Limit("--budget", cost.of, budget, cost.text), *limits)

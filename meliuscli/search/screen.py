@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meliuscli.search.axis import Axis
+from meliuscli.search.ridge import Array
 from meliuscli.search.space import Params, SearchSpace
-from meliuscli.search.surrogate import Array
 
 Places = npt.NDArray[np.intp]
 """(N, A): for each parameter of a space, the index of its value."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from meliuscli.evidence.belief import inputs_of, leave_topologies_out, left_out, results
 from meliuscli.evidence.model import SCORED_GRID, TargetModel
 from meliuscli.evidence.runs import target_runs
-from meliuscli.search.surrogate import Array, fit
+from meliuscli.search.ridge import Array, fit
 from meliuscli.search.targets import published_networks, topologies
 from meliuscli.search.trust import LEVEL, MIN_NETWORKS, RESAMPLES, bootstrap_interval, kendall_tau
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from meliuscli.evidence.proxies import ProxyScore, proxy_scores
 from meliuscli.search.check import Check, Training
+from meliuscli.search.ridge import Array
 from meliuscli.search.space import Proxy
-from meliuscli.search.surrogate import Array
 from meliuscli.search.target_trust import TargetTrust, chance_of_best, judge_on_target
 from meliuscli.search.targets import target_name
 from meliuscli.search.trust import MIN_NETWORKS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meliuscli.search.surrogate import Array, fit
+from meliuscli.search.ridge import Array, fit
 
 MIN_NETWORKS = 4
 """Below this there are no figures of a ranking."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from meliuscli.search.check import Check, Training
 from meliuscli.search.plan import LONG
+from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate
-from meliuscli.search.surrogate import Array
 from meliuscli.search.trust import MIN_NETWORKS, Trust, judge, left_out
 from meliuscli.training.chance import chance_limit
 
