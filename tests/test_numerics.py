@@ -37,7 +37,7 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "with tiles":
         monkeypatch.setattr(tiles, "TILED_OUTPUTS", 1)
     if request.param in ("with tiles", "without direct gradients"):
-        monkeypatch.setattr(kernels.kernels(), "has_direct", False)
+        monkeypatch.setattr(kernels.kernels(), "vector_bytes", 0)
     if request.param.startswith(("without counting", "without integer")):
         monkeypatch.setattr(kernels.kernels(), "has_xnor", False)
     if request.param == "without integer convolutions":

@@ -267,11 +267,11 @@ class _Work:
         def send(kernel: str, sink: _Sink, grad: Tensor, *place: Tensor | int) -> None:
             self._send(kernel, unit, kept, grad, sink, *place)
 
-        if direct_pays(self.call, conv):
-            found = []
+        if direct_pays(self.call, conv, self.dtype):
+            found, vector = [], self.call.vector_bytes
             for sink in sinks:
-                part = latent[:, sink.start : sink.end].to(self.real)
-                found.append(direct_gradients(whole, part, size, conv.dilation, partial(send, "direct", sink, whole)))
+                part, pass_on = latent[:, sink.start : sink.end].to(self.real), partial(send, "direct", sink, whole)
+                found.append(direct_gradients(whole, part, size, conv.dilation, vector, pass_on))
             return torch.cat(found, dim=1)
         signs = torch.empty(self.rows, latent.shape[1], dtype=self.dtype)
         self._binarize("bits", signs, kept)

@@ -37,8 +37,11 @@ class Kernels:
         self._library = library
         self.has_xnor = bool(library.has_xnor())
         """Whether the processor counts bits in vectors (AVX-512 VPOPCNTDQ, or AVX2's byte shuffles)."""
-        self.has_direct = bool(library.has_direct())
-        """Whether the gradients of convolutions with few outputs have a kernel for the processor's vectors (AVX2)."""
+        self.vector_bytes = int(library.direct_vector_bytes())
+        """Size of the vectors of ``direct``, which takes the gradients of convolutions with few outputs; 0 on a processor
+        for which it is not written (it is for AVX2 and AVX-512)."""
+        self.has_bfloat16 = bool(library.has_bf16())
+        """Whether the processor multiplies bfloat16."""
         self.lanes = int(library.xnor_lanes())
         """Outputs in a vector of ``xnor``: its weights are padded to a multiple."""
 

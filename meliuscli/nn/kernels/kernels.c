@@ -15,7 +15,6 @@
 #define FOR_CHUNKS                                                                                                     \
     _Pragma("omp parallel for num_threads(threads) schedule(static)") for (long chunk = 0; chunk < CHUNKS; chunk++)
 #define FOR_CHANNELS _Pragma("omp simd") for (long c = 0; c < channels; c++)
-#define VECTOR_BYTES 32
 #define PIECE 128 /* pixels that `direct` works on at a time */
 #define FIRST (rows * chunk / CHUNKS)
 #define LAST (rows * (chunk + 1) / CHUNKS)
@@ -38,13 +37,27 @@ static inline float bf16_round(float f) {
 
 #include "popcount.h"
 
-/* Whether `direct` is written for this processor: its vectors are AVX2's. */
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
-#define IN_REGISTER(v) __asm__("" : "+x"(v)) /* compilers would load it again for every product */
-int has_direct(void) { return 1; }
+/* `direct` is written for vectors of this many bytes, where the processor has them; `direct_vector_bytes` is 0 where it
+ * has none, and the kernel is then not called. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define IN_REGISTER(v) __asm__("" : "+v"(v)) /* compilers would load it again for every product */
+int direct_vector_bytes(void) { return VECTOR_BYTES; }
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VECTOR_BYTES 32
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+int direct_vector_bytes(void) { return VECTOR_BYTES; }
 #else
+#define VECTOR_BYTES 32
 #define IN_REGISTER(v) (void)(v)
-int has_direct(void) { return 0; }
+int direct_vector_bytes(void) { return 0; }
+#endif
+
+/* Whether the processor multiplies bfloat16, which torch's own gradients then use, and faster. */
+#ifdef __AVX512BF16__
+int has_bf16(void) { return 1; }
+#else
+int has_bf16(void) { return 0; }
 #endif
 
 #define ELEMENT float
