@@ -13,7 +13,8 @@ import pytest
 from conftest import TINY_SPACE, Cli
 from PIL import Image
 
-from meliuscli.search.finals import Entrant, Stage, Standing, Verdict
+from meliuscli.search.cost import OPS
+from meliuscli.search.finals import Entrant, Stage, Standing, Verdict, compared
 from meliuscli.search.space import load_space
 
 TRANSFER = """
@@ -133,9 +134,19 @@ def test_won_lost_or_even(found: tuple[float, ...], known: tuple[float, ...], be
     assert (verdict.beaten, verdict.lost) == (beaten, lost)
 
 
+def test_what_a_comparison_needs_is_trained_first() -> None:
+    space = load_space("meliusnet")[1]
+    known = [Entrant(name, name, candidate) for name, candidate in space.known_candidates()]
+    cheap, dear = Entrant("found-1", None, space.smallest), Entrant("found-2", None, known[0].candidate)
+    small, large = (pick(known, key=lambda entrant: entrant.candidate.ops) for pick in (min, max))
+    assert compared([cheap, large, dear], OPS) == [cheap, large, dear]
+    assert compared([dear, small, cheap], OPS) == [small, cheap]
+    assert compared([dear, small], OPS) == []
+
+
 def test_a_stage_counts_single_trainings_as_done(tmp_path: Path) -> None:
     one = entrant("found-1", False)
     (tmp_path / "stage.json").write_text(json.dumps({one.candidate.archid: {"1": {"reason": "diverged"}}}))
-    stage = Stage(tmp_path / "stage.json", 3, lambda candidate, seed: pytest.fail("nothing is trained"))
+    stage = Stage(tmp_path / "stage.json", 3, lambda candidate, seed: pytest.fail("nothing is trained"), OPS)
     assert stage.num_done([one]) == 1
     assert stage.standings([one]) == []

@@ -334,7 +334,8 @@ def _run(
     directory: Path, settings: Settings, space: SearchSpace, workers: int, timeout: float, where: dict[str, Any]
 ) -> StudyReport:
     from meliuscli.cli.costs import study_cost
-    from meliuscli.report.study import gather, write_report
+    from meliuscli.report.study import gather
+    from meliuscli.report.study_page import write_report
     from meliuscli.results import cannot_write
     from meliuscli.search.finals import choose_entrants, finals_of, transfer_of
     from meliuscli.search.study import Study
@@ -453,8 +454,8 @@ def _standings(report: StudyReport, table: Sequence[Standing]) -> list[dict[str,
 
 
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.study import (
-        best_found,
+    from meliuscli.report.study import best_found
+    from meliuscli.report.study_tables import (
         finals_table,
         front_table,
         transfer_lines,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from meliuscli.report.study import left_out_line
+from meliuscli.report.figures import encode, subplots
+from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
@@ -157,30 +157,22 @@ def write_report(check: Check, rows: Sequence[Row]) -> Reported:
 
 def plot(check: Check, rows: Sequence[Row], suffix: str) -> bytes:
     """Each trained proxy and prefix against the long training, coloured by OPs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "meliuscli"
-    from matplotlib import pyplot as plt
-    from matplotlib.colors import LogNorm
-
     drawn = [row for row in rows if row.kind != "free"]
     columns = min(3, len(drawn))
     lines = -(-len(drawn) // columns)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         lines,
         columns,
         figsize=(3.6 * columns + 1, 3.2 * lines),
-        dpi=120,
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
     ops = np.array([candidate.ops / 1e6 for candidate in check.networks])
-    norm = LogNorm(float(ops.min()), float(ops.max()))
+    colours = {"c": ops, "norm": "log", "vmin": ops.min(), "vmax": ops.max(), "cmap": "viridis"}
     for place, row in zip(axes.flat, drawn, strict=False):
         for scores, truths in zip(row.scores, row.truths, strict=True):
-            points = place.scatter(100 * scores, 100 * truths, c=ops, norm=norm, cmap="viridis", s=18)
+            points = place.scatter(100 * scores, 100 * truths, **colours, s=18)
         place.set_title(f"{row.name}: tau {_number(row.trust.tau, 2)}", fontsize=9)
         place.set_xlabel("validation top-1 (%)", fontsize=8)
         place.grid(alpha=0.25)
@@ -189,10 +181,7 @@ def plot(check: Check, rows: Sequence[Row], suffix: str) -> bytes:
     for place in axes[:, 0]:
         place.set_ylabel("long training, top-1 (%)", fontsize=8)
     figure.colorbar(points, ax=axes, label="OPs at the target input (millions)")
-    out = io.BytesIO()
-    figure.savefig(out, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
-    plt.close(figure)
-    return out.getvalue()
+    return encode(figure, suffix)
 
 
 def markdown(check: Check, rows: Sequence[Row]) -> str:

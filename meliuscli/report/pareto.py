@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import Counted, View
+from meliuscli.report.figures import encode, subplots
 from meliuscli.report.labels import Box, place
 from meliuscli.report.published import best_published
 from meliuscli.results import require_directory, write_bytes
@@ -45,13 +45,7 @@ def draw_published(networks: Sequence[Counted], view: View, path: Path) -> list[
 
 
 def _picture(points: Sequence[tuple[str, float, float]], view: View, suffix: str) -> bytes:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "meliuscli"
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(11, 7.5), dpi=120)
+    figure, axes = subplots(figsize=(11, 7.5))
     best = [points[index] for index in front([(ops, top1) for _, ops, top1 in points])]
     others = [point for point in points if point not in best]
     for chosen, color, label in ((others, OTHER_COLOR, "other networks"), (best, FRONT_COLOR, "Pareto front")):
@@ -67,10 +61,7 @@ def _picture(points: Sequence[tuple[str, float, float]], view: View, suffix: str
     axes.legend(loc="lower right")
     figure.tight_layout()
     _label(figure, axes, best, others)
-    out = io.BytesIO()
-    figure.savefig(out, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
-    plt.close(figure)
-    return out.getvalue()
+    return encode(figure, suffix)
 
 
 def _label(figure: Any, axes: Any, best: Sequence[Any], others: Sequence[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ import numpy as np
 from meliuscli.evidence.proxies import to_rows
 from meliuscli.evidence.runs import RECIPE, SOURCE, target_runs
 from meliuscli.report.check import Reported, describe_way
-from meliuscli.report.study import left_out_line
+from meliuscli.report.figures import encode, subplots
+from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
@@ -165,17 +165,9 @@ def write_trial(check: Check, rows: Sequence[TrialRow]) -> Reported:
 
 def trial_plot(check: Check, rows: Sequence[TrialRow], suffix: str) -> bytes:
     """The accuracy and the losses of each proxy against ImageNet top-1; a colour for each family."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "meliuscli"
-    from matplotlib import pyplot as plt
-
     drawn = [row for row in rows if row.kind == "trained"]
     lines = -(-len(drawn) // 3)
-    figure, axes = plt.subplots(
-        lines, 3, figsize=(11, 3.2 * lines), dpi=120, squeeze=False, sharey=True, layout="constrained"
-    )
+    figure, axes = subplots(lines, 3, figsize=(11, 3.2 * lines), squeeze=False, sharey=True, layout="constrained")
     truth = np.array([run.top1 for run in topologies()])
     families = np.array([run.spec.family for run in topologies()])
     for place, row in zip(axes.flat, drawn, strict=True):
@@ -190,10 +182,7 @@ def trial_plot(check: Check, rows: Sequence[TrialRow], suffix: str) -> bytes:
     for place in axes[:, 0]:
         place.set_ylabel("ImageNet top-1 (%)", fontsize=8)
     axes[0, 0].legend(fontsize=7)
-    out = io.BytesIO()
-    figure.savefig(out, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
-    plt.close(figure)
-    return out.getvalue()
+    return encode(figure, suffix)
 
 
 def trial_markdown(check: Check, rows: Sequence[TrialRow]) -> str:

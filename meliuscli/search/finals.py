@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
 from meliuscli.search.accuracy import AccuracyModel, features
-from meliuscli.search.cost import OPS
+from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task, transfer_task
 from meliuscli.search.space import Candidate, SearchSpace
@@ -127,21 +127,33 @@ def choose_entrants(study: Study) -> list[Entrant]:
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
 
 
+def compared(entrants: Sequence[Entrant], cost: Cost) -> list[Entrant]:
+    """Found networks that some known one costs at least as much as, and known ones with such a found one."""
+    known, found = ([e for e in entrants if (e.known_as is None) == is_found] for is_found in (False, True))
+    pairs = [(f, k) for f in found for k in known if cost.of(f.candidate) <= cost.of(k.candidate)]
+    return [entrant for entrant in entrants if any(entrant in pair for pair in pairs)]
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them."""
+    """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them, and
+    ``cost`` says who is compared with whom."""
 
     path: Path
     seeds: int
     task: Callable[[Candidate, int], Task]
+    cost: Cost
 
     def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
-        """Train every entrant from every seed; yields (entrant, seed) as each is written down."""
+        """Train every entrant from every seed, those first that a comparison needs; yields (entrant, seed) as each is
+        written down."""
         done = _load(self.path)
+        needed = compared(entrants, self.cost)
         todo = {
             (entrant, seed): self.task(entrant.candidate, seed)
+            for group in (needed, [entrant for entrant in entrants if entrant not in needed])
             for seed in range(self.seeds)
-            for entrant in entrants
+            for entrant in group
             if str(seed) not in done.get(entrant.candidate.archid, {})
         }
         for (entrant, seed), outcome in train_all(todo, workers):
@@ -171,7 +183,7 @@ def finals_of(study: Study) -> Stage:
     def task(candidate: Candidate, seed: int) -> Task:
         return final_task(study.proxy_task(candidate), study.space, seed)
 
-    return Stage(study.directory / "finals.json", study.settings.final_seeds, task)
+    return Stage(study.directory / "finals.json", study.settings.final_seeds, task, study.cost)
 
 
 def transfer_of(study: Study) -> Stage | None:
@@ -184,7 +196,7 @@ def transfer_of(study: Study) -> Stage | None:
         short, directory = study.proxy_task(candidate), settings.transfer_data
         return transfer_task(short, candidate.spec, study.space, dataset, directory, seed)
 
-    return Stage(study.directory / "transfer.json", settings.final_seeds, task)
+    return Stage(study.directory / "transfer.json", settings.final_seeds, task, study.cost)
 
 
 def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:

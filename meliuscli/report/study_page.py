@@ -1,0 +1,175 @@
+"""The page of a study, report.md, and all files of its report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from meliuscli.report.study import StudyReport, best_found
+from meliuscli.report.study_figure import plot
+from meliuscli.report.study_tables import budget_text, finals_table, front_table, transfer_data, transfer_table
+from meliuscli.report.tables import to_markdown
+from meliuscli.results import write_bytes, write_text
+from meliuscli.search.cost import OPS
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.study import Settings, TrialRecord
+from meliuscli.training.recipe import Recipe
+from meliuscli.units import format_count
+
+
+def write_report(report: StudyReport) -> None:
+    """Write report.md, trials.csv, front.csv, best.toml and the plot into the study's directory."""
+    directory = report.directory
+    write_text(directory / "trials.csv", _trials_csv(report, report.records))
+    write_text(directory / "front.csv", _trials_csv(report, report.front))
+    if (best := _best(report)) is not None:
+        write_text(directory / "best.toml", best)
+    for suffix in ("png", "svg"):
+        write_bytes(directory / f"pareto.{suffix}", plot(report, suffix))
+    write_text(directory / "report.md", markdown(report))
+
+
+def _best(report: StudyReport) -> str | None:
+    if report.beliefs and (found := best_found(report)) is not None:
+        belief = report.beliefs[found.archid]
+        return (
+            f"# The network that `{report.origin['command']}` prefers within its budget.\n"
+            f"# {format_count(found.ops)} OPs; believed ImageNet top-1 {belief} %\n{found.spec.to_toml()}"
+        )
+    best = report.best
+    if best is None:
+        return None
+    candidate = best.entrant.candidate
+    head = (
+        f"# The network that `{report.origin['command']}` found best on validation: {best.entrant.name}\n"
+        f"# {format_count(candidate.ops)} OPs; proxy test top-1 {100 * best.test_mean:.2f} % (n={len(best.test)})\n"
+    )
+    return head + candidate.spec.to_toml()
+
+
+def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "trial": record.number,
+            "known_as": record.known_as or "",
+            "archid": record.candidate.archid,
+            **dict(zip(report.space.axes, record.candidate.params, strict=True)),
+            **({} if report.cost is OPS else {report.cost.key: report.cost.of(record.candidate)}),
+            "ops": record.candidate.ops,
+            "binary_macs": record.candidate.count.binary_macs,
+            "float_macs": record.candidate.count.float_macs,
+            "params": record.candidate.count.params,
+            "size_bytes": record.candidate.count.size_bytes,
+            **(_believed(report, record) if report.beliefs else {}),
+            "proxy_top1": record.accuracy,
+            "validation_loss": record.result.last.validation_loss if record.result else None,
+            "train_loss": record.result.last.train_loss if record.result else None,
+            "training_seed": record.result.seed if record.result else None,
+            "seconds": record.result.seconds if record.result else None,
+            "failed_because": record.reason or "",
+        }
+        for record in records
+    ]
+    return str(pd.DataFrame(rows).to_csv(index=False))
+
+
+def _believed(report: StudyReport, record: TrialRecord) -> dict[str, float | None]:
+    belief = report.beliefs.get(record.candidate.archid)
+    keys = ("top1", "low", "high")
+    return {f"believed_{key}": None if belief is None else getattr(belief, key) for key in keys}
+
+
+def markdown(report: StudyReport) -> str:
+    """report.md."""
+    settings, proxy = report.settings, report.space.proxy
+    trained = [record for record in report.records if record.accuracy is not None]
+    failed = len(report.records) - len(trained)
+    seconds = sum(record.result.seconds for record in trained if record.result is not None)
+    final = report.space.final.recipe
+    parts = [
+        f"# Search `{report.directory.name}`",
+        f"Made by `{report.origin['command']}` at {report.origin['time']}.",
+        "## Answer",
+        report.answers_for,
+        to_markdown(finals_table(report)),
+        *([to_markdown(transfer_table(report))] if report.transfer else []),
+        to_markdown(front_table(report)),
+        "![Pareto plot](pareto.png)",
+        "## What was done",
+        f"- Budget: {budget_text(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
+        *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
+        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
+        f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
+        f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
+        f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",
+        *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
+        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
+        " was never used to choose anything.",
+        *([_transfer_done(report)] if report.transfer else []),
+        f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
+        f" {settings.lag} places before it, so workers and interruptions do not change the result.",
+        "## What this does not say",
+        *(
+            [
+                "A belief is the forecast of a model of 17 published trainings, not a training. Found networks are trained"
+                " on no ImageNet here; those far from what was published have wide intervals, whose width itself is a"
+                " judgement where nothing was measured."
+            ]
+            if report.beliefs
+            else []
+        ),
+        "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
+        " and a difference smaller than the spread over seeds is not a difference.",
+        "## To repeat it",
+        f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
+        f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
+        f" --final-seeds {settings.final_seeds}{_data_options(settings)}` with the versions below (files:"
+        " `space.toml`, `study.json`, `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
+        "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _transfer_done(report: StudyReport) -> str:
+    way, seeds = report.space.transfer, report.settings.final_seeds
+    return (
+        f"- Transfer: {transfer_data(report)} at {way.input_size}x{way.input_size} (digest"
+        f" {report.origin['transfer']['digest']}), all widths divided by {way.width_divisor}, {_recipe(way.recipe)},"
+        f" {seeds} seeds; the test split was never used to choose anything."
+    )
+
+
+def _recipe(recipe: Recipe) -> str:
+    return f"{recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g} cosine to 0"
+
+
+def _budget_options(settings: Settings) -> str:
+    if settings.objective == "latency":
+        return f"--objectives accuracy,latency --budget {settings.budget}s"
+    return f"--budget {settings.budget}"
+
+
+def left_out_line(dataset: str, left_out: int) -> str:
+    """What ``--skip-bad`` did, for a report."""
+    return f"- Image files of {dataset} that could not be read and were left out: {left_out:,} (`--skip-bad`)."
+
+
+def _data_options(settings: Settings) -> str:
+    dataset = [] if settings.dataset is None else ["--dataset", settings.dataset]
+    data = [] if settings.data_dir is None else ["--data", settings.data_dir]
+    skipping = ["--skip-bad"] if settings.skip_bad else []
+    device = [] if settings.device == "cpu" else ["--device", settings.device]
+    transfer = [] if settings.transfer is None else ["--transfer", ":".join(_transfer_words(settings))]
+    return "".join(f" {shlex.quote(word)}" for word in (*dataset, *data, *skipping, *device, *transfer))
+
+
+def _transfer_words(settings: Settings) -> list[str]:
+    return [word for word in (settings.transfer, settings.transfer_dir) if word is not None]
+
+
+def _target(space: SearchSpace) -> str:
+    size, channels = space.target.get("input_size", 224), space.target.get("input_channels", 3)
+    return f"{channels}x{size}x{size}, {space.target.get('num_classes', 1000)} classes"

@@ -1,0 +1,172 @@
+"""What a study says, as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from meliuscli.arch.families import family_class
+from meliuscli.report.believed import believed_table, best_lines, comparison_lines, comparisons
+from meliuscli.report.study import StudyReport
+from meliuscli.report.tables import Column, Table
+from meliuscli.search.cost import OPS, Cost
+from meliuscli.search.finals import Entrant, Standing, Verdict, verdicts
+from meliuscli.search.space import Candidate
+
+
+def front_table(report: StudyReport) -> Table:
+    """The Pareto front of beliefs, with the published networks beside it, or of the proxy trainings."""
+    columns, cells = _cost_columns(report.cost)
+    if report.beliefs:
+        title = f"Pareto front: believed ImageNet top-1 against {report.cost.noun}, budget {budget_text(report)}"
+        legend = report.space.any_candidate.spec.legend
+        return believed_table(report.front, report.records, report.beliefs, title, (columns, cells), legend)
+    return Table(
+        f"Pareto front: proxy accuracy against {report.cost.noun}, budget {budget_text(report)}",
+        (
+            Column("trial"),
+            Column("network", numeric=False),
+            *columns,
+            Column("MiB"),
+            Column("proxy top-1 %"),
+        ),
+        tuple(
+            (
+                record.number,
+                record.known_as or record.candidate.spec.summary(),
+                *cells(record.candidate),
+                f"{record.candidate.count.size_bytes / 2**20:.2f}",
+                f"{100 * (record.accuracy or 0):.2f}",
+            )
+            for record in report.front
+        ),
+        notes=(
+            "proxy top-1: validation split, one short training each; it ranks, and is not ImageNet accuracy",
+            family_class(report.space.family).legend,
+        ),
+    )
+
+
+def finals_table(report: StudyReport) -> Table:
+    """Finalists and known networks, trained longer, best validation accuracy first."""
+    title = f"Finals: trained longer on the proxy data, n={report.settings.final_seeds} seeds"
+    return _standings_table(report, report.standings, title, verdict_lines(report))
+
+
+def transfer_table(report: StudyReport) -> Table:
+    """Finalists and known networks, trained on data that the search never used."""
+    title = f"Transfer to {transfer_data(report)}, which the search never used, n={report.settings.final_seeds} seeds"
+    return _standings_table(report, report.transfer, title, transfer_lines(report))
+
+
+def _standings_table(report: StudyReport, table: Sequence[Standing], title: str, lines: Sequence[str]) -> Table:
+    columns, cells = _cost_columns(report.cost)
+    return Table(
+        title,
+        (
+            Column("network", numeric=False),
+            *columns,
+            Column("MiB"),
+            Column("validation %"),
+            Column("test %"),
+            Column("± spread"),
+        ),
+        tuple(
+            (
+                _entrant_name(standing.entrant),
+                *cells(standing.entrant.candidate),
+                f"{standing.entrant.candidate.count.size_bytes / 2**20:.2f}",
+                f"{100 * standing.validation_mean:.2f}",
+                f"{100 * standing.test_mean:.2f}",
+                "" if standing.test_spread is None else f"{100 * standing.test_spread:.2f}",
+            )
+            for standing in table
+        ),
+        notes=(
+            "found-N is trial N of the search; the others are published networks, trained the same way",
+            "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
+            family_class(report.space.family).legend,
+        ),
+        lines=tuple(lines),
+    )
+
+
+def transfer_data(report: StudyReport) -> str:
+    settings = report.settings
+    return Path(settings.transfer_dir).name if settings.transfer_dir else str(settings.transfer)
+
+
+def transfer_lines(report: StudyReport) -> list[str]:
+    """Who wins on data that the search never used."""
+    compared = verdicts(report.transfer, report.cost.of)
+    beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
+    return [
+        f"On {transfer_data(report)} finalists of no more {report.cost.noun} beat {beaten} of {len(compared)} published"
+        f" networks by more than the spread and lose to {lost}:",
+        *(_claim(verdict, report.cost) for verdict in compared),
+    ]
+
+
+def verdict_lines(report: StudyReport) -> list[str]:
+    """What the search's answer is, and whether it beats the known networks: no more than the numbers say."""
+    if report.beliefs:
+        return [
+            *best_lines(report.records, report.beliefs, report.cost, report.budgets),
+            *comparison_lines(comparisons(report.records, report.beliefs, report.cost), report.beliefs, report.cost),
+            _on_proxy(report),
+            report.answers_for,
+        ]
+    return [*_proxy_lines(report), report.answers_for]
+
+
+def _on_proxy(report: StudyReport) -> str:
+    """What the finals add where the answer does not rest on them."""
+    beaten = sum(verdict.beaten for verdict in report.verdicts)
+    return (
+        f"On the proxy's data, {report.space.proxy.dataset}, finalists of no more {report.cost.noun} beat {beaten} of"
+        f" {len(report.verdicts)} published networks by more than the spread; that does not change the beliefs."
+    )
+
+
+def _proxy_lines(report: StudyReport) -> list[str]:
+    lines = []
+    best, known = report.best, next((s for s in report.standings if s.entrant.known_as is not None), None)
+    if best is not None and known is not None:
+        lines.append(f"Best within the budget of {budget_text(report)}: {_claim(Verdict(known, best), report.cost)}")
+    if report.verdicts:
+        beaten = sum(verdict.beaten for verdict in report.verdicts)
+        lines.append(
+            f"At no more {report.cost.noun} the search beat {beaten} of {len(report.verdicts)} known networks by more than"
+            " the spread:"
+        )
+    lines += [_claim(verdict, report.cost) for verdict in report.verdicts]
+    return lines
+
+
+def _claim(verdict: Verdict, cost: Cost) -> str:
+    known, found = verdict.known, verdict.found
+    if found is None or verdict.gain is None:
+        return f"{known.entrant.name}: no finalist is within its {cost.noun}, so nothing is claimed."
+    spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
+    claim = (
+        "beaten" if verdict.beaten else "better by more than the spread" if verdict.lost else "even within the spread"
+    )
+    ratio = cost.of(found.entrant.candidate) / cost.of(known.entrant.candidate)
+    return (
+        f"{known.entrant.name}: {claim}: {found.entrant.name} at {ratio:.2f}x its {cost.noun}"
+        f" {100 * verdict.gain:+.2f} points on test (spread {spread})."
+    )
+
+
+def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[str]]]:
+    """Columns of the cost, and of OPs where that is another, and a candidate's cells in them."""
+    costs = [cost] if cost is OPS else [cost, OPS]
+    return [Column(one.unit) for one in costs], lambda candidate: [one.text(one.of(candidate)) for one in costs]
+
+
+def budget_text(report: StudyReport) -> str:
+    return f"{report.cost.text(report.settings.budget)} {report.cost.unit}"
+
+
+def _entrant_name(entrant: Entrant) -> str:
+    return entrant.name if entrant.known_as else f"{entrant.name}: {entrant.candidate.spec.summary()}"
