@@ -14,10 +14,10 @@ import typer
 from meliuscli.cli import options
 from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
 from meliuscli.cli.datasets import prepare_and_tell
-from meliuscli.cli.folders import Kind
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, parse_count
+from meliuscli.work.folders import Kind
 
 if TYPE_CHECKING:
     from meliuscli.report.check import Reported

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from meliuscli.errors import MissingError
 from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
+from meliuscli.work.listener import Listener
 
 if TYPE_CHECKING:
     import rich.progress
@@ -172,6 +173,25 @@ def _counting_bar(label: str, total: int) -> rich.progress.Progress:
     bar.add_task("", total=total)
     bar.start()
     return bar
+
+
+class Shell(Listener):
+    """Tells what long work does on stderr."""
+
+    def talk(self, message: str) -> None:
+        talk(message, "yellow" if message.startswith("warning") else "")
+
+    def status(self, message: str) -> AbstractContextManager[object]:
+        return status(message)
+
+    def stage(self, noun: str, total: int, done: int = 0) -> Progress:
+        return Progress(noun, total, done)
+
+    def counter(self, noun: str) -> Counter:
+        return Counter(noun)
+
+
+SHELL = Shell()
 
 
 def _stderr() -> Console:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meliuscli.cli.console import Counter, talk
+from meliuscli.cli.console import SHELL
 
 if TYPE_CHECKING:
     from meliuscli.data.batches import Prepared
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
 def prepare_and_tell(dataset: Dataset | ImageFolder, input_size: int) -> Prepared:
     """``prepare``, with its progress and notes."""
-    from meliuscli.data.batches import prepare
+    from meliuscli.data.decoding import prepare_and_tell as prepare
 
-    with Counter("decoding images") as decoding:
-        prepared = prepare(dataset, input_size, decoding)
-    for note in prepared.notes:
-        talk(f"note: {note}")
-    return prepared
+    return prepare(dataset, input_size, SHELL)

@@ -1,4 +1,4 @@
-"""What a study keeps low, for the command line: its budget checked, its latencies measured before anything is trained."""
+"""What a study keeps low: its budget checked, its latencies measured before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meliuscli.cli.console import status, talk
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.search.cost import OPS, Cost
+from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
     from meliuscli.search.space import SearchSpace
@@ -33,7 +33,9 @@ def check_budget(space: SearchSpace, budget: float, cost: Cost) -> None:
         )
 
 
-def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str, str], dict[str, Any]]:
+def measure_latencies(
+    space: SearchSpace, settings: Settings, listener: Listener = SILENT
+) -> tuple[dict[str, str], dict[str, Any]]:
     """The study's file of latencies, and what its origin says of them: predictions held against direct measurements."""
     from meliuscli.packed.isa import choose_isa
     from meliuscli.packed.latency import LatencyTable
@@ -46,20 +48,20 @@ def measure_latencies(space: SearchSpace, settings: Settings) -> tuple[dict[str,
         nonlocal told
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            talk(f"{count:,} parts are measured (a space of a few widths has some thousands)")
+            listener.talk(f"{count:,} parts are measured (a space of a few widths has some thousands)")
 
     table = LatencyTable(choose_isa(), measured=measured)
-    talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
+    listener.talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
     if (jobs := _jobs()) > 1:
-        talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
-    with status("measuring"):
+        listener.talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
+    with listener.status("measuring"):
         cost = latency_cost(table)
         check_budget(space, settings.budget, cost)
         candidates = Proposer(space, settings.budget, settings.seed, cost).pool
         predictions = check_predictions(table, [space.smallest, *candidates])
-    talk(predictions.sentence)
+    listener.talk(predictions.sentence)
     if not predictions.trustworthy:
-        talk(f"warning: that is much; when the machine is quiet, delete {table.path} and begin again", "yellow")
+        listener.talk(f"warning: that is much; when the machine is quiet, delete {table.path} and begin again")
     content = table.content()
     # The study may add times to its table, but goes on with those that it began with.
     began = {"table_bytes": len(content.encode()), "table_sha256": hashlib.sha256(content.encode()).hexdigest()}

@@ -1,0 +1,279 @@
+"""A study begun or gone on with: what is asked for, checked against the space, the data and what was made before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from meliuscli.data.batches import num_left_out
+from meliuscli.data.catalog import data_shape, load_dataset
+from meliuscli.data.decoding import prepare_and_tell
+from meliuscli.data.folder import ImageFolder
+from meliuscli.data.names import DATASETS, DEFAULT_DATASET, IMAGE_FOLDER
+from meliuscli.data.splits import Cut
+from meliuscli.errors import BadInputError, MissingError, SpecError
+from meliuscli.results import origin, write_json
+from meliuscli.search.budget import check_budget, measure_latencies
+from meliuscli.search.cost import OPS
+from meliuscli.search.goal import why_no_belief
+from meliuscli.search.limits import Limit, check_limits
+from meliuscli.search.sampler import SamplerName, check_sampler
+from meliuscli.search.space import SearchSpace, load_space
+from meliuscli.search.study import MIN_LAG, Settings
+from meliuscli.training.execution import DeviceName, find_device
+from meliuscli.units import format_count, format_ms
+from meliuscli.work.folders import Kind
+from meliuscli.work.listener import SILENT, Listener
+
+STUDY = Kind("study", "--study", "study.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a search is asked for. ``budgets`` are OPs, or seconds with the objective ``latency``; ``maximises`` None is
+    belief where the evidence covers the space; ``max_size`` is in bytes."""
+
+    budgets: tuple[float, ...]
+    space: str = "meliusnet"
+    objective: Literal["ops", "latency"] = "ops"
+    maximises: Literal["belief", "proxy"] | None = None
+    max_size: float | None = None
+    max_params: float | None = None
+    trials: int = 16
+    seed: int = 0
+    sampler: SamplerName = "cost-aware"
+    finalists: int = 3
+    final_seeds: int = 3
+    dataset: str | None = None
+    data: Path | None = None
+    skip_bad: bool = False
+    transfer: str | None = None
+    device: DeviceName = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A study in its folder, before or between its trainings. ``origin`` is where it comes from."""
+
+    directory: Path
+    settings: Settings
+    space: SearchSpace
+    origin: dict[str, Any]
+
+
+def begin(
+    asked: Asked,
+    workers: int,
+    reports: Path = Path("reports"),
+    name: str | None = None,
+    force: bool = False,
+    listener: Listener = SILENT,
+) -> Begun:
+    """A new study in a folder of its own, which ``force`` empties first.
+
+    Raises ``BadInputError``, ``SpecError`` or ``MissingError`` for what cannot be, before the folder is made."""
+    check_sampler(asked.sampler)
+    space_name, space, text = load_space(asked.space)
+    if space.proxy.seeds > 1:
+        raise SpecError("proxy.seeds", "a search trains each candidate from one seed", "leave it out, or set it to 1")
+    own_data = asked.data is not None and asked.dataset is None and space.proxy.dataset == DEFAULT_DATASET
+    dataset = IMAGE_FOLDER if own_data else asked.dataset
+    space = space if dataset is None else space.with_dataset(dataset)
+    if space.known_outside:
+        listener.talk(f"note: {', '.join(space.known_outside)}: known, but not in this space, and left out")
+    settings, why_proxy = _settings(replace(asked, dataset=dataset), space_name, space, max(MIN_LAG, 2 * workers))
+    latency = settings.objective == "latency"
+    files, about = measure_latencies(space, settings, listener) if latency else ({}, {})
+    if not latency:
+        check_budget(space, asked.budgets[0], OPS)
+    settings = with_transfer(settings, space, asked.transfer)
+    if settings.limits:
+        budget = Limit("--budget", OPS.of, asked.budgets[0], lambda ops: f"{format_count(ops)} OPs")
+        check_limits(space, list(settings.limits) if latency else [budget, *settings.limits])
+    about |= {"why_proxy": why_proxy} if why_proxy else {}
+    made = {**origin(), **_data_facts(space, settings, listener), **about}
+    files |= {"space.toml": text, "study.json": _to_json(settings, made)}
+    default = default_name(space_name, settings.budget, latency)
+    return Begun(STUDY.make(reports, name, default, force, files), settings, space, made)
+
+
+def _settings(asked: Asked, name: str, space: SearchSpace, lag: int) -> tuple[Settings, str]:
+    """The study's settings, and why it does not maximise beliefs where that was not asked for."""
+    settings = Settings(
+        *(name, asked.budgets[-1], asked.trials, asked.seed, asked.sampler, asked.finalists, asked.final_seeds, lag),
+        data_dir=None if asked.data is None else str(asked.data.resolve()),
+        objective=asked.objective,
+        skip_bad=asked.skip_bad,
+        dataset=asked.dataset,
+        budgets=asked.budgets if len(asked.budgets) > 1 else (),
+        max_size=asked.max_size,
+        max_params=asked.max_params,
+        device=find_device(asked.device),
+    )
+    maximises, why_proxy = _choose_objective(asked.maximises, space, settings)
+    return replace(settings, maximises=maximises), why_proxy
+
+
+def _to_json(settings: Settings, made: Mapping[str, Any]) -> str:
+    return json.dumps({"settings": asdict(settings), "origin": made}, indent=2, ensure_ascii=False) + "\n"
+
+
+def reopen(directory: Path) -> Begun:
+    """A study as it was left. Raises ``MissingError`` or ``BadInputError`` where its settings are gone or corrupt."""
+    path = directory / STUDY.marker
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        settings, made = TypeAdapter(Settings).validate_python(stored["settings"]), dict(stored["origin"])
+        _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInputError(f"{path}: not a study's settings: {error}") from None
+    _, space, _ = load_space(str(directory / "space.toml"))
+    if settings.dataset is not None:
+        space = space.with_dataset(settings.dataset)
+    return Begun(directory, settings, space, made)
+
+
+def go_on(left: Begun, listener: Listener = SILENT) -> Begun:
+    """The study with the settings of ``left``, written down, when its data are what they were. Its folder is held."""
+    now = {**origin(), **_data_facts(left.space, left.settings, listener)}
+    made = _checked_origin(left.directory, left.origin, now, listener)
+    write_json(left.directory / STUDY.marker, {"settings": asdict(left.settings), "origin": made})
+    return replace(left, origin=made)
+
+
+def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
+    """The study with more trials, or with data to transfer to, if asked. ``given`` are the values of an ``Asked`` that are
+    asked for anew. Raises ``BadInputError`` for another value of anything else."""
+    directory, settings = left.directory, left.settings
+    made_with = {
+        "budgets": settings.budgets or (settings.budget,),
+        "space": settings.space,
+        "data": settings.data,
+        **{name: getattr(settings, name) for name in AS_BEGUN},
+    }
+    for name, value in given.items():
+        if name in ("trials", "transfer"):
+            continue
+        if name == "data":
+            raise BadInputError("--data: a study goes on with the data it was made with", "leave it out")
+        made = made_with[name]
+        if value != made:
+            raise BadInputError(f"{directory} was made {_as_option(name, made, settings)}")
+    if (trials := given.get("trials", settings.trials)) < settings.trials:
+        raise BadInputError(f"{directory} was made with --trials {settings.trials}")
+    settings = with_transfer(replace(settings, trials=trials), left.space, given.get("transfer"), directory)
+    return replace(left, settings=settings)
+
+
+AS_BEGUN = (
+    *("objective", "maximises", "max_size", "max_params", "seed", "sampler", "finalists", "final_seeds", "dataset"),
+    *("skip_bad", "device"),
+)
+"""Settings that never change."""
+OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--objectives"}
+
+
+def _as_option(name: str, made: Any, settings: Settings) -> str:
+    """With, or without, which option a study was made."""
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if made is None or made is False:
+        return f"without {option}"
+    if name in ("max_size", "max_params"):
+        return f"with another {option}"
+    latency = settings.objective == "latency"
+    if name == "budgets":
+        made = ",".join(default_name("", budget, latency).removeprefix("-") for budget in made)
+    return f"with {option} {f'accuracy,{made}' if name == 'objective' else made}"
+
+
+def default_name(space: str, budget: float, latency: bool) -> str:
+    """How a study's folder is called that has no name of its own."""
+    return f"{space}-{format_ms(budget)}ms" if latency else f"{space}-{format_count(budget)}"
+
+
+def _choose_objective(
+    asked: str | None, space: SearchSpace, settings: Settings
+) -> tuple[Literal["belief", "proxy"], str]:
+    """What the search maximises, and why it is not the belief where that was not the user's wish.
+
+    Raises ``BadInputError`` where beliefs are asked for and there are none."""
+    if asked == "proxy":
+        return "proxy", ""
+    reason = why_no_belief(space)
+    if reason is None and settings.data_dir is not None and asked is None:
+        reason = "the target is the data of --data; --objective belief searches for ImageNet"
+    if reason is None:
+        return "belief", ""
+    if asked == "belief":
+        raise BadInputError(f"--objective belief: nothing is believed of this space: {reason}", "use --objective proxy")
+    return "proxy", reason
+
+
+def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, made: Path | None = None) -> Settings:
+    """The settings with the data of ``--transfer``, checked before anything is trained. A study that was ``made`` without
+    may be given some, but no others."""
+    if asked is None:
+        return settings
+    name, _, place = asked.partition(":")
+    if name not in DATASETS:
+        if not Path(asked).is_dir():
+            raise MissingError(
+                f"--transfer {asked}: neither a data set nor a directory", f"data sets: {', '.join(DATASETS)}"
+            )
+        name, place = IMAGE_FOLDER, asked
+    directory = str(Path(place).resolve()) if place else None
+    if (name, directory) == (settings.transfer, settings.transfer_dir):
+        return settings
+    if settings.transfer is not None:
+        raise BadInputError(f"{made} was made with --transfer {settings.transfer_dir or settings.transfer}")
+    if (name, directory) == (space.proxy.dataset, settings.data_dir):
+        raise BadInputError(f"--transfer {asked}: the search itself uses these data", "name others")
+    space.check_way(space.transfer, *data_shape(name, None if directory is None else Path(directory)))
+    return replace(settings, transfer=name, transfer_dir=directory)
+
+
+def _data_facts(space: SearchSpace, settings: Settings, listener: Listener) -> dict[str, Any]:
+    """What the origin says of the proxy's data, and of those of ``--transfer`` where there are some."""
+    cuts = (space.proxy.recipe.cut, space.final.recipe.cut)
+    skip_bad, way = settings.skip_bad, space.transfer
+    facts = {"dataset": _facts(space.proxy.dataset, settings.data, cuts, space.proxy.input_size, skip_bad, listener)}
+    if settings.transfer is not None:
+        place, cuts = settings.transfer_data, (way.recipe.cut, way.recipe.cut)
+        facts["transfer"] = _facts(settings.transfer, place, cuts, way.input_size, skip_bad, listener)
+    return facts
+
+
+def _facts(
+    dataset: str, place: Path | None, cuts: tuple[Cut, ...], input_size: int, skip_bad: bool, listener: Listener
+) -> dict[str, str | int]:
+    """Name and digest of data, and how many files were left out, where they may be. Image folders are decoded here,
+    once: the workers then find them in memory-mapped files."""
+    digests, left_out = [], dict[str, int]()
+    for cut in dict.fromkeys(cuts):
+        loaded = load_dataset(dataset, place, cut, skip_bad)
+        if isinstance(loaded, ImageFolder):
+            prepared = prepare_and_tell(loaded, input_size, listener)
+            left_out = {"left_out": num_left_out(loaded, prepared)} if skip_bad else {}
+        digests.append(loaded.digest)
+    return {"name": dataset, "digest": "-".join(digests), **left_out}
+
+
+def _checked_origin(directory: Path, made: dict[str, Any], now: dict[str, Any], listener: Listener) -> dict[str, Any]:
+    """The origin that the study was made with; other data are refused, other versions noted."""
+    for use in ("dataset", "transfer"):
+        if use in made and made[use] != now.get(use):
+            raise BadInputError(
+                f"{directory} was made with other data", f"made with {made[use]}, now {now.get(use, 'nothing')}"
+            )
+    made = {**made, **({"transfer": now["transfer"]} if "transfer" in now else {})}
+    if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
+        listener.talk("note: versions or machine differ from when this study was made; results may differ too")
+        made = {**made, "resumed_with": {"versions": now["versions"], "machine": now["machine"]}}
+    return made

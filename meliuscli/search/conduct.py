@@ -1,0 +1,86 @@
+"""A study from its first trial to its last training, held by one writer, every step told and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from meliuscli.errors import FailedError, InterruptedByUser
+from meliuscli.results import cannot_write
+from meliuscli.search.begin import Begun
+from meliuscli.search.budget import study_cost
+from meliuscli.search.finals import Entrant, Stage, choose_entrants, finals_of, transfer_of
+from meliuscli.search.study import Study, TrialRecord
+from meliuscli.work.listener import SILENT, Listener
+
+
+def open_study(begun: Begun) -> Study:
+    """The study with its journal."""
+    try:
+        return Study(
+            begun.directory, begun.settings, begun.space, study_cost(begun.directory, begun.settings, begun.origin)
+        )
+    except OSError as error:
+        raise cannot_write(begun.directory, error) from None
+
+
+def conduct(study: Study, workers: int, timeout: float | None = None, listener: Listener = SILENT) -> None:
+    """Train candidates, finalists and, where asked for, transfers: what is left of them. Its folder is held.
+
+    After ``timeout`` seconds no new candidate is started. Raises ``InterruptedByUser`` with what is kept and how to go on,
+    ``FailedError`` when no candidate could be trained, ``MissingError`` when a worker is killed or the disk is full."""
+    directory, trials = study.directory, study.settings.trials
+    try:
+        with listener.stage("trial", trials, len(study.records())) as stage:
+            for record in study.run(workers, timeout):
+                stage.step(_told(study, record))
+        _explain_short(study, listener)
+        entrants = choose_entrants(study)
+        _run_stage("final", finals_of(study), entrants, workers, listener)
+        if (transfer := transfer_of(study)) is not None:
+            _run_stage("transfer", transfer, entrants, workers, listener)
+    except KeyboardInterrupt:
+        kept = f"interrupted; {len(study.records())} of {trials} trials are kept in {directory}"
+        raise InterruptedByUser(kept, _continue_with(directory)) from None
+    except OSError as error:
+        raise cannot_write(directory, error) from None
+
+
+def first_line(begun: Begun) -> str:
+    """What the answer will be about, before anything is trained."""
+    if begun.settings.maximises == "belief":
+        from meliuscli.evidence.belief import sentence
+
+        return f"this search answers for ImageNet; {sentence()}"
+    reason = f": {begun.origin['why_proxy']}" if begun.origin.get("why_proxy") else ""
+    return f"this search answers for the proxy's data alone, {begun.space.proxy.dataset}{reason}"
+
+
+def _told(study: Study, record: TrialRecord) -> str:
+    what = record.known_as or record.candidate.spec.summary()
+    score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
+    return f"{what}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
+
+
+def _run_stage(noun: str, stage: Stage, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
+    with listener.stage(noun, len(entrants) * stage.seeds, stage.num_done(entrants)) as steps:
+        for entrant, seed in stage.run(entrants, workers):
+            steps.step(f"{entrant.name}, seed {seed}")
+
+
+def _explain_short(study: Study, listener: Listener) -> None:
+    """Say why fewer trials than asked for were trained, and stop when there is nothing to go on with."""
+    records = study.records()
+    if all(record.accuracy is None for record in records):
+        reason = records[-1].reason if records else "the timeout came first"
+        raise FailedError(f"no candidate could be trained: {reason}", _continue_with(study.directory))
+    if len(records) < study.settings.trials:
+        listener.talk(
+            f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"
+            " the timeout comes depends on this machine's speed, so another run may differ"
+        )
+
+
+def _continue_with(directory: Path) -> str:
+    place = "" if directory.parent == Path("reports") else f" --reports {directory.parent}"
+    return f"continue with: meliuscli search --resume --study {directory.name}{place}"
