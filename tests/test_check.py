@@ -339,6 +339,16 @@ def test_a_check_writes_all_that_it_promises(finished: Path) -> None:
     assert network[1]["1"]["validation_top1"] != network[1]["2"]["validation_top1"]
 
 
+def test_checks_are_listed_and_shown(finished: Path, cli: Cli) -> None:
+    answered = json.loads((finished / "answer.json").read_text())
+    listed = json.loads(cli("list", "checks", "--format", "json", cwd=finished).stdout)["checks"]
+    assert [(check["name"], check["trainings"], check["state"]) for check in listed] == [("check-tiny", 16, "finished")]
+    shown = json.loads(cli("show", "check:check-tiny", "--format", "json", cwd=finished).stdout)
+    assert shown["rows"] == answered["rows"]
+    assert shown["state"] == "done: 16 of 16 trainings"
+    assert shown["resume"].endswith("--name check-tiny --resume")
+
+
 def start_check(directory: Path, *more: str) -> subprocess.Popen[str]:
     """Start a check and wait for its first training."""
     command = [sys.executable, "-m", "meliuscli", *ARGS, "--workers", "1", *more]

@@ -236,6 +236,43 @@ def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path, na
     assert name in done.stderr
 
 
+def test_studies_are_listed_and_shown(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    (tmp_path / "reports" / "broken").mkdir()
+    (tmp_path / "reports" / "broken" / "study.json").write_text("{")
+    before = {path: path.read_bytes() for path in (tmp_path / "reports" / "tiny-100M").iterdir()}
+    listed = cli("list", "studies")
+    assert listed.returncode == 0, listed.stderr
+    assert "tiny-100M" in listed.stdout
+    assert "study:broken cannot be read" in listed.stdout
+    (record,) = json.loads(cli("list", "studies", "--format", "json").stdout)["studies"]
+    assert (record["trials"], record["state"]) == (4, "finished")
+    shown = cli("show", "study:tiny-100M")
+    assert shown.returncode == 0, shown.stderr
+    assert "Pareto front" in shown.stdout
+    assert "done: 4 of 4 trials" in shown.stderr
+    assert record["resume"] in shown.stderr
+    assert json.loads(cli("show", "study:tiny-100M", "--format", "json").stdout)["study"] == "reports/tiny-100M"
+    assert {path: path.read_bytes() for path in (tmp_path / "reports" / "tiny-100M").iterdir()} == before
+    unknown = cli("show", "study:tiny-100")
+    assert unknown.returncode == 2
+    assert "did you mean tiny-100M?" in unknown.stderr
+
+
+def test_a_study_on_its_way_is_shown_as_far_as_it_is(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    study = tmp_path / "reports" / "tiny-100M"
+    (study / "finals.json").unlink()
+    (study / "report.md").unlink()
+    journal = study / "journal.log"
+    journal.write_bytes(journal.read_bytes() + b'{"half": ')
+    shown = cli("show", "study:tiny-100M")
+    assert shown.returncode == 0, shown.stderr
+    assert "0 of 2 finals" in shown.stderr
+    assert journal.read_bytes().endswith(b'{"half": '), "whoever writes it goes on"
+    assert "study:tiny-100M is unfinished" in cli("list", "studies").stdout
+
+
 def test_a_renamed_study_goes_on_where_it_was(finished: Path, cli: Cli, tmp_path: Path) -> None:
     shutil.copytree(finished / "reports" / "tiny-100M", tmp_path / "reports" / "renamed")
     done = cli("search", "--resume", "--study", "renamed")

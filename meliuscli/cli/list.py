@@ -12,31 +12,42 @@ from meliuscli.cli.console import answer, answer_tables
 from meliuscli.errors import MissingError, unknown_name
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
-from meliuscli.report.tables import to_json
+from meliuscli.report.tables import Table, to_json
+from meliuscli.report.works import works_table
 from meliuscli.runs import REPORTS, list_runs
+
+WORKS = {"studies": "study", "checks": "check"}
+"""Lists of folders: their name, and what each of them is."""
 
 
 def list_(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[archs|spaces|datasets|conventions|runs]...", help="What to list; all but runs when left out."
+            metavar="[archs|spaces|datasets|conventions|runs|studies|checks]...",
+            help="What to list; all but runs, studies and checks when left out.",
         ),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """List the networks, search spaces, data sets, conventions and recorded runs that other commands take by name."""
-    known = (*LISTS, "runs")
+    """List the networks, search spaces, data sets, conventions, and the recorded runs, studies and checks, that other commands take by name."""
+    known = (*LISTS, "runs", *WORKS)
     for kind in kinds or []:
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
-    if "runs" in chosen and reports != REPORTS and not reports.is_dir():
+    if {"runs", *WORKS} & set(chosen) and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
-    tables = {kind: runs_table(*list_runs(reports)) if kind == "runs" else list_table(kind) for kind in chosen}
+    tables = {kind: _table(kind, reports) for kind in chosen}
     if fmt == "json":
         answer(to_json({kind: table.records for kind, table in tables.items()}), output)
     else:
         answer_tables(list(tables.values()), fmt, output)
+
+
+def _table(kind: str, reports: Path) -> Table:
+    if kind == "runs":
+        return runs_table(*list_runs(reports))
+    return works_table(WORKS[kind], reports) if kind in WORKS else list_table(kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,8 +18,6 @@ from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_late
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
     from meliuscli.search.begin import Asked, Begun
-    from meliuscli.search.finals import Standing
-    from meliuscli.search.space import Candidate
 
 
 def search(
@@ -185,53 +182,13 @@ def _run(begun: Begun, workers: int, timeout: float) -> StudyReport:
     return report
 
 
-def _costs(report: StudyReport, candidate: Candidate) -> dict[str, float]:
-    return {report.cost.key: report.cost.of(candidate), "ops": candidate.ops}
-
-
-def _standings(report: StudyReport, table: Sequence[Standing]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": s.entrant.name,
-            "archid": s.entrant.candidate.archid,
-            **_costs(report, s.entrant.candidate),
-            "validation_top1": s.validation,
-            "test_top1": s.test,
-        }
-        for s in table
-    ]
-
-
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
     from meliuscli.report.study import best_found
-    from meliuscli.report.study_tables import (
-        finals_table,
-        front_table,
-        transfer_lines,
-        transfer_table,
-        verdict_lines,
-    )
+    from meliuscli.report.study_tables import study_tables, study_value
 
     if fmt == "json":
-        value = {
-            "study": str(report.directory),
-            "front": [
-                {
-                    "trial": r.number,
-                    "archid": r.candidate.archid,
-                    **_costs(report, r.candidate),
-                    "proxy_top1": r.accuracy,
-                    "believed": report.beliefs[r.candidate.archid].fields() if report.beliefs else None,
-                }
-                for r in report.front
-            ],
-            "finals": _standings(report, report.standings),
-            "transfer": _standings(report, report.transfer),
-            "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
-        }
-        answer(to_json(value), output)
+        answer(to_json(study_value(report)), output)
     else:
-        transfer = [transfer_table(report)] if report.transfer else []
-        answer_tables([front_table(report), *transfer, finals_table(report)], fmt, output)
+        answer_tables(study_tables(report), fmt, output)
     best = ", best.toml" if best_found(report) is not None else ""
     talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")

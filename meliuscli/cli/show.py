@@ -8,20 +8,24 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables
+from meliuscli.cli.console import answer, answer_tables, status, talk
 from meliuscli.cli.networks import count_named, make_view
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import count_object
 from meliuscli.report.drawing import drawing_table
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.runs import run_object, run_table
-from meliuscli.report.tables import to_json
+from meliuscli.report.tables import Format, to_json
+from meliuscli.report.works import find_work, resume_check, resume_study
 from meliuscli.runs import REPORTS, load_run
 
 
 def show(
     arch: Annotated[
-        str, typer.Argument(help="A name (meliuscli list), a TOML file, or run:ID for a training.", show_default=False)
+        str,
+        typer.Argument(
+            help="A name (meliuscli list), a TOML file, or run:ID, study:NAME, check:NAME.", show_default=False
+        ),
     ],
     set_: options.Set = None,
     input_: options.Input = None,
@@ -30,7 +34,12 @@ def show(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training."""
+    """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training, a
+    search's study or a check of proxies: what came of it, how far it is, and what goes on with it."""
+    kind, _, name = arch.partition(":")
+    if kind.lower() in ("study", "check"):
+        _show_work(kind.lower(), name, reports, fmt, output)
+        return
     if arch.lower().startswith("run:"):
         run = load_run(arch.partition(":")[2], reports, unfinished=True)
         if fmt == "json":
@@ -55,3 +64,25 @@ def show(
         if network.published:
             tables.append(published_table(network))
         answer_tables(tables, fmt, output, after=f"\n{text}" if fmt == "table" else "")
+
+
+def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | None) -> None:
+    directory = find_work(kind, name, reports)
+    with status("loading"):
+        if kind == "study":
+            from meliuscli.report.study import read_study
+            from meliuscli.report.study_tables import study_tables, study_value
+
+            report, state = read_study(directory)
+            value, tables, command = study_value(report), study_tables(report), report.origin["command"]
+            resume = resume_study(directory)
+        else:
+            from meliuscli.report.trial import read_reported
+
+            reported, state, command = read_reported(directory)
+            value, tables, resume = reported.value, [reported.table], resume_check(directory, command)
+    if fmt == "json":
+        answer(to_json({**value, "state": state, "resume": resume}), output)
+        return
+    answer_tables(tables, fmt, output)
+    talk(f"made by: {command}\n{state}; go on with: {resume}")

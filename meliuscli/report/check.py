@@ -152,6 +152,11 @@ def write_report(check: Check, rows: Sequence[Row]) -> Reported:
     for suffix in ("png", "svg"):
         write_bytes(check.directory / f"check.{suffix}", plot(check, rows, suffix))
     write_text(check.directory / "report.md", markdown(check, rows))
+    return reported(check, rows)
+
+
+def reported(check: Check, rows: Sequence[Row]) -> Reported:
+    """The answer of a check."""
     return Reported(check_table(check, rows), to_value(check, rows), rows[0].trust.n)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.search import pareto
+from meliuscli.search.begin import reopen
+from meliuscli.search.conduct import open_study
 from meliuscli.search.cost import Cost
 from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, finals_of, transfer_of, verdicts
 from meliuscli.search.goal import TargetGoal
@@ -86,6 +90,24 @@ def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
         origin,
         _beliefs(study),
     )
+
+
+def read_study(directory: Path) -> tuple[StudyReport, str]:
+    """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read."""
+    left = reopen(directory)
+    with tempfile.TemporaryDirectory() as place:
+        copied = Path(place) / directory.name
+        shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))
+        study = open_study(replace(left, directory=copied))
+        entrants = choose_entrants(study)
+        stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
+        done = [f"{len(study.records())} of {study.settings.trials} trials"]
+        done += [
+            f"{stage.num_done(entrants)} of {stage.seeds * len(entrants)} {noun}"
+            for noun, stage in stages.items()
+            if stage is not None
+        ]
+        return replace(gather(study, left.origin), directory=directory), f"done: {', '.join(done)}"
 
 
 def _beliefs(study: Study) -> Beliefs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from meliuscli.arch.families import family_class
 from meliuscli.report.believed import believed_table, best_lines, comparison_lines, comparisons
@@ -170,3 +171,46 @@ def budget_text(report: StudyReport) -> str:
 
 def _entrant_name(entrant: Entrant) -> str:
     return entrant.name if entrant.known_as else f"{entrant.name}: {entrant.candidate.spec.summary()}"
+
+
+def study_tables(report: StudyReport) -> list[Table]:
+    """What a search prints."""
+    transfer = [transfer_table(report)] if report.transfer else []
+    return [front_table(report), *transfer, finals_table(report)]
+
+
+def study_value(report: StudyReport) -> dict[str, Any]:
+    """What a search answers, as JSON values."""
+    return {
+        "study": str(report.directory),
+        "front": [
+            {
+                "trial": r.number,
+                "archid": r.candidate.archid,
+                **_costs(report, r.candidate),
+                "proxy_top1": r.accuracy,
+                "believed": report.beliefs[r.candidate.archid].fields() if report.beliefs else None,
+            }
+            for r in report.front
+        ],
+        "finals": _standings(report, report.standings),
+        "transfer": _standings(report, report.transfer),
+        "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
+    }
+
+
+def _costs(report: StudyReport, candidate: Candidate) -> dict[str, float]:
+    return {report.cost.key: report.cost.of(candidate), "ops": candidate.ops}
+
+
+def _standings(report: StudyReport, table: Sequence[Standing]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": s.entrant.name,
+            "archid": s.entrant.candidate.archid,
+            **_costs(report, s.entrant.candidate),
+            "validation_top1": s.validation,
+            "test_top1": s.test,
+        }
+        for s in table
+    ]

@@ -1,0 +1,105 @@
+"""Studies and checks in a directory of reports, as lists: what each is, how far it is, and what goes on with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from meliuscli.errors import MissingError, unknown_name
+from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.units import format_count, format_ms
+
+REPORTS = Path("reports")
+MARKERS = {"study": "study.json", "check": "check.json"}
+"""The file that makes a folder one."""
+
+
+def works_table(kind: str, reports: Path) -> Table:
+    """A row a folder of ``kind`` (study or check), the oldest first; what cannot be read is named, not left out."""
+    read = {"study": _study, "check": _check}[kind]
+    records, broken = [], []
+    for marker in sorted(reports.glob(f"*/{MARKERS[kind]}")):
+        try:
+            records.append(read(marker.parent, json.loads(marker.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            broken.append(f"{kind}:{marker.parent.name} cannot be read: {marker}: {error!r}")
+    records.sort(key=lambda record: str(record["time"]))
+    unfinished = [
+        line
+        for record in records
+        if record["state"] == "unfinished"
+        for line in (f"{kind}:{record['name']} is unfinished", f"  go on with: {record['resume']}")
+    ]
+    headings = [heading for heading in (records[0] if records else {"name": None}) if heading != "resume"]
+    return Table(
+        {"study": "Studies (meliuscli show study:NAME)", "check": "Checks of proxies (meliuscli show check:NAME)"}[
+            kind
+        ],
+        tuple(Column(heading, numeric=False, optional=heading == "time") for heading in headings),
+        tuple(tuple(record[heading] for heading in headings) for record in records),
+        lines=(*unfinished, *broken),
+        records=tuple(records),
+    )
+
+
+def find_work(kind: str, name: str, reports: Path) -> Path:
+    """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
+    with the nearest names for an unknown one."""
+    names = [marker.parent.name for marker in reports.glob(f"*/{MARKERS[kind]}")]
+    if not names:
+        raise MissingError(f"{reports}: no {kind} there", "--reports names the directory")
+    if name not in names:
+        raise unknown_name(kind, name, names)
+    return reports / name
+
+
+def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
+    settings, origin = stored["settings"], stored["origin"]
+    text: Callable[[float], str] = format_count if settings["objective"] == "ops" else lambda s: f"{format_ms(s)} ms"
+    return {
+        "name": directory.name,
+        "time": origin["time"][:16],
+        "space": settings["space"],
+        "budget": ", ".join(map(text, settings.get("budgets") or [settings["budget"]])),
+        "answers for": "ImageNet" if settings.get("maximises") == "belief" else origin["dataset"]["name"],
+        "trials": settings["trials"],
+        "state": _state(directory, "study"),
+        "resume": resume_study(directory),
+    }
+
+
+def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
+    plan, origin = stored["plan"], stored["origin"]
+    done = sum(len(seeds) for ways in stored["trainings"].values() for seeds in ways.values())
+    return {
+        "name": directory.name,
+        "time": origin["time"][:16],
+        "space": plan["space"],
+        "against": plan.get("against", "long"),
+        "networks": len(stored["networks"]),
+        "trainings": done,
+        "state": _state(directory, "check"),
+        "resume": resume_check(directory, origin["command"]),
+    }
+
+
+def _state(directory: Path, kind: str) -> str:
+    """Finished, if the report was written after the work was last begun or gone on with."""
+    page, marker = directory / "report.md", directory / MARKERS[kind]
+    return "finished" if page.exists() and page.stat().st_mtime >= marker.stat().st_mtime else "unfinished"
+
+
+def resume_study(directory: Path) -> str:
+    """The command line that goes on with a study."""
+    place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
+    return shlex.join(["meliuscli", "search", "--resume", "--study", directory.name, *place])
+
+
+def resume_check(directory: Path, command: str) -> str:
+    """The command line that goes on with a check that ``command`` made."""
+    words = [word for word in shlex.split(command) if word not in ("--resume", "--force")]
+    named = any(word == "--name" or word.startswith("--name=") for word in words)
+    return shlex.join([*words, *([] if named else ["--name", directory.name]), "--resume"])
