@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import TINY_SPACE, run_here
+from conftest import TINY_SPACE, Cli, run_here
 
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
