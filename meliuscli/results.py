@@ -16,8 +16,8 @@ from typing import Any
 
 import platformdirs
 
-from meliuscli import __version__
 from meliuscli.errors import MissingError
+from meliuscli.version import __version__
 
 _HINTS: dict[int, str] = {
     errno.ENOSPC: "free the disk or choose another place",

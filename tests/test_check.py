@@ -363,9 +363,11 @@ def test_a_check_killed_and_interrupted_goes_on_to_the_same_table(
 ) -> None:
     monkeypatch.chdir(with_files(tmp_path))
     process = start_check(tmp_path)
+    os.killpg(process.pid, signal.SIGSTOP)  # so that on a busy machine it does not end meanwhile
     with pytest.raises(BadInputError, match="another process is writing this check"):
         run_here(*ARGS, "--resume")
     process.kill()
+    os.killpg(process.pid, signal.SIGCONT)
     process.communicate(timeout=60)
     kept = json.loads((tmp_path / "reports" / "check-tiny" / "check.json").read_text())["trainings"]
     assert kept

@@ -12,10 +12,10 @@ import pytest
 from conftest import run_here
 
 from meliuscli.arch.zoo import load_arch
-from meliuscli.cli.sessions import Wanted, begin
 from meliuscli.errors import InterruptedByUser, MeliusError
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import find_recipe
+from meliuscli.training.start import Wanted, begin_run
 
 TEACHER = (
     *("train", "--arch", "resnet18", "--set", "num_blocks=[1,1]", "--set", "channels=[16,32]"),
@@ -91,7 +91,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_result(reports: Path) -
     named = load_arch("meliusnet22", SET)
     sizes = (1, 8, 4)
     wanted = Wanted(named, "fashion-mnist-mini", None, False, recipe, *sizes, True, name, "cpu", "off")
-    ready = begin(wanted, reports)
+    ready = begin_run(wanted, reports)
 
     def interrupt(training: Training) -> None:
         if training.step == 11:

@@ -24,8 +24,6 @@ from safetensors.torch import load_file
 from meliuscli.arch.adapt import at_input
 from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.zoo import load_arch
-from meliuscli.cli.sessions import Wanted, resume
-from meliuscli.cli.sessions import begin as begin_run
 from meliuscli.cli.watch import train_all
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
@@ -37,6 +35,7 @@ from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
 from meliuscli.training.run import RunResult, train_once
+from meliuscli.training.start import Wanted, begin_run, resume_run
 
 SPEC = at_input(
     MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16),  # type: ignore[call-arg, arg-type]
@@ -276,7 +275,7 @@ def unfinished(directory: Path) -> tuple[Path, str]:
 
 def go_on(directory: Path) -> None:
     """What ``meliuscli train --resume`` does, in this process."""
-    ready = resume(unfinished(directory)[1], None, directory / "reports")
+    ready = resume_run(unfinished(directory)[1], None, directory / "reports")
     failure = train_all(ready)
     ready.session.finish(failure)
     if failure is not None:
@@ -342,7 +341,7 @@ def test_two_threads_go_on_to_the_bits_of_an_uninterrupted_run_too(
         except InterruptedByUser as error:
             ready.session.finish(error)
             threads(1)
-            ready = resume(f"run:{ready.session.plan.id}", None, tmp_path)
+            ready = resume_run(f"run:{ready.session.plan.id}", None, tmp_path)
             list(ready.session.train(ready.data, None, lambda metrics: None, lambda training: None))
         record = ready.session.finish(None)
         assert record is not None
@@ -396,7 +395,7 @@ def test_an_unfinished_run_is_listed_and_shown_with_how_to_go_on(killed: Path, c
 def test_a_run_interrupted_after_a_seed_is_listed_once(killed: Path, tmp_path: Path) -> None:
     """It has a record too."""
     shutil.copytree(killed / "reports", tmp_path / "reports")
-    ready = resume(unfinished(tmp_path)[1], None, tmp_path / "reports")
+    ready = resume_run(unfinished(tmp_path)[1], None, tmp_path / "reports")
     assert ready.session.finish(InterruptedByUser("")) is not None
     ((run,), broken) = list_runs(tmp_path / "reports")
     assert (run.fields["interrupted"], run.fields["n"], broken) == (True, 1, {})

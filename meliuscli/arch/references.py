@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from meliuscli import __version__
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,15 +72,18 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
     """``meliusnet29``, ``MeliusNet-A`` or ``path/to/net.toml``, with ``key=value`` overrides applied.
 
     Raises ``BadInputError`` for an unknown name or a malformed file, ``SpecError`` for an impossible network."""
-    changes = parse_overrides(overrides)
+    named = load_changed(name_or_path, parse_overrides(overrides))
+    return NamedArch(f"{named.name}[{','.join(overrides)}]", named.spec) if overrides else named
+
+
+def load_changed(name_or_path: str, changes: Mapping[str, Any]) -> NamedArch:
+    """As ``load_arch``, with fields to change as values."""
     path = Path(name_or_path)
     if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
         fields, name, where = read_toml(path), path.stem, f"{path}: "
     else:
         name = find_name(name_or_path, "--arch")
         fields, where = zoo_table()[name], ""
-    if changes:
-        name = f"{name}[{','.join(overrides)}]"
     spec = spec_from_fields({**_without_replaced_ratios(fields, changes), **changes}, where)
     return NamedArch(name, spec)
 

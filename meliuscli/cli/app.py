@@ -16,9 +16,9 @@ gc.disable()
 
 import typer
 
-from meliuscli import __version__
 from meliuscli.cli.console import talk
 from meliuscli.errors import InterruptedByUser, MeliusError
+from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),

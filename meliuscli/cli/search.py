@@ -17,7 +17,7 @@ from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_late
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
-    from meliuscli.search.begin import Asked, Begun
+    from meliuscli.search.begin import Asked
 
 
 def search(
@@ -111,7 +111,8 @@ def search(
     # With its name given, a study says in which unit the budget is.
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
-        from meliuscli.search.begin import STUDY, Asked, begin, default_name, go_on, reopen, with_given
+        from meliuscli.api import conducted
+        from meliuscli.search.begin import STUDY, Asked, begin, default_name, reopen, with_given
 
     num_workers = workers or os.cpu_count() or 1
     asked = Asked(
@@ -132,8 +133,7 @@ def search(
         begun = with_given(left, _given_anew(context, asked))
     else:
         begun = begin(asked, num_workers, reports, study, force, SHELL)
-    with STUDY.lock(begun.directory):
-        report = _run(go_on(begun, SHELL) if resume else begun, num_workers, limit)
+    report = conducted(begun, resume, num_workers, limit, SHELL)
     _print(report, fmt, output)
 
 
@@ -167,19 +167,6 @@ def _given(context: typer.Context, name: str) -> bool:
     """Was the option on the command line?"""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _run(begun: Begun, workers: int, timeout: float) -> StudyReport:
-    from meliuscli.report.study import gather
-    from meliuscli.report.study_page import write_report
-    from meliuscli.search.conduct import conduct, first_line, open_study
-
-    study = open_study(begun)
-    talk(first_line(begun))
-    conduct(study, workers, timeout, SHELL)
-    report = gather(study, begun.origin)
-    write_report(report)
-    return report
 
 
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:

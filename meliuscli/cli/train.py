@@ -11,13 +11,13 @@ import typer
 
 from meliuscli.arch.zoo import load_arch, parse_overrides
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk
-from meliuscli.cli.sessions import Ready, Wanted, begin, resume
+from meliuscli.cli.console import SHELL, answer, answer_tables, talk
 from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_table
 from meliuscli.report.tables import to_json
 from meliuscli.runs import REPORTS, Run, record_path
+from meliuscli.training.start import Ready, Wanted, begin_run, resume_run
 
 if TYPE_CHECKING:
     from meliuscli.report.tables import Format
@@ -91,7 +91,7 @@ def train(
     try:
         if resume_ is not None:
             _refuse_changes(context)
-            ready = resume(resume_, data, reports)
+            ready = resume_run(resume_, data, reports, SHELL)
         else:
             if arch is None:
                 raise BadInputError("--arch is missing", "for example --arch meliusnet22, or --resume run:ID")
@@ -99,8 +99,10 @@ def train(
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             sizes = (seeds, input_size, width_divisor)
-            ready = begin(
-                Wanted(named, dataset, data, skip_bad, recipe, *sizes, weights, teacher, device, compile_), reports
+            ready = begin_run(
+                Wanted(named, dataset, data, skip_bad, recipe, *sizes, weights, teacher, device, compile_),
+                reports,
+                SHELL,
             )
         _run(ready, reports, fmt, output)
     except MeliusError as error:

@@ -11,9 +11,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from meliuscli.cli.console import Progress, talk
-from meliuscli.cli.sessions import Ready
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.runs import resume_command
+from meliuscli.training.start import Ready
 
 if TYPE_CHECKING:
     from meliuscli.training.loop import EpochMetrics, Training

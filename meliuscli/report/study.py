@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.report.believed import Beliefs, preferred
+from meliuscli.report.tables import Table
 from meliuscli.search import pareto
 from meliuscli.search.begin import reopen
 from meliuscli.search.conduct import open_study
@@ -36,6 +37,16 @@ class StudyReport:
     origin: dict[str, Any]
     beliefs: Beliefs
     """Of every trained candidate where the search answers for ImageNet; empty where it answers for the proxy's data."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """What the search prints."""
+        from meliuscli.report.study_tables import study_tables  # which is about this class
+
+        return study_tables(self)
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self.tables)
 
     @property
     def front(self) -> list[TrialRecord]:

@@ -1,8 +1,9 @@
-"""One table value, five renderings: for the terminal, markdown, CSV, JSON and LaTeX."""
+"""One table value and its renderings: for the terminal, markdown, CSV, JSON, LaTeX and notebooks."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import textwrap
@@ -44,6 +45,13 @@ class Table:
     @property
     def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
         return self.rows if self.total is None else (*self.rows, self.total)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: with what follows from it, and how to read it, below."""
+        return to_html(self)
+
+    def __str__(self) -> str:
+        return to_text(self)
 
     def without_optional(self) -> Table:
         """The table with the columns that it needs."""
@@ -126,6 +134,25 @@ def to_csv(table: Table) -> str:
         writer.writerow([column.heading for column in table.columns])
         writer.writerows(table.all_rows)
     return out.getvalue()
+
+
+def to_html(table: Table) -> str:
+    """A table as notebooks show it."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        sides = ["right" if column.numeric else "left" for column in table.columns]
+        made = (
+            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{''.join(made)}</tr>"
+
+    rows = [line("td", [text(cell) for cell in row]) for row in table.rows]
+    foot = [] if table.total is None else [line("th", [text(cell) for cell in table.total])]
+    head = line("th", [column.heading for column in table.columns])
+    below = [f"<p>{html.escape(words)}</p>" for words in (*table.lines, *table.notes)]
+    caption = f"<caption>{html.escape(table.title)}</caption>"
+    return _lines(["<table>", caption, head, *rows, *foot, "</table>", *below])
 
 
 LONG = 35

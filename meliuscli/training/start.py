@@ -1,4 +1,4 @@
-"""The sessions behind ``meliuscli train``: a new run or one to go on with, with its data and teacher."""
+"""A run begun or gone on with: its session, its data and its teacher, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.zoo import NamedArch
-from meliuscli.cli.console import status, talk
-from meliuscli.cli.datasets import prepare_and_tell
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
+from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +31,7 @@ DISTILL_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line asks for."""
+    """What a training is asked for."""
 
     named: NamedArch
     dataset: str
@@ -57,10 +56,10 @@ class Ready:
     teacher: nn.Module | None
 
 
-def begin(wanted: Wanted, reports: Path) -> Ready:
+def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Ready:
     """The session of a new run, with its data and teacher."""
     named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
-    with status("loading torch and the data"):
+    with listener.status("loading torch and the data"):
         from meliuscli.data.batches import num_left_out
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
@@ -79,10 +78,10 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
-    prepared = _prepared(loaded, wanted.input_size, processes)
+    prepared = _prepared(loaded, wanted.input_size, processes, listener)
     execution = None
     if processes.leads:
-        with status("measuring"):
+        with listener.status("measuring"):
             execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
             execution = replace(execution, processes=processes.count)
     execution = replace(processes.told_by_leader(execution), device=device)
@@ -120,10 +119,10 @@ def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:
     return recipe
 
 
-def resume(name: str, data: Path | None, reports: Path) -> Ready:
+def resume_run(name: str, data: Path | None, reports: Path, listener: Listener = SILENT) -> Ready:
     """The session of an unfinished run, with its data and teacher. Raises ``BadInputError`` where they differ."""
     directory = find_unfinished(name, reports)
-    with status("loading torch and the data"):
+    with listener.status("loading torch and the data"):
         import torch
 
         from meliuscli.data.catalog import load_dataset
@@ -145,26 +144,27 @@ def resume(name: str, data: Path | None, reports: Path) -> Ready:
                 raise BadInputError(f"run:{plan.id} was begun with another teacher: run:{about.run} has changed")
         processes = join(device)
         torch.set_num_threads(plan.execution.threads)
-    prepared = _prepared(loaded, plan.trained_as.input_size, processes)
+    prepared = _prepared(loaded, plan.trained_as.input_size, processes, listener)
     if processes.leads:
-        _say_what_differs(plan.origin, plan.execution.processes, processes.count)
+        _say_what_differs(plan.origin, plan.execution.processes, processes.count, listener)
     plan = replace(plan, execution=replace(plan.execution, device=device))
     return Ready(Session.resume(reports, plan, runs, processes), prepared, teacher)
 
 
-def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Processes) -> Prepared:
+def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Processes, listener: Listener) -> Prepared:
     """The leader first: what it decodes the others find decoded."""
     from meliuscli.data.batches import prepare
+    from meliuscli.data.decoding import prepare_and_tell
 
     if processes.leads:
-        prepared = prepare_and_tell(dataset, input_size)
+        prepared = prepare_and_tell(dataset, input_size, listener)
         processes.told_by_leader(None)
         return prepared
     processes.told_by_leader(None)
     return prepare(dataset, input_size)
 
 
-def _say_what_differs(begun: dict[str, Any], begun_processes: int, num_processes: int) -> None:
+def _say_what_differs(begun: dict[str, Any], begun_processes: int, num_processes: int, listener: Listener) -> None:
     from meliuscli.results import origin
 
     now = origin()
@@ -172,4 +172,6 @@ def _say_what_differs(begun: dict[str, Any], begun_processes: int, num_processes
     changed += ["the machine"] if begun["machine"] != now["machine"] else []
     changed += ["the number of processes"] if begun_processes != num_processes else []
     if changed:
-        talk(f"changed since the run was begun: {', '.join(changed)}; results are the same up to rounding only")
+        listener.talk(
+            f"changed since the run was begun: {', '.join(changed)}; results are the same up to rounding only"
+        )

@@ -1,0 +1,329 @@
+"""The Python API: what the commands do, as functions of values. ``import meliuscli as mc``, then ``mc.count(...)``.
+
+Networks are names (``"meliusnet29"``), TOML files, or specs as ``load`` gives them. All errors are ``MeliusError``: a
+message, a hint and the exit code that the command would have. Long work tells a ``Listener``; nobody listens by default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import NamedArch, load_arch, load_changed
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import find_convention
+from meliuscli.counting.counts import FLOAT_BITS, By, NetworkCount, Storage
+from meliuscli.errors import FailedError
+from meliuscli.report.count import Counted, View, count_object, count_table
+from meliuscli.report.tables import Table, to_text
+from meliuscli.work.listener import SILENT, Listener
+
+if TYPE_CHECKING:
+    from meliuscli.evidence.belief import Belief
+    from meliuscli.export.onnx import Agreement
+    from meliuscli.report.study import StudyReport
+    from meliuscli.runs import Run
+    from meliuscli.search.begin import Begun
+    from meliuscli.search.sampler import SamplerName
+    from meliuscli.training.execution import DeviceName
+    from meliuscli.training.recipe import Recipe
+    from meliuscli.training.trained import Trained
+
+Network = str | Path | ArchSpec
+
+__all__ = [
+    "Listener",
+    "Network",
+    "NetworkCosts",
+    "compare",
+    "count",
+    "export",
+    "load",
+    "load_trained",
+    "pack",
+    "predict",
+    "resume_search",
+    "search",
+    "train",
+]
+
+
+def load(network: Network, **fields: Any) -> ArchSpec:
+    """The spec of a network, with some fields changed: ``load("meliusnet22", growth_rate=48)``.
+
+    Raises ``BadInputError`` for an unknown name or file, ``SpecError`` for a network that cannot exist."""
+    if isinstance(network, ArchSpec):
+        return network.replace(**fields) if fields else network
+    return load_changed(str(network), fields).spec
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCosts:
+    """What a network costs for one image, exactly. MACs are those of all layers, whatever the convention; ``ops``,
+    ``bops`` and ``flops`` are totals under it; ``size_bytes`` has weights at their bits."""
+
+    counted: Counted
+    view: View
+
+    @property
+    def spec(self) -> ArchSpec:
+        assert self.counted.spec is not None
+        return self.counted.spec
+
+    @property
+    def counts(self) -> NetworkCount:
+        """Layer by layer, with the total."""
+        return self.counted.count
+
+    @property
+    def ops(self) -> float | None:
+        """OPs under the convention; None where it has no total."""
+        return self.view.convention.derive(self.counts.total, self.view.float_bits).ops
+
+    @property
+    def bops(self) -> int:
+        return self.view.convention.derive(self.counts.total, self.view.float_bits).bops
+
+    @property
+    def flops(self) -> int:
+        return self.view.convention.derive(self.counts.total, self.view.float_bits).flops
+
+    @property
+    def binary_macs(self) -> int:
+        return self.counts.total.binary_macs
+
+    @property
+    def float_macs(self) -> int:
+        return self.counts.total.float_macs
+
+    @property
+    def params(self) -> int:
+        return self.counts.total.params
+
+    @property
+    def size_bytes(self) -> int:
+        return self.counts.total.size_bytes
+
+    def table(self, by: By = "stage") -> Table:
+        """What ``meliuscli count`` prints."""
+        return count_table(self.counted, by, self.view)
+
+    def to_dict(self, by: By = "stage") -> dict[str, Any]:
+        """What ``meliuscli count --format json --no-verify`` prints."""
+        return count_object(self.counted, by, self.view, None)
+
+    def __str__(self) -> str:
+        return to_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def count(
+    network: Network, *, convention: str = "melius", float_bits: int | None = None, bn_params: int | None = None
+) -> NetworkCosts:
+    """What a network costs, by arithmetic on its spec. Another input is another spec: ``load(network, input_size=128)``.
+
+    Raises as ``load``, and ``BadInputError`` for an unknown convention."""
+    view = _view(convention, float_bits, bn_params)
+    return NetworkCosts(_counted(network, view.storage), view)
+
+
+def compare(
+    *networks: Network, convention: str = "melius", float_bits: int | None = None, bn_params: int | None = None
+) -> Table:
+    """Networks side by side, ratios to the first, with published figures: what ``meliuscli compare`` prints. ``records``
+    of the table are exact values. Raises as ``count``."""
+    from meliuscli.report.compare import compare_table
+
+    view = _view(convention, float_bits, bn_params)
+    return compare_table([_counted(network, view.storage) for network in networks], view)
+
+
+def predict(network: Network) -> Belief:
+    """The ImageNet top-1 (percent) that a network is believed to reach: ``top1``, ``low``, ``high`` of the 90 % interval.
+
+    Raises as ``load``, and ``BadInputError`` where the evidence does not cover the network."""
+    from meliuscli.evidence.belief import believe
+
+    return believe([load(network)])[0]
+
+
+def search(
+    budget: float | Sequence[float],
+    space: str | Path = "meliusnet",
+    *,
+    cost: Literal["ops", "latency"] = "ops",
+    objective: Literal["belief", "proxy"] | None = None,
+    max_size: float | None = None,
+    max_params: float | None = None,
+    trials: int = 16,
+    timeout: float | None = None,
+    seed: int = 0,
+    sampler: SamplerName = "cost-aware",
+    finalists: int = 3,
+    final_seeds: int = 3,
+    workers: int | None = None,
+    dataset: str | None = None,
+    data: Path | None = None,
+    skip_bad: bool = False,
+    transfer: str | None = None,
+    device: DeviceName = "cpu",
+    reports: Path = Path("reports"),
+    name: str | None = None,
+    listener: Listener = SILENT,
+) -> StudyReport:
+    """The best networks of a space under a budget: what ``meliuscli search`` does, written to a folder in ``reports``.
+
+    ``budget`` is in OPs at the target input, or in seconds with ``cost="latency"``; several budgets have an answer each.
+    ``max_size`` is in bytes, ``timeout`` in seconds. Trainings run in spawned processes, so a script needs
+    ``if __name__ == "__main__":``.
+
+    Raises ``BadInputError``, ``SpecError`` or ``MissingError`` before anything is trained, ``InterruptedByUser`` on Ctrl-C
+    with what is kept."""
+    from meliuscli.search.begin import Asked, begin
+
+    workers = workers or os.cpu_count() or 1
+    asked = Asked(
+        budgets=tuple(sorted(set(budget))) if isinstance(budget, Sequence) else (budget,),
+        space=str(space),
+        objective=cost,
+        maximises=objective,
+        max_size=max_size,
+        max_params=max_params,
+        trials=trials,
+        seed=seed,
+        sampler=sampler,
+        finalists=finalists,
+        final_seeds=final_seeds,
+        dataset=dataset,
+        data=data,
+        skip_bad=skip_bad,
+        transfer=transfer,
+        device=device,
+    )
+    return conducted(begin(asked, workers, reports, name, listener=listener), False, workers, timeout, listener)
+
+
+def resume_search(
+    name: str,
+    *,
+    trials: int | None = None,
+    transfer: str | None = None,
+    timeout: float | None = None,
+    workers: int | None = None,
+    reports: Path = Path("reports"),
+    listener: Listener = SILENT,
+) -> StudyReport:
+    """Go on with a study, finished or not, with the settings that it was made with: to more ``trials``, or to data to
+    ``transfer`` to. Raises as ``search``, and ``BadInputError`` where there is no such study or its data have changed."""
+    from meliuscli.search.begin import STUDY, reopen, with_given
+
+    given = {"transfer": transfer} | ({} if trials is None else {"trials": trials})
+    begun = with_given(reopen(STUDY.find(reports, name, "")), given)
+    return conducted(begun, True, workers or os.cpu_count() or 1, timeout, listener)
+
+
+def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, listener: Listener) -> StudyReport:
+    """What is left of a study, trained and reported."""
+    from meliuscli.report.study import gather
+    from meliuscli.report.study_page import write_report
+    from meliuscli.search.begin import STUDY, go_on
+    from meliuscli.search.conduct import conduct, first_line, open_study
+
+    with STUDY.lock(begun.directory):
+        begun = go_on(begun, listener) if again else begun
+        study = open_study(begun)
+        listener.talk(first_line(begun))
+        conduct(study, workers, timeout, listener)
+        report = gather(study, begun.origin)
+        write_report(report)
+    return report
+
+
+def train(
+    network: Network,
+    *,
+    dataset: str = "fashion-mnist-mini",
+    data: Path | None = None,
+    skip_bad: bool = False,
+    recipe: str | Recipe = "quick",
+    seeds: int = 3,
+    input_size: int = 32,
+    width_divisor: int = 1,
+    device: DeviceName = "auto",
+    reports: Path = Path("reports"),
+    listener: Listener = SILENT,
+) -> Run:
+    """Train a network from several seeds: what ``meliuscli train`` does. The record, with each seed's curve and what came of
+    it, is ``fields`` of the result; weights lie beside it (``load_trained``).
+
+    Raises as ``load``; ``MissingError`` for data that are not there; ``FailedError`` when a training diverges or ends at
+    chance, after what was finished is recorded."""
+    from meliuscli.runs import Run, record_path
+    from meliuscli.training.recipe import find_recipe
+    from meliuscli.training.start import Wanted, begin_run
+
+    spec = load(network)
+    named = NamedArch(spec.summary() if isinstance(network, ArchSpec) else load_arch(str(network)).name, spec)
+    plan = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    sizes = (seeds, input_size, width_divisor)
+    ready = begin_run(
+        Wanted(named, dataset, data, skip_bad, plan, *sizes, True, None, device, "off"), reports, listener
+    )
+    failure = None
+    with listener.stage("seed", seeds) as steps:
+        try:
+            for result in ready.session.train(ready.data, ready.teacher, lambda metrics: None, lambda training: None):
+                steps.step(f"validation top-1 {100 * result.last.validation_top1:.2f} %")
+        except FailedError as error:
+            failure = error
+    record = ready.session.finish(failure)
+    if failure is not None:
+        raise failure
+    assert record is not None
+    return Run(record_path(reports, ready.session.plan.id), record)
+
+
+def load_trained(run: str | Run, seed: int | None = None, reports: Path = Path("reports")) -> Trained:
+    """The network of a recorded run (``"run:ID"``), in evaluation mode, with the spec that it was trained as; without
+    ``seed`` the one that was best on validation. Nothing of the files is executed.
+
+    Raises ``BadInputError`` for an unknown run or seed, ``MissingError`` where the weights are not there."""
+    from meliuscli.runs import load_run
+    from meliuscli.training.trained import load_trained as load_weights_of
+
+    return load_weights_of(load_run(run.removeprefix("run:"), reports) if isinstance(run, str) else run, seed)
+
+
+def pack(trained: Trained, path: Path) -> None:
+    """Write a trained network with a bit a binary weight, and hold what the file predicts against the network.
+
+    Raises ``FailedError`` where they differ (nothing is written then), ``BadInputError`` for a family that does not run
+    packed, ``MissingError`` without the extra ``packed``."""
+    from meliuscli.export.packed import write_packed
+
+    if not write_packed(trained.network, trained.spec, path):
+        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+
+
+def export(trained: Trained, path: Path) -> Agreement | None:
+    """Write a trained network as ONNX, (N, C, H, W) to logits; on how many random images the file agrees with it, None
+    without onnxruntime. Raises ``MissingError`` without the extra ``onnx``."""
+    from meliuscli.export.onnx import write_onnx
+
+    return write_onnx(trained.network, trained.spec, path)
+
+
+def _view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
+    rule = find_convention(convention)
+    values = rule.bn_params if bn_params is None else bn_params
+    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
+
+
+def _counted(network: Network, storage: Storage) -> Counted:
+    named = NamedArch(network.summary(), network) if isinstance(network, ArchSpec) else load_arch(str(network))
+    return Counted(named.name, named.spec, named.spec.input_shape, count_spec(named.spec, storage))
