@@ -17,8 +17,8 @@ gc.disable()
 import typer
 
 from meliuscli import __version__
-from meliuscli.cli.console import talk
-from meliuscli.errors import InterruptedByUser, MeliusError
+from meliuscli.cli.console import speak_any_encoding, talk
+from meliuscli.errors import InterruptedByUser, MeliusError, MissingError
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
@@ -86,6 +86,7 @@ def main() -> NoReturn:
     """Run the command line; every error ends in a message on stderr and its exit code."""
     gc.freeze()
     gc.enable()
+    speak_any_encoding()
     try:
         make_app(sys.argv[1:])()
     except MeliusError as error:
@@ -99,10 +100,20 @@ def main() -> NoReturn:
         _leave(0)
     except Exception as error:
         _debug_traceback()
+        if _lacks_memory(error):
+            talk("error: there is not enough memory for this", "red")
+            talk("hint: take smaller images, a smaller batch or network, or fewer workers")
+            _leave(MissingError.exit_code)
         talk(f"error: {type(error).__name__}: {error}", "red")
         talk("hint: this is a bug in meliuscli; run with --debug and report it")
         _leave(70)
     _leave(0)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Did an allocation fail? Torch says so in words alone."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _debug_traceback() -> None:

@@ -37,7 +37,7 @@ def bench(
         str | None,
         typer.Option("--isa", help="Instruction set of the packed kernels (the fastest there is).", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights and images.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the random weights and images.")] = 0,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
@@ -56,6 +56,10 @@ def bench(
     if output is not None:
         require_directory(output, "--output")
     choose_isa(isa)  # before torch is loaded
+    from meliuscli.counting.footprint import COMPARED, require_room
+
+    for one, spec in zip(named, specs, strict=True):
+        require_room(spec, batch, COMPARED, f"measuring {one.name} with --batch {batch}", "take a smaller --batch")
     from meliuscli.packed.runner import require_binary
 
     for spec in specs:

@@ -3,6 +3,8 @@ and pay nothing for it."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import time
@@ -22,6 +24,25 @@ if TYPE_CHECKING:
 
 
 SECONDS_BETWEEN_LINES = 3
+IN_ASCII = {"±": "+-", "×": "x", "≤": "<=", "µ": "u", "–": "-", "—": "-", "…": "..."}
+
+
+def speak_any_encoding() -> None:
+    """Let stdout and stderr say what their encoding lacks in other characters: a finished training must not fail on its
+    last line. Names of files that are no text come out with backslashes."""
+    codecs.register_error("meliuscli", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="meliuscli")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(
+        IN_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode("ascii") for char in missing
+    ), error.end
 
 
 def talk(message: str, style: str = "") -> None:

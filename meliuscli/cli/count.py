@@ -11,7 +11,7 @@ from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, make_view
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.report.count import Counted, View, count_object, count_table, warnings
+from meliuscli.report.count import Counted, View, count_object, count_table, shape_text, warnings
 from meliuscli.report.tables import to_json
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
@@ -86,10 +86,13 @@ class _Limits:
 
 def _verify(network: Counted, view: View) -> list[str]:
     """What the trace of the real module says otherwise, a line each; empty when the two roads agree."""
+    from meliuscli.counting.footprint import TRACED, require_room
     from meliuscli.counting.traced import differences, trace_module
     from meliuscli.nn.build import build
 
     assert network.spec is not None
+    what = f"tracing {network.name} at {shape_text(network.input_shape)}"
+    require_room(network.spec, 1, TRACED, what, "--no-verify counts it without")
     try:
         with status("tracing the torch module"):
             traced = trace_module(build(network.spec), network.spec.input_shape, view.storage)

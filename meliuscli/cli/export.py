@@ -11,6 +11,7 @@ from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
 from meliuscli.cli.networks import with_input
+from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.results import require_directory
 from meliuscli.units import format_mib
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meliuscli.arch.spec import ArchSpec
+
+PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
+"""The images on which a file is held against its network, and the share of their maps that is there at once."""
 
 
 def export(
@@ -38,7 +42,9 @@ def export(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Which seed of the run (its best on validation).", show_default=False),
+        typer.Option(
+            "--seed", min=0, max=2**31 - 1, help="Which seed of the run (its best on validation).", show_default=False
+        ),
     ] = None,
     to: Annotated[
         Literal["onnx", "packed"],
@@ -62,6 +68,8 @@ def export(
     suffix = "onnx" if to == "onnx" else "packed.safetensors"
     path = Path(f"{name}.{suffix}") if output is None else output
     require_directory(path, "--output")
+    shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
+    require_room(spec, *needs, f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
 
 

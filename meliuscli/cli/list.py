@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables
+from meliuscli.cli.console import answer, answer_tables, talk_of
 from meliuscli.errors import MissingError, unknown_name
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
@@ -35,7 +35,11 @@ def list_(
     chosen = kinds or list(LISTS)
     if "runs" in chosen and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
-    tables = {kind: runs_table(*list_runs(reports)) if kind == "runs" else list_table(kind) for kind in chosen}
+    tables = {kind: list_table(kind) for kind in chosen if kind != "runs"}
+    if "runs" in chosen:
+        runs, broken = list_runs(reports)
+        tables = {kind: runs_table(runs, broken) if kind == "runs" else tables[kind] for kind in chosen}
+        talk_of(fmt, [f"warning: {error.message}; {error.hint}" for error in broken.values()])
     if fmt == "json":
         answer(to_json({kind: table.records for kind, table in tables.items()}), output)
     else:

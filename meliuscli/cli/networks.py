@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -12,7 +13,8 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import FLOAT_BITS, Storage
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import Counted, View
+from meliuscli.memory import require_memory
+from meliuscli.report.count import Counted, View, shape_text
 
 DEFAULT_INPUT = (3, 224, 224)
 
@@ -45,6 +47,7 @@ def count_own_module(
     if set_:
         raise BadInputError("--set changes the field of a spec; a module of your own has none")
     shape = DEFAULT_INPUT if input_ is None else parse_input(input_)
+    require_memory(8 * math.prod(shape), f"one image of {shape_text(shape)}", "take a smaller --input")
     with status(f"tracing {arch}"):
         own = count_own(load_module(arch), shape, tuple(binary), storage)
     return Counted(arch, None, shape, own.count, own)

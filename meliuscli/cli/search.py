@@ -340,6 +340,8 @@ def _run(
     try:
         study = Study(directory, settings, space, study_cost(directory, settings, where))
         talk(_first_line(settings, space, where))
+        if study.num_foreign:
+            talk(f"note: trials in {directory} that other programs made, and that are left out: {study.num_foreign}")
     except OSError as error:
         raise cannot_write(directory, error) from None
     try:

@@ -10,6 +10,7 @@ from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.zoo import NamedArch
 from meliuscli.cli.console import status, talk
 from meliuscli.cli.datasets import prepare_and_tell
+from meliuscli.counting.footprint import TRAINED, require_room
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
 
@@ -79,6 +80,15 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
+    num_images = len(loaded.train)
+    at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * processes.count))
+    what = f"a step of {named.name} with batch_size {recipe.batch_size}"
+    if device == "cpu":
+        require_room(
+            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
+        )
+    if recipe.batch_size > num_images:
+        talk(f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are")
     prepared = _prepared(loaded, wanted.input_size, processes)
     execution = None
     if processes.leads:

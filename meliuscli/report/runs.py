@@ -16,8 +16,8 @@ LEFT = ("seeds", "epochs", "epochs_done", "resume")
 
 
 def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Table:
-    """A row a run: what was trained on what, how often, to what, and whether to the end; then the unfinished ones that
-    are ``broken``. Under it how to go on with those that are unfinished."""
+    """A row a run: what was trained on what, how often, to what, and whether to the end; then those that are
+    ``broken``. Under it how to go on with those that are unfinished."""
     records = [*map(_record, runs), *(_broken_record(run_id, error) for run_id, error in broken.items())]
     unfinished = [
         line
@@ -26,7 +26,7 @@ def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Tabl
         for line in (f"run:{run.id} is unfinished: {left.sentence}", f"  go on with: {left.resume}")
     ]
     unreadable = [
-        f"run:{run_id} is unfinished and cannot be read: {error.message} ({error.hint})"
+        f"run:{run_id} cannot be read and is left out: {error.message} ({error.hint})"
         for run_id, error in broken.items()
     ]
     return Table(
