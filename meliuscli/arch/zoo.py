@@ -72,17 +72,25 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
     """``meliusnet29``, ``MeliusNet-A`` or ``path/to/net.toml``, with ``key=value`` overrides applied.
 
     Raises ``BadInputError`` for an unknown name or a malformed file, ``SpecError`` for an impossible network."""
-    changes = parse_overrides(overrides)
     path = Path(name_or_path)
-    if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
-        fields, name, where = read_toml(path), path.stem, f"{path}: "
-    else:
-        name = find_name(name_or_path, "--arch")
-        fields, where = zoo_table()[name], ""
-    if changes:
-        name = f"{name}[{','.join(overrides)}]"
+    if path.suffix.lower() == ".toml" or (
+        path.exists() and not path.is_dir() and _fold(name_or_path) not in map(_fold, zoo_table())
+    ):
+        return arch_of(read_toml(path), path.stem, overrides, f"{path}: ")
+    try:
+        name = find_name(name_or_path)
+    except BadInputError:
+        if path.is_dir():
+            raise BadInputError(f"{name_or_path}: is a directory, not a network", "name a TOML file in it") from None
+        raise
+    return arch_of(zoo_table()[name], name, overrides)
+
+
+def arch_of(fields: Mapping[str, Any], name: str, overrides: Sequence[str] = (), where: str = "") -> NamedArch:
+    """Raw fields with ``key=value`` overrides applied. ``where`` names their origin in errors."""
+    changes = parse_overrides(overrides)
     spec = spec_from_fields({**_without_replaced_ratios(fields, changes), **changes}, where)
-    return NamedArch(name, spec)
+    return NamedArch(f"{name}[{','.join(overrides)}]" if changes else name, spec)
 
 
 def load_name(name: str) -> ArchSpec:

@@ -9,7 +9,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk_of
-from meliuscli.errors import MissingError, unknown_name
+from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
 from meliuscli.report.tables import to_json
@@ -33,6 +33,8 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
+    if fmt == "csv" and len(chosen) > 1:
+        raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
     if "runs" in chosen and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
     tables = {kind: list_table(kind) for kind in chosen if kind != "runs"}

@@ -480,6 +480,8 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
             "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
         }
         answer(to_json(value), output)
+    elif fmt == "csv":
+        answer((report.directory / "front.csv").read_text(encoding="utf-8"), output)
     else:
         transfer = [transfer_table(report)] if report.transfer else []
         answer_tables([front_table(report), *transfer, finals_table(report)], fmt, output)

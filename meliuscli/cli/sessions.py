@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.adapt import at_input, narrowed
-from meliuscli.arch.zoo import NamedArch
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import NamedArch, parse_overrides
 from meliuscli.cli.console import status, talk
 from meliuscli.cli.datasets import prepare_and_tell
 from meliuscli.counting.footprint import TRAINED, require_room
@@ -36,6 +38,7 @@ class Wanted:
     """What the command line asks for."""
 
     named: NamedArch
+    overrides: tuple[str, ...]
     dataset: str
     data: Path | None
     skip_bad: bool
@@ -74,6 +77,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         device = find_device(wanted.device)
         loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
+        _refuse_lost(wanted.overrides, named.spec, spec)
         spec = narrowed(spec, wanted.width_divisor, "--width-divisor")
         about_teacher, teacher = None, None
         if wanted.teacher is not None:
@@ -116,6 +120,14 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         origin=origin(),
     )
     return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def _refuse_lost(overrides: Sequence[str], asked: ArchSpec, trained: ArchSpec) -> None:
+    """Raise ``BadInputError`` for a field that ``--set`` changes and the data, or the size to train at, change back."""
+    for key in parse_overrides(overrides):
+        if getattr(asked, key, None) != (value := getattr(trained, key, None)):
+            of = "--input-size" if key in ("input_size", "stem") else "the data"
+            raise BadInputError(f"--set {key}: what is trained has {key} = {value}, by {of}", "leave it out")
 
 
 def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:

@@ -65,7 +65,8 @@ def prepare(
 
     An image folder is decoded, unless it was before; ``on_progress`` hears of it. Raises ``decoded``'s errors."""
     if isinstance(dataset, ImageFolder):
-        return _from_folder(decoded(dataset, input_size, on_progress), input_size)
+        prepared = _from_folder(decoded(dataset, input_size, on_progress), input_size)
+        return replace(prepared, notes=(*dataset.notes, *prepared.notes))
     splits = (dataset.train, dataset.validation, dataset.test)
     values = sum(map(len, splits)) * dataset.channels * input_size**2
     if dataset.train.images.shape[-1] != input_size:
@@ -73,7 +74,7 @@ def prepare(
         require_memory(8 * values, what, "train at a smaller size; image folders are read from disk instead")
     train = _resize(dataset.train, input_size)
     mean, std = _statistics(train[0])
-    notes = shared_images(*(pixel_hashes(split.images.numpy()) for split in splits))
+    notes = (*dataset.notes, *shared_images(*(pixel_hashes(split.images.numpy()) for split in splits)))
     return Prepared(
         train,
         _resize(dataset.validation, input_size),
