@@ -238,6 +238,10 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
         begun = go_on(begun, listener) if again else begun
         study = open_study(begun)
         listener.talk(first_line(begun))
+        if study.num_foreign:
+            listener.talk(
+                f"note: trials that other programs put into {study.directory} are left out: {study.num_foreign}"
+            )
         conduct(study, workers, timeout, listener)
         report = gather(study, begun.origin)
         write_report(report)
@@ -272,7 +276,7 @@ def train(
     plan = find_recipe(recipe) if isinstance(recipe, str) else recipe
     sizes = (seeds, input_size, width_divisor)
     ready = begin_run(
-        Wanted(named, dataset, data, skip_bad, plan, *sizes, True, None, device, "off"), reports, listener
+        Wanted(named, (), dataset, data, skip_bad, plan, *sizes, True, None, device, "off"), reports, listener
     )
     failure = None
     with listener.stage("seed", seeds) as steps:

@@ -50,10 +50,15 @@ class InterruptedByUser(MeliusError):
     exit_code = 130
 
 
+MANY = 20
+"""More names than this are not put into a hint."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> BadInputError:
     """The error for a name that is not in a table, with the nearest names as the hint."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+    all_of_them = f"known: {', '.join(known)}" if len(known) <= MANY else f"meliuscli list names the {len(known)} known"
+    hint = f"did you mean {', '.join(near)}?" if near else all_of_them
     prefix = f"{key}: " if key else ""
     return BadInputError(f"{prefix}unknown {what} {name!r}", hint)

@@ -31,7 +31,8 @@ _HINTS: dict[int, str] = {
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ``MissingError`` (disk full, read-only, no such directory)."""
-    write_bytes(path, text.encode())
+    # What is no text (a name of undecodable bytes) stands as JSON's and Python's own escapes.
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -114,23 +114,29 @@ def find_unfinished(name: str, directory: Path) -> Path:
 
     Raises ``BadInputError`` for a finished, unknown or ambiguous one."""
     wanted, places = name.lower().removeprefix("run:"), _unfinished(directory)
-    if not _beginning(wanted, places) and _beginning(wanted, [run.id for run in find_runs(directory)]):
+    if not _beginning(wanted, places) and _beginning(wanted, [run.id for run in find_runs(directory)[0]]):
         raise BadInputError(f"run:{wanted} is finished", f"meliuscli show run:{wanted}")
     if not places:
         raise MissingError(f"{directory}: no unfinished runs", "--reports names the directory")
     return places[_the_one(wanted, places, "unfinished run")]
 
 
-def find_runs(directory: Path) -> list[Run]:
-    """All recorded runs in a directory, the oldest first. Raises ``BadInputError`` naming a record that is corrupt."""
-    paths = directory.glob(f"{PREFIX}*.json") if directory.is_dir() else ()
-    return _by_age(_read(path) for path in paths)
+def find_runs(directory: Path) -> tuple[list[Run], dict[str, BadInputError]]:
+    """All recorded runs in a directory, the oldest first; and by short name what is wrong with records that cannot be
+    read, which are no reason to refuse the others."""
+    runs, broken = list[Run](), dict[str, BadInputError]()
+    for path in sorted(directory.glob(f"{PREFIX}*.json")) if directory.is_dir() else ():
+        try:
+            runs.append(_read(path))
+        except BadInputError as error:
+            broken[path.stem.removeprefix(PREFIX)] = error
+    return _by_age(runs), broken
 
 
 def list_runs(directory: Path) -> tuple[list[Run], dict[str, BadInputError]]:
-    """All runs, the oldest first, unfinished ones too; and by short name what is wrong with unfinished ones that cannot
-    be read. Raises as ``find_runs``."""
-    runs, broken = {run.id: run for run in find_runs(directory)}, {}
+    """As ``find_runs``, with those that are unfinished."""
+    recorded, broken = find_runs(directory)
+    runs = {run.id: run for run in recorded}
     for run_id, place in _unfinished(directory).items():
         try:
             left = _read_unfinished(place)
@@ -145,9 +151,10 @@ def list_runs(directory: Path) -> tuple[list[Run], dict[str, BadInputError]]:
 def load_run(name: str, directory: Path, unfinished: bool = False) -> Run:
     """The run whose short name is or begins with ``name``; one that is not finished only where ``unfinished`` allows it.
 
-    Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown, ambiguous or unfinished one."""
+    Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown, ambiguous or unfinished one, and
+    for one that cannot be read."""
     name = name.lower()
-    runs, broken = list_runs(directory) if unfinished else (find_runs(directory), {})
+    runs, broken = (list_runs if unfinished else find_runs)(directory)
     known: dict[str, Run | BadInputError] = {**broken, **{run.id: run for run in runs}}
     if not _beginning(name, known) and (found := _beginning(name, _unfinished(directory))):
         raise BadInputError(f"run:{name} is not finished", f"go on with: {resume_command(found[0], directory)}")
@@ -219,13 +226,20 @@ def _epochs_done(checkpoint: Path) -> float:
 def _read(path: Path) -> Run:
     try:
         return Run(path, _checked(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInputError(f"{path}: not a recorded run: {error}") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadInputError(f"{path}: not a recorded run: {error}", "restore it, or delete it") from None
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     """A record's fields. Raises ``ValueError``, ``TypeError`` or ``KeyError`` when they are none."""
     if missing := [key for key in KEYS if key not in fields]:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    _ = fields["origin"]["time"], fields["dataset"]["name"]
+    origin, spec = fields["origin"], fields["trained_as"]
+    _ = fields["dataset"]["name"], fields["recipe"]["epochs"], spec["input_channels"], spec["input_size"]
+    _ = origin["command"], origin["time"], origin["machine"]["processor"], origin["versions"]["meliuscli"]
+    numbers = [fields[key][of] for key in ("validation_top1", "test_top1") for of in ("mean", "spread")]
+    of_seeds = ("seed", "validation_top1", "test_top1", "train_loss", "seconds", "images_per_second")
+    numbers += [one[key] for one in fields["runs"] for key in of_seeds]
+    for number in numbers:
+        float(0 if number is None else number)
     return fields

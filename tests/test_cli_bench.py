@@ -134,7 +134,7 @@ def test_bench_of_two_networks_as_csv(cli: Cli) -> None:
     ("args", "code", "says"),
     [
         (("--arch", "meliusnet2"), 2, "did you mean"),
-        (("--arch", "net.py:make"), 2, "not modules of your own"),
+        (("--arch", "net.py:make"), 2, "a module of your own can be counted"),
         (("--arch", "meliusnet22", "--isa", "avx9"), 2, "unknown instruction set"),
         (("--arch", "meliusnet22", "--input", "3x32x64"), 2, "square images"),
         (("--arch", "meliusnet22", "--batch", "0"), 2, "batch"),

@@ -21,7 +21,9 @@ from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.build import build
-from meliuscli.runs import weights_path
+from meliuscli.report.runs import runs_table
+from meliuscli.report.tables import to_text
+from meliuscli.runs import find_runs, list_runs, load_run, weights_path
 from meliuscli.training.loop import evaluate
 from meliuscli.training.weights import load_weights
 
@@ -109,13 +111,20 @@ def test_runs_that_are_not_there(recorded: Path, cli: Cli, name: str, code: int,
     assert says in done.stderr
 
 
-def test_a_corrupt_record_is_named(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "reports").mkdir()
-    for content in ("{", "[]", '{"id": "x"}', "\x00"):
-        (tmp_path / "reports" / "run-12345678.json").write_text(content)
-        done = cli("list", "runs")
-        assert done.returncode == 2
-        assert "run-12345678.json: not a recorded run" in done.stderr
+@pytest.mark.parametrize("content", ["{", "[]", '{"id": "x"}', "\x00", '{"runs": 5}', "[" * 5000])
+def test_a_corrupt_record_is_named_and_the_others_are_there(recorded: Path, tmp_path: Path, content: str) -> None:
+    reports = tmp_path / "reports"
+    shutil.copytree(recorded / "reports", reports)
+    (whole,), nothing = find_runs(reports)
+    assert not nothing
+    (reports / "run-deadbeef.json").write_text(content)
+    runs, broken = list_runs(reports)
+    assert [run.id for run in runs] == [whole.id]
+    assert "run-deadbeef.json: not a recorded run" in broken["deadbeef"].message
+    assert "run:deadbeef cannot be read and is left out" in to_text(runs_table(runs, broken))
+    assert load_run(whole.id, reports).fields == whole.fields
+    with pytest.raises(BadInputError, match=r"run-deadbeef\.json: not a recorded run"):
+        load_run("deadbeef", reports)
 
 
 def test_no_runs_is_an_empty_list_and_weights_can_be_left_out(cli: Cli, tmp_path: Path) -> None:

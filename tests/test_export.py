@@ -178,7 +178,8 @@ def test_a_file_for_images_of_another_size(cli: Cli, tmp_path: Path) -> None:
     assert load_packed(tmp_path / "small.safetensors")(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     for bad in ("3x32x64", "3xx"):
         assert cli("export", *arch, "--to", "packed", "--input", bad).returncode == 2
-    done = cli("export", "--arch", "binaryalexnet", "--input", "96")
+    save_weights(build(TINY), TINY, tmp_path / "weights.safetensors")
+    done = cli("export", "--weights", "weights.safetensors", "--input", "7x32x32")
     assert done.returncode == 2
     assert "do not fit" in done.stderr
 

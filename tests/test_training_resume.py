@@ -451,7 +451,7 @@ def test_a_corrupt_unfinished_run_is_listed_as_such_beside_the_others(
     assert list(broken) == [run[4:]]
     table = runs_table(runs, broken)
     assert [record["state"] for record in table.records] == ["finished", "unreadable"]
-    assert f"{run} is unfinished and cannot be read: {directory / name}" in table.lines[0]
+    assert f"{run} cannot be read and is left out: {directory / name}" in table.lines[0]
     with pytest.raises(BadInputError, match=re.escape(str(directory / name))):
         load_run(run[4:], reports, unfinished=True)
     assert load_run(runs[0].id, reports, unfinished=True) == runs[0]

@@ -146,15 +146,24 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
         raise SpecError(f"{where}{error.key}", error.problem, error.hint) from None
 
 
+def parse_toml(content: bytes, where: object) -> dict[str, Any]:
+    """TOML as a dict. Raises ``BadInputError`` naming ``where`` it is from."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError:
+        raise BadInputError(f"{where}: not valid TOML: it is no text of UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInputError(f"{where}: not valid TOML: {error}") from None
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; a missing, unreadable or malformed one is a clear error."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise BadInputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise BadInputError(f"{path}: is a directory, not a TOML file") from None
     except OSError as error:
         raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: not valid TOML: {error}") from None
+    return parse_toml(content, path)

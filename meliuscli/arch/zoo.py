@@ -79,11 +79,26 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
 def load_changed(name_or_path: str, changes: Mapping[str, Any]) -> NamedArch:
     """As ``load_arch``, with fields to change as values."""
     path = Path(name_or_path)
-    if path.suffix.lower() == ".toml" or (path.is_file() and _fold(name_or_path) not in map(_fold, zoo_table())):
-        fields, name, where = read_toml(path), path.stem, f"{path}: "
-    else:
-        name = find_name(name_or_path, "--arch")
-        fields, where = zoo_table()[name], ""
+    if path.suffix.lower() == ".toml" or (
+        path.exists() and not path.is_dir() and _fold(name_or_path) not in map(_fold, zoo_table())
+    ):
+        return _changed(read_toml(path), path.stem, changes, f"{path}: ")
+    try:
+        name = find_name(name_or_path)
+    except BadInputError:
+        if path.is_dir():
+            raise BadInputError(f"{name_or_path}: is a directory, not a network", "name a TOML file in it") from None
+        raise
+    return _changed(zoo_table()[name], name, changes)
+
+
+def arch_of(fields: Mapping[str, Any], name: str, overrides: Sequence[str] = (), where: str = "") -> NamedArch:
+    """Raw fields with ``key=value`` overrides applied. ``where`` names their origin in errors."""
+    named = _changed(fields, name, parse_overrides(overrides), where)
+    return NamedArch(f"{name}[{','.join(overrides)}]", named.spec) if overrides else named
+
+
+def _changed(fields: Mapping[str, Any], name: str, changes: Mapping[str, Any], where: str = "") -> NamedArch:
     spec = spec_from_fields({**_without_replaced_ratios(fields, changes), **changes}, where)
     return NamedArch(name, spec)
 

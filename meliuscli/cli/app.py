@@ -8,22 +8,28 @@ import importlib
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 # A quick command is mostly imports; looking for garbage in what they make finds none and costs a tenth of the time.
 gc.disable()
 
 import typer
+from typer.core import TyperCommand
 
-from meliuscli.cli.console import talk
-from meliuscli.errors import InterruptedByUser, MeliusError
+from meliuscli.cli.console import be_quiet, complain, speak_any_encoding
+from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
     *("search", "check-proxy", "train", "bench", "export"),
 )
+
+SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
+"""Of files to which answers are written -> the format that they promise."""
 
 
 def make_app(words: Sequence[str]) -> typer.Typer:
@@ -36,6 +42,7 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="Count, train, search and compare binary neural networks (MeliusNet and its peers).",
+        context_settings={"help_option_names": ["-h", "--help"]},
         epilog="Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 something missing, 130 interrupted, 70 our bug.",
     )
     app.callback()(_options)
@@ -43,8 +50,30 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     for name in (named,) if named in COMMANDS else COMMANDS:
         attribute = name.replace("-", "_")
         module = importlib.import_module(f"meliuscli.cli.{attribute}")
-        app.command(name)(_guarded(getattr(module, "list_" if name == "list" else attribute)))
+        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else attribute)))
     return app
+
+
+class _Command(TyperCommand):
+    """A command whose options are given once, or are made to be given several times."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for option, times in Counter(given).items():
+                if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):  # type: ignore[attr-defined]
+                    name = max(option.opts, key=len)
+                    raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        if "output" in ctx.params:
+            source = ctx.get_parameter_source("fmt")
+            asked = ctx.params.get("fmt") if source is not None and source.name == "COMMANDLINE" else None
+            named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
+            if named is not None:
+                ctx.params["fmt"] = named
+        return super().invoke(ctx)
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,6 +91,21 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str | None:
+    """The format that the suffix of ``--output`` names, if any; ``asked`` is that of ``--format``.
+
+    Raises ``BadInputError`` where the suffix contradicts ``--format``, or promises what the command cannot write."""
+    suffix = "" if output is None else output.suffix.lower()
+    named = SUFFIXES.get(suffix)
+    if named is None:
+        return None
+    if not has_formats:
+        raise BadInputError(f"--output {output}: this answer is text, not {named}", "choose another suffix")
+    if asked not in (None, named):
+        raise BadInputError(f"--output {output}: {suffix} is for {named}, and --format is {asked}", "leave one out")
+    return named
+
+
 class _ReaderLeft(Exception):
     """Whoever read our stdout has left (``| head``): nothing more to say."""
 
@@ -74,35 +118,61 @@ def _print_version(wanted: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; in any place.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No talk but errors; in any place.")] = False,
 ) -> None:
-    if debug:
+    """These two are taken out before, wherever they stand."""
+
+
+def _taken(words: Sequence[str]) -> list[str]:
+    """The arguments without those that may stand in any place, which are heeded; ``help COMMAND`` as ``COMMAND --help``."""
+    end = words.index("--") if "--" in words else len(words)
+    left = [word for word in words[:end] if word not in ("--debug", "--quiet", "-q")]
+    if "--debug" in words[:end]:
         os.environ["MELIUSCLI_DEBUG"] = "1"
+    if {"--quiet", "-q"} & set(words[:end]):
+        be_quiet()
+    if left[:1] == ["help"]:
+        left = [*left[1:2], "--help"]
+    return [*left, *words[end:]]
 
 
 def main() -> NoReturn:
     """Run the command line; every error ends in a message on stderr and its exit code."""
     gc.freeze()
     gc.enable()
+    speak_any_encoding()
     try:
-        make_app(sys.argv[1:])()
+        words = _taken(sys.argv[1:])
+        make_app(words)(words)
     except MeliusError as error:
         _debug_traceback()
-        talk(f"error: {error.message}", "red")
-        if error.hint:
-            talk(f"hint: {error.hint}")
+        complain(error.message, error.hint)
         _leave(error.exit_code)
     except _ReaderLeft:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes once more
         _leave(0)
     except Exception as error:
         _debug_traceback()
-        talk(f"error: {type(error).__name__}: {error}", "red")
-        talk("hint: this is a bug in meliuscli; run with --debug and report it")
+        if _lacks_memory(error):
+            complain(
+                "there is not enough memory for this",
+                "take smaller images, a smaller batch or network, or fewer workers",
+            )
+            _leave(MissingError.exit_code)
+        complain(
+            f"{type(error).__name__}: {error}", "this is a bug in meliuscli; run the same with --debug and report it"
+        )
         _leave(70)
     _leave(0)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Did an allocation fail? Torch says so in words alone."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _debug_traceback() -> None:

@@ -6,21 +6,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import Counter, answer, answer_tables, talk
-from meliuscli.cli.networks import is_own, with_input
-from meliuscli.errors import BadInputError
+from meliuscli.cli.networks import load_network, the_one, with_input
 from meliuscli.report.tables import to_json
+from meliuscli.runs import REPORTS
 
 Opponents = Literal["none", "quick", "all"]
 
 
 def bench(
-    arch: Annotated[
-        list[str],
-        typer.Option("--arch", help="A network's name or a TOML file; repeatable.", show_default=False),
-    ],
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NETWORK]...", help="Names, TOML files or run:ID of networks.", show_default=False),
+    ] = None,
+    arch_: Annotated[
+        list[str] | None,
+        typer.Option("--arch", help="The same as NETWORK; repeatable.", show_default=False),
+    ] = None,
     set_: options.Set = None,
     input_: options.Input = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Images at a time.")] = 1,
@@ -37,17 +40,16 @@ def bench(
         str | None,
         typer.Option("--isa", help="Instruction set of the packed kernels (the fastest there is).", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights and images.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the random weights and images.")] = 0,
+    reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
     Needs the extra "packed" (pip install 'meliuscli[packed]')."""
-    for name in arch:
-        if is_own(name):
-            raise BadInputError(f"--arch {name}: only networks of a spec can be packed, not modules of your own")
-    named = [load_arch(name, set_ or []) for name in arch]
+    arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
+    named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
     from meliuscli.packed.isa import choose_isa
     from meliuscli.results import require_directory
@@ -56,6 +58,10 @@ def bench(
     if output is not None:
         require_directory(output, "--output")
     choose_isa(isa)  # before torch is loaded
+    from meliuscli.counting.footprint import COMPARED, require_room
+
+    for one, spec in zip(named, specs, strict=True):
+        require_room(spec, batch, COMPARED, f"measuring {one.name} with --batch {batch}", "take a smaller --batch")
     from meliuscli.packed.runner import require_binary
 
     for spec in specs:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from meliuscli.arch.references import references_for, to_bibtex, tool_reference
-from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer
+from meliuscli.cli.networks import load_network
 
 DEFAULT = "meliusnet22"
 """Whose paper is shown when no network is named."""
@@ -23,6 +23,6 @@ def cite(
     output: options.Output = None,
 ) -> None:
     """Write BibTeX entries of meliuscli and of the papers behind networks, each once."""
-    papers = (paper for arch in archs or [DEFAULT] for paper in references_for(load_arch(arch).spec))
+    papers = (paper for arch in archs or [DEFAULT] for paper in references_for(load_network(arch).spec))
     entries = dict.fromkeys((tool_reference(), *papers))
     answer("\n".join(map(to_bibtex, entries)), output)

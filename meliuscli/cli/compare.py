@@ -11,18 +11,21 @@ from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, make_view
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_table, compare_warnings
 from meliuscli.report.count import count_object
 from meliuscli.report.predict import believed_object
 from meliuscli.report.published import published_object
 from meliuscli.report.tables import to_json
+from meliuscli.runs import REPORTS
 
 
 def compare(
     archs: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, TOML files or FILE.py:FACTORY; ratios are to the first.", show_default=False),
+        typer.Argument(
+            help="Names, TOML files, run:ID or FILE.py:FACTORY; ratios are to the first.", show_default=False
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All named networks, behind those given.")] = False,
     set_: options.Set = None,
@@ -37,6 +40,7 @@ def compare(
             "--pareto", help="Draw published top-1 against our OPs into this file (.png, .svg).", show_default=False
         ),
     ] = None,
+    reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
@@ -47,7 +51,16 @@ def compare(
         raise BadInputError("no network to compare", "name some (meliuscli list), or give --all")
     if binary and not any(map(is_own, names)):
         raise BadInputError("--binary is for modules of your own (FILE.py:FACTORY), and none is given")
-    counted = [count_any(name, set_ or [], binary or [], input_, view.storage) for name in names]
+    counted = []
+    for name in names:
+        try:
+            counted.append(count_any(name, set_ or [], binary or [], input_, view.storage, reports))
+        except SpecError as error:
+            if name in (archs or []):
+                raise BadInputError(f"{name}: {error.message}", error.hint) from None
+            talk(f"left out: {name}: {error.message}")
+    if not counted:
+        raise BadInputError("none of the networks can be that", "the lines above say why")
     if pareto is not None:
         from meliuscli.report.pareto import draw_published
 

@@ -3,6 +3,8 @@ and pay nothing for it."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import time
@@ -23,10 +25,52 @@ if TYPE_CHECKING:
 
 
 SECONDS_BETWEEN_LINES = 3
+IN_ASCII = {"±": "+-", "×": "x", "≤": "<=", "µ": "u", "–": "-", "—": "-", "…": "..."}
+
+
+def speak_any_encoding() -> None:
+    """Let stdout and stderr say what their encoding lacks in other characters: a finished training must not fail on its
+    last line. Names of files that are no text come out with backslashes."""
+    codecs.register_error("meliuscli", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="meliuscli")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(
+        IN_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode("ascii") for char in missing
+    ), error.end
+
+
+_is_quiet = False
+
+
+def be_quiet() -> None:
+    """From now on say nothing on stderr but errors."""
+    global _is_quiet
+    _is_quiet = True
 
 
 def talk(message: str, style: str = "") -> None:
     """A line on stderr."""
+    if not _is_quiet:
+        _say(message, style)
+
+
+def complain(message: str, hint: str | None) -> None:
+    """An error, with its way out."""
+    _say(f"error: {message}", "red")
+    if hint:
+        _say(f"hint: {hint}")
+
+
+def _say(message: str, style: str = "") -> None:
+    if sys.stderr is None:
+        return
     if sys.stderr.isatty():
         _stderr().print(message, style=style, markup=False)
     else:
@@ -42,7 +86,7 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
 
 def status(message: str) -> AbstractContextManager[object]:
     """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
-    return _stderr().status(message) if sys.stderr.isatty() else nullcontext()
+    return _stderr().status(message) if sys.stderr.isatty() and not _is_quiet else nullcontext()
 
 
 def answer(content: str, output: Path | None) -> None:
@@ -67,7 +111,10 @@ def answer(content: str, output: Path | None) -> None:
 
 
 def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, after: str = "") -> None:
-    """Tables in any of the formats but JSON (for which the commands have more than the tables), and text ``after``."""
+    """Tables in any of the formats but JSON (for which the commands have more than the tables), and text ``after``.
+
+    A file or stream of CSV is one table: of several it holds the first."""
+    tables = tables[:1] if fmt == "csv" else tables
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
         for index, table in enumerate(tables):
             _print_rich(table, gap=index > 0)
@@ -81,7 +128,7 @@ class Progress:
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
     def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False) -> None:
-        self._label, self._total, self._done, self._quiet = label, total, done, quiet
+        self._label, self._total, self._done, self._quiet = label, total, done, quiet or _is_quiet
         self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
@@ -153,7 +200,7 @@ class Counter:
         now = time.monotonic()
         if self._began is None:
             self._began, self._told = (now, done), now
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and not _is_quiet:
                 self._bar = _counting_bar(self._label, total)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
@@ -222,7 +269,7 @@ def _print_rich(table: Table, gap: bool = False) -> None:
         console.print(grid)
     else:
         _print_stacked(console, table)
-    for line in (*table.lines, *table.notes):
+    for line in (*table.sums, *table.lines, *table.notes):
         console.print(line, markup=False)
 
 

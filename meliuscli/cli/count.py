@@ -8,16 +8,18 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, make_view
+from meliuscli.cli.networks import count_any, is_own, make_view, the_one
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.report.count import Counted, View, count_object, count_table, warnings
+from meliuscli.report.count import Counted, View, count_object, count_table, shape_text, warnings
 from meliuscli.report.tables import to_json
+from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
 
 def count(
-    arch: options.Arch,
+    network_: options.AnyNetwork = None,
+    arch_: options.Arch = None,
     set_: options.Set = None,
     by: Annotated[By, typer.Option("--by", help="One row a stage, a block or a layer.")] = "stage",
     convention: options.ConventionName = "melius",
@@ -32,18 +34,22 @@ def count(
     max_size: Annotated[
         str | None, typer.Option("--max-size", help="Exit 1 when the size is above this (4MiB).", show_default=False)
     ] = None,
+    reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
     """Count binary and float operations, weights and size of a network, exactly.
 
     Two independent roads: arithmetic on the spec, printed at once, and an fvcore trace of the real torch module.
-    A module of your own (FILE.py:FACTORY) has the second road only."""
+    A module of your own (FILE.py:FACTORY) has the second road only.
+
+    Example: meliuscli count meliusnet22 --by block"""
+    arch = the_one(network_, arch_)
     view = make_view(convention, float_bits, bn_params)
     limits = _Limits(view, max_ops, max_size)
     if binary and not is_own(arch):
         raise BadInputError(f"--binary is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
-    network = count_any(arch, set_ or [], binary or [], input_, view.storage)
+    network = count_any(arch, set_ or [], binary or [], input_, view.storage, reports)
     verify = verify and not is_own(arch)
     talk_of(fmt, warnings(network, view))
     problems: list[str] = []
@@ -86,10 +92,13 @@ class _Limits:
 
 def _verify(network: Counted, view: View) -> list[str]:
     """What the trace of the real module says otherwise, a line each; empty when the two roads agree."""
+    from meliuscli.counting.footprint import TRACED, require_room
     from meliuscli.counting.traced import differences, trace_module
     from meliuscli.nn.build import build
 
     assert network.spec is not None
+    what = f"tracing {network.name} at {shape_text(network.input_shape)}"
+    require_room(network.spec, 1, TRACED, what, "--no-verify counts it without")
     try:
         with status("tracing the torch module"):
             traced = trace_module(build(network.spec), network.spec.input_shape, view.storage)

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.networks import with_input
-from meliuscli.errors import BadInputError, FailedError
+from meliuscli.cli.networks import load_network, the_one, with_input
+from meliuscli.counting.footprint import COMPARED, TRACED, require_room
+from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.results import require_directory
+from meliuscli.runs import REPORTS
 from meliuscli.units import format_mib
 
 if TYPE_CHECKING:
     from torch import nn
 
     from meliuscli.arch.spec import ArchSpec
+    from meliuscli.training.trained import Trained
+
+SUFFIXES = {"onnx": ".onnx", "packed": ".packed.safetensors"}
+PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
+"""The images on which a file is held against its network, and the share of their maps that is there at once."""
 
 
 def export(
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            "--arch", help="A name or a TOML file; with --weights run:ID it may be left out.", show_default=False
-        ),
-    ] = None,
+    network_: options.Network = None,
+    arch_: options.Arch = None,
     set_: options.Set = None,
     input_: options.Input = None,
     weights: Annotated[
@@ -38,15 +41,21 @@ def export(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Which seed of the run (its best on validation).", show_default=False),
+        typer.Option(
+            "--seed", min=0, max=2**31 - 1, help="Which seed of the run (its best on validation).", show_default=False
+        ),
     ] = None,
     to: Annotated[
-        Literal["onnx", "packed"],
+        Literal["onnx", "packed"] | None,
         typer.Option(
-            "--to", help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner."
+            "--to",
+            help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner (default: as the"
+            " file is named, else onnx).",
+            show_default=False,
         ),
-    ] = "onnx",
-    reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = Path("reports"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    reports: options.Reports = REPORTS,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file (ARCH.onnx or ARCH.packed.safetensors).", show_default=False),
@@ -54,15 +63,40 @@ def export(
 ) -> None:
     """Write a network to a file, run the file, and compare it with the network.
 
-    Without --weights the network is untrained, from --seed (0). The file takes images of --input (default: the size
-    that the network was made for, or trained at)."""
-    name, spec, network = _network(arch, set_ or [], weights, seed, reports)
-    if input_ is not None:
-        spec, network = _resized(network, with_input(spec, input_, name), input_)
-    suffix = "onnx" if to == "onnx" else "packed.safetensors"
-    path = Path(f"{name}.{suffix}") if output is None else output
-    require_directory(path, "--output")
+    NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from --seed (0). The file takes images
+    of --input (default: the size that the network was made for, or trained at).
+
+    Example: meliuscli export --weights run:1a2b -o net.onnx"""
+    to = _format(to, output)
+    if output is not None:
+        _check_place(output, force)
+    arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
+    if arch is not None and arch.lower().startswith("run:") and weights is None:
+        arch, weights = None, arch
+    name, spec, network = _network(arch, set_ or [], weights, seed, reports, input_)
+    path = Path(f"{name.replace(':', '-')}{SUFFIXES[to]}") if output is None else output
+    _check_place(path, force)
+    shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
+    require_room(spec, *needs, f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
+
+
+def _format(asked: Literal["onnx", "packed"] | None, output: Path | None) -> Literal["onnx", "packed"]:
+    """What ``--to`` says, or the suffix of the file. Raises ``BadInputError`` where they contradict each other."""
+    suffix = "" if output is None else output.suffix.lower()
+    named: Literal["onnx", "packed"] | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
+    if asked and named and asked != named:
+        raise BadInputError(f"--output {output}: {suffix} is for {named}, and --to is {asked}", "leave one out")
+    return asked or named or "onnx"
+
+
+def _check_place(path: Path, force: bool) -> None:
+    """Refuse a place that cannot be written to, or a file that is there, before anything is computed."""
+    require_directory(path, "--output")
+    if path.is_dir():
+        raise BadInputError(f"--output {path}: it is a directory", "name a file in it")
+    if path.exists() and path.is_file() and not force:
+        raise BadInputError(f"{path} exists", "name another with --output, or write over it with --force")
 
 
 def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
@@ -109,8 +143,8 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
         raise FailedError(f"{path}: {verdict}", "the file was written all the same")
 
 
-def _resized(network: nn.Module, spec: ArchSpec, text: str) -> tuple[ArchSpec, nn.Module]:
-    """The network's weights in one of ``spec``, which is for images of another size, and that spec."""
+def _resized(network: nn.Module, spec: ArchSpec, text: str) -> nn.Module:
+    """The network's weights in one of ``spec``, which is for images of another size."""
     from meliuscli.nn.build import build
 
     resized = build(spec)
@@ -118,37 +152,58 @@ def _resized(network: nn.Module, spec: ArchSpec, text: str) -> tuple[ArchSpec, n
         resized.load_state_dict(network.state_dict())
     except RuntimeError:
         raise BadInputError(f"--input {text}: the network's weights do not fit images of that shape") from None
-    return spec, resized.eval()
+    return resized.eval()
 
 
 def _network(
-    arch: str | None, set_: list[str], weights: str | None, seed: int | None, reports: Path
+    arch: str | None, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None
 ) -> tuple[str, ArchSpec, nn.Module]:
-    """What to call the network, its spec, and the network."""
-    named = None if arch is None else load_arch(arch, set_)
-    if weights is not None and weights.lower().startswith("run:"):
+    """What to call the network, its spec for images of ``input_``, and the network."""
+    if weights is None:
+        named = load_network(the_one(arch, None), set_, reports)
+        spec = named.spec if input_ is None else with_input(named.spec, input_, named.name)
+        return named.name, spec, _untrained(named.name, spec, 0 if seed is None else seed)
+    name, trained = _trained(arch, set_, weights, seed, reports)
+    if input_ is None:
+        return name, trained.spec, trained.network
+    spec = with_input(trained.spec, input_, name)
+    return name, spec, _resized(trained.network, spec, input_)
+
+
+def _trained(arch: str | None, set_: list[str], weights: str, seed: int | None, reports: Path) -> tuple[str, Trained]:
+    """What to call the network of ``--weights``, and the network."""
+    if set_ and (arch is None or weights.lower().startswith("run:")):
+        raise BadInputError(f"--set: the network of {weights} is what was trained, and stays so", "leave --set out")
+    named = None if arch is None else load_network(arch, set_, reports)
+    if weights.lower().startswith("run:"):
         from meliuscli.runs import load_run
 
         run = load_run(weights.partition(":")[2], reports)
         if named is not None and named.spec.archid != run.fields["archid"]:
-            raise BadInputError(f"--weights {weights}: a training of {run.fields['arch']}, not of {named.name}")
+            raise BadInputError(
+                f"--weights {weights}: a training of {run.fields['arch']}, not of {named.name}",
+                "leave the network out: the run knows its own",
+            )
         from meliuscli.training.trained import load_trained
 
-        trained = load_trained(run, seed)
-        return str(run.fields["arch"]), trained.spec, trained.network
-    if named is None:
-        raise BadInputError("--arch: missing", "only --weights run:ID knows its network")
-    if weights is not None:
-        if seed is not None:
-            raise BadInputError("--seed: is for run:ID, or for a network without --weights")
-        from meliuscli.training.trained import load_network
+        return str(run.fields["arch"]), load_trained(run, seed)
+    if seed is not None:
+        raise BadInputError("--seed: is for run:ID, or for a network without --weights")
+    path = Path(weights)
+    if not path.exists() and re.fullmatch("[0-9a-fA-F]{3,8}", weights):
+        raise MissingError(f"--weights {weights}: no such file", f"did you mean run:{weights}?")
+    from meliuscli.training.trained import load_network as load_weights
+    from meliuscli.training.weights import read_spec
 
-        return named.name, named.spec, load_network(named.spec, Path(weights)).network
+    spec = read_spec(path) if named is None else named.spec
+    return path.name.removesuffix(path.suffix) if named is None else named.name, load_weights(spec, path)
+
+
+def _untrained(name: str, spec: ArchSpec, seed: int) -> nn.Module:
     import torch
 
     from meliuscli.nn.build import build
 
-    seed = 0 if seed is None else seed
     torch.manual_seed(seed)
-    talk(f"no --weights: {named.name} is untrained, from seed {seed}")
-    return named.name, named.spec, build(named.spec).eval()
+    talk(f"no --weights: {name} is untrained, from seed {seed}")
+    return build(spec).eval()

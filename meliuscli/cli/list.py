@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables
-from meliuscli.errors import MissingError, unknown_name
+from meliuscli.cli.console import answer, answer_tables, talk_of
+from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
-from meliuscli.report.tables import Table, to_json
+from meliuscli.report.tables import Format, Table, to_json
 from meliuscli.report.works import works_table
 from meliuscli.runs import REPORTS, list_runs
 
@@ -38,16 +38,20 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
+    if fmt == "csv" and len(chosen) > 1:
+        raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
     if {"runs", *WORKS} & set(chosen) and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
-    tables = {kind: _table(kind, reports) for kind in chosen}
+    tables = {kind: _table(kind, reports, fmt) for kind in chosen}
     if fmt == "json":
         answer(to_json({kind: table.records for kind, table in tables.items()}), output)
     else:
         answer_tables(list(tables.values()), fmt, output)
 
 
-def _table(kind: str, reports: Path) -> Table:
+def _table(kind: str, reports: Path, fmt: Format) -> Table:
     if kind == "runs":
-        return runs_table(*list_runs(reports))
+        runs, broken = list_runs(reports)
+        talk_of(fmt, [f"warning: {error.message}; {error.hint}" for error in broken.values()])
+        return runs_table(runs, broken)
     return works_table(WORKS[kind], reports) if kind in WORKS else list_table(kind)

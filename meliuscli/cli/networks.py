@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import load_arch
+from meliuscli.arch.spec import ArchSpec, parse_toml
+from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
 from meliuscli.counting.counts import FLOAT_BITS, Storage
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import Counted, View
+from meliuscli.memory import require_memory
+from meliuscli.report.count import Counted, View, shape_text
+from meliuscli.runs import REPORTS, load_run
 
 DEFAULT_INPUT = (3, 224, 224)
+MAX_TOML = 2**20
+"""Bytes that are read from stdin: a network has some hundred."""
 
 
 def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
@@ -29,9 +36,46 @@ def is_own(arch: str) -> bool:
     return arch.rpartition(":")[0].lower().endswith(".py") or arch.lower().endswith(".py")
 
 
-def count_named(arch: str, set_: Sequence[str], input_: str | None, storage: Storage) -> Counted:
+def the_one(argument: str | None, option: str | None) -> str:
+    """The network that a command is about, named as its argument or by ``--arch``."""
+    if argument is not None and option is not None:
+        raise BadInputError(f"{argument} and --arch {option}: give one network", "meliuscli compare takes several")
+    network = option if argument is None else argument
+    if network is None:
+        raise BadInputError("which network? name one, as an argument or by --arch", "for example meliusnet22")
+    return network
+
+
+def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -> NamedArch:
+    """The network of a name, a TOML file, TOML on stdin (``-``) or a recorded run (``run:ID``: what was trained).
+
+    Raises ``BadInputError`` for a module of one's own, and as ``load_arch``."""
+    if is_own(arch):
+        raise BadInputError(
+            f"{arch}: a module of your own can be counted and compared, and nothing else",
+            "a network of a family can do all: meliuscli show meliusnet22 --toml writes a file to change",
+        )
+    if arch == "-":
+        return arch_of(parse_toml(_stdin(), "stdin"), "stdin", set_, "stdin: ")
+    if arch.lower().startswith("run:"):
+        run = load_run(arch.partition(":")[2], reports, unfinished=True)
+        if set_:
+            raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
+        return NamedArch(f"run:{run.id}", spec_from_fields(run.fields["trained_as"], f"{run.path}: "))
+    return load_arch(arch, set_)
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise BadInputError("-: stdin has no TOML", "meliuscli show meliusnet22 --toml | meliuscli count -")
+    return sys.stdin.buffer.read(MAX_TOML)
+
+
+def count_named(
+    arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path = REPORTS
+) -> Counted:
     """A network of a spec, counted by arithmetic."""
-    named = load_arch(arch, set_)
+    named = load_network(arch, set_, reports)
     spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
     return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage))
 
@@ -45,23 +89,32 @@ def count_own_module(
     if set_:
         raise BadInputError("--set changes the field of a spec; a module of your own has none")
     shape = DEFAULT_INPUT if input_ is None else parse_input(input_)
+    require_memory(8 * math.prod(shape), f"one image of {shape_text(shape)}", "take a smaller --input")
     with status(f"tracing {arch}"):
         own = count_own(load_module(arch), shape, tuple(binary), storage)
     return Counted(arch, None, shape, own.count, own)
 
 
-def count_any(arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage) -> Counted:
+def count_any(
+    arch: str,
+    set_: Sequence[str],
+    binary: Sequence[str],
+    input_: str | None,
+    storage: Storage,
+    reports: Path = REPORTS,
+) -> Counted:
     """Whatever ``arch`` names."""
     if is_own(arch):
         return count_own_module(arch, set_, binary, input_, storage)
-    return count_named(arch, set_, input_, storage)
+    return count_named(arch, set_, input_, storage, reports)
 
 
 def with_input(spec: ArchSpec, text: str, name: str) -> ArchSpec:
     """The network for images of the shape that ``--input`` asks for."""
     channels, height, width = parse_input(text)
     if height != width:
-        raise BadInputError(f"--input {text}: {name} takes square images only")
+        first = "; channels come first" if channels == height or width in (1, 3) else ""
+        raise BadInputError(f"--input {text}: {name} takes square images only{first}", "write it as 3x224x224")
     return spec.replace(input_channels=channels, input_size=height)
 
 

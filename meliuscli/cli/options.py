@@ -9,15 +9,24 @@ import typer
 
 from meliuscli.report.tables import Format
 
-Arch = Annotated[
-    str,
-    typer.Option(
-        "--arch", help="A name (meliuscli list), a TOML file, or FILE.py:FACTORY for a module.", show_default=False
+Network = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NETWORK]",
+        help="A name (meliuscli list), a TOML file (- for stdin), or run:ID for what was trained.",
+        show_default=False,
     ),
 ]
-TrainArch = Annotated[
-    str | None, typer.Option("--arch", help="A network's name (meliuscli list) or a TOML file.", show_default=False)
+AnyNetwork = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NETWORK]",
+        help="A name (meliuscli list), a TOML file (- for stdin), run:ID, or FILE.py:FACTORY for a module.",
+        show_default=False,
+    ),
 ]
+Arch = Annotated[str | None, typer.Option("--arch", help="The same as NETWORK.", show_default=False)]
+Reports = Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the network; repeatable (growth_rate=48)."),

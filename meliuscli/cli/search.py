@@ -175,6 +175,8 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
 
     if fmt == "json":
         answer(to_json(study_value(report)), output)
+    elif fmt == "csv":
+        answer((report.directory / "front.csv").read_text(encoding="utf-8"), output)
     else:
         answer_tables(study_tables(report), fmt, output)
     best = ", best.toml" if best_found(report) is not None else ""

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk
-from meliuscli.cli.networks import count_named, make_view
+from meliuscli.cli.networks import count_named, load_network, make_view
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import count_object
+from meliuscli.report.count import count_object, count_table
 from meliuscli.report.drawing import drawing_table
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.runs import run_object, run_table
@@ -42,7 +43,11 @@ def show(
         return
     if arch.lower().startswith("run:"):
         run = load_run(arch.partition(":")[2], reports, unfinished=True)
-        if fmt == "json":
+        if set_ or input_ is not None:
+            raise BadInputError(f"--set and --input change a network, and {arch} is a training", "leave them out")
+        if toml:
+            _print_toml(load_network(arch, (), reports).spec, fmt, output)
+        elif fmt == "json":
             answer(to_json(run_object(run)), output)
         else:
             answer_tables([run_table(run)], fmt, output)
@@ -52,13 +57,13 @@ def show(
     assert network.spec is not None
     text = network.spec.to_toml()
     if toml:
-        if fmt != "table":
-            raise BadInputError("--toml has a format of its own: leave --format out")
-        answer(text, output)
+        _print_toml(network.spec, fmt, output)
     elif fmt == "json":
         published = list(map(published_object, network.published))
         value = {**count_object(network, "stage", view, None), "published": published}
         answer(to_json({**value, "spec": network.spec.model_dump(mode="json")}), output)
+    elif fmt == "csv":
+        answer_tables([count_table(network, "stage", view)], fmt, output)
     else:
         tables = [drawing_table(network)]
         if network.published:
@@ -86,3 +91,9 @@ def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | 
         return
     answer_tables(tables, fmt, output)
     talk(f"made by: {command}\n{state}; go on with: {resume}")
+
+
+def _print_toml(spec: ArchSpec, fmt: Format, output: Path | None) -> None:
+    if fmt != "table":
+        raise BadInputError("--toml has a format of its own: leave --format out")
+    answer(spec.to_toml(), output)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meliuscli.arch.zoo import load_arch, parse_overrides
+from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import options
 from meliuscli.cli.console import SHELL, answer, answer_tables, talk
+from meliuscli.cli.networks import load_network, the_one
 from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_table
@@ -28,7 +29,8 @@ GOES_WITH_RESUME = ("resume_", "data", "reports", "fmt", "output")
 
 def train(
     context: typer.Context,
-    arch: options.TrainArch = None,
+    network_: options.Network = None,
+    arch_: options.Arch = None,
     set_: options.Set = None,
     dataset: Annotated[str, typer.Option("--dataset", help="A data set's name (meliuscli list datasets).")] = (
         "fashion-mnist-mini"
@@ -93,14 +95,24 @@ def train(
             _refuse_changes(context)
             ready = resume_run(resume_, data, reports, SHELL)
         else:
-            if arch is None:
-                raise BadInputError("--arch is missing", "for example --arch meliusnet22, or --resume run:ID")
-            named = load_arch(arch, set_ or [])
+            named = load_network(the_one(network_, arch_), set_ or [], reports)
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             sizes = (seeds, input_size, width_divisor)
             ready = begin_run(
-                Wanted(named, dataset, data, skip_bad, recipe, *sizes, weights, teacher, device, compile_),
+                Wanted(
+                    named,
+                    tuple(set_ or []),
+                    dataset,
+                    data,
+                    skip_bad,
+                    recipe,
+                    *sizes,
+                    weights,
+                    teacher,
+                    device,
+                    compile_,
+                ),
                 reports,
                 SHELL,
             )
@@ -138,7 +150,14 @@ def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Rec
 
 def _refuse_changes(context: typer.Context) -> None:
     """A resumed run is what it was begun as."""
-    names = {"fmt": "format", "set_": "set", "recipe_name": "recipe", "compile_": "compile"}
+    names = {
+        "fmt": "format",
+        "set_": "set",
+        "network_": "arch",
+        "arch_": "arch",
+        "recipe_name": "recipe",
+        "compile_": "compile",
+    }
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in GOES_WITH_RESUME and source is not None and source.name == "COMMANDLINE":

@@ -18,6 +18,7 @@ from meliuscli.data.idx import Bytes
 from meliuscli.data.layout import Cached
 from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
 from meliuscli.data.splits import Labels, pixel_hashes, shared_images
+from meliuscli.memory import require_memory
 
 ON_DEVICE_BYTES = 4 * 2**30
 """Images up to this size lie on the training's device as a whole; of larger sets the batches are brought there."""
@@ -64,11 +65,16 @@ def prepare(
 
     An image folder is decoded, unless it was before; ``on_progress`` hears of it. Raises ``decoded``'s errors."""
     if isinstance(dataset, ImageFolder):
-        return _from_folder(decoded(dataset, input_size, on_progress), input_size)
+        prepared = _from_folder(decoded(dataset, input_size, on_progress), input_size)
+        return replace(prepared, notes=(*dataset.notes, *prepared.notes))
+    splits = (dataset.train, dataset.validation, dataset.test)
+    values = sum(map(len, splits)) * dataset.channels * input_size**2
+    if dataset.train.images.shape[-1] != input_size:
+        what = f"all images of {dataset.name} at {input_size}x{input_size}"
+        require_memory(8 * values, what, "train at a smaller size; image folders are read from disk instead")
     train = _resize(dataset.train, input_size)
     mean, std = _statistics(train[0])
-    splits = (dataset.train, dataset.validation, dataset.test)
-    notes = shared_images(*(pixel_hashes(split.images.numpy()) for split in splits))
+    notes = (*dataset.notes, *shared_images(*(pixel_hashes(split.images.numpy()) for split in splits)))
     return Prepared(
         train,
         _resize(dataset.validation, input_size),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -79,10 +80,10 @@ def load_dataset(
     try:
         if name == IMAGE_FOLDER:
             return list_folder(place, cut, skip_bad)
-        train, test, num_classes = _read(name, place)
+        train, test, num_classes, notes = _read(name, place)
     except MissingError as error:
         raise MissingError(error.message, SOURCES[name]) from None
-    return _with_validation(name, num_classes, train, test, place, cut)
+    return replace(_with_validation(name, num_classes, train, test, place, cut), notes=notes)
 
 
 @cache
@@ -95,12 +96,12 @@ def data_shape(name: str, directory: Path | None = None) -> tuple[int, int]:
     return found.num_classes, found.channels
 
 
-def _read(name: str, directory: Path) -> tuple[Part, Part, int]:
-    """Train and test as the source has them, and the number of classes."""
+def _read(name: str, directory: Path) -> tuple[Part, Part, int, tuple[str, ...]]:
+    """Train and test as the source has them, the number of classes, and notes."""
     num_classes = SHAPES[name][0] if name in SHAPES else None
     if name in ("cifar10", "cifar100"):
         assert num_classes is not None
-        return *read_cifar(directory, num_classes), num_classes
+        return *read_cifar(directory, num_classes), num_classes, ()
     return read_idx_pair(directory, num_classes)
 
 

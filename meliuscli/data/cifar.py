@@ -71,10 +71,14 @@ def _read_binary(path: Path, content: bytes, num_classes: int) -> Part:
 def _read_python(path: Path, content: bytes, num_classes: int) -> Part:
     """A dict with ``data`` (N, 3072) and ``labels`` or ``fine_labels``."""
     try:
-        batch = _OnlyArrays(content).load()
-        images, labels = batch[b"data"], batch[b"labels" if num_classes == 10 else b"fine_labels"]
-        labels = np.asarray(labels)
-        whole = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape == (len(labels), PIXELS)
+        batch = _by_text(_OnlyArrays(content).load())
+        wanted = ("data", "labels" if num_classes == 10 else "fine_labels")
+        if missing := [key for key in wanted if key not in batch]:
+            raise ValueError(f"it has no {' and no '.join(missing)}; its keys are {', '.join(batch) or 'none'}")
+        images, labels = batch[wanted[0]], np.asarray(batch[wanted[1]])
+        if isinstance(images, np.ndarray) and images.dtype != np.uint8:
+            raise ValueError(f"its data are {images.dtype}, not bytes")
+        whole = isinstance(images, np.ndarray) and images.shape == (len(labels), PIXELS)
         if not whole or labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
             raise ValueError("its data and labels are not CIFAR's")
         if not 0 <= labels.min() <= labels.max() < 256:
@@ -86,8 +90,15 @@ def _read_python(path: Path, content: bytes, num_classes: int) -> Part:
     return images.reshape(-1, *SHAPE), labels.astype(np.uint8)
 
 
+def _by_text(batch: Any) -> dict[str, Any]:
+    """A file's dict by text: Python 2 wrote its keys as bytes, and Python 3 writes text."""
+    if not isinstance(batch, dict):
+        raise ValueError("it holds no dict")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in batch.items()}
+
+
 class _OnlyArrays(pickle.Unpickler):
-    """Names are looked up in a table of four; everything else that a pickle could call is refused."""
+    """Names are looked up in a short table; everything else that a pickle could call is refused."""
 
     def __init__(self, content: bytes) -> None:
         import io
@@ -99,7 +110,9 @@ class _OnlyArrays(pickle.Unpickler):
             ("numpy.core.multiarray", "_reconstruct"): _empty_array,
             ("numpy._core.multiarray", "_reconstruct"): _empty_array,
             ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _byte_type,
+            ("numpy", "dtype"): _integer_type,
+            ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+            ("numpy._core.numeric", "_frombuffer"): _from_buffer,
             ("_codecs", "encode"): _encode,
         }
         if (module, name) not in allowed:
@@ -112,10 +125,24 @@ def _empty_array(*_: object) -> Bytes:
     return np.ndarray(0, np.uint8)
 
 
-def _byte_type(kind: object, *_: object) -> np.dtype[np.uint8]:
-    if kind not in ("u1", b"u1", "uint8", b"uint8"):
-        raise pickle.UnpicklingError(f"an array of {kind!r}, not of bytes")
-    return np.dtype(np.uint8)
+INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "uint8")
+
+
+def _integer_type(kind: object, *_: object) -> np.dtype[Any]:
+    """A type of its own each time: what follows in the file says the order of its bytes."""
+    name = kind.decode("latin1") if isinstance(kind, bytes) else kind
+    if name not in INTEGERS:
+        raise pickle.UnpicklingError(f"an array of {kind!r}, not of whole numbers")
+    return np.dtype(str(name), copy=True)
+
+
+def _from_buffer(content: object, kind: object, shape: object, order: object) -> Any:
+    """How pickles of protocol 5 hold an array."""
+    if not isinstance(content, bytes | bytearray) or not isinstance(kind, np.dtype) or kind.kind not in "iu":
+        raise pickle.UnpicklingError("an array that is none of whole numbers")
+    if not isinstance(shape, tuple) or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array of no shape")
+    return np.frombuffer(content, kind).reshape(shape, order=order)
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:

@@ -26,6 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow reads more, of which some (EPS) run other programs."""
 FEW = 256
 """Fewer files than this are decoded without other processes, which take a moment to start."""
+USED = 2**12
+"""An image of 16 bits whose values all lie below holds numbers of 12 bits or fewer, as cameras and scanners write them."""
 HINT = "mend or delete it, or leave out such files with --skip-bad"
 
 
@@ -145,7 +147,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if turned.mode.startswith(("I", "F")):
         values = np.asarray(turned)
         if turned.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels have 32 bits")
+            raise ValueError("its pixels are 32-bit numbers of no known range; save it with 8 or 16 bits")
+        if 0 < values.max() < USED:
+            raise ValueError(f"its 16-bit pixels go up to {values.max():,} only and would come out black; rescale it")
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if turned.has_transparency_data:
         white = Image.new("RGBA", turned.size, "white")
@@ -163,4 +167,6 @@ def _told(path: Path, error: Exception) -> MeliusError:
         return BadInputError(f"{path}: not an image (of {', '.join(FORMATS)})", HINT)
     if isinstance(error, OSError) and error.errno is not None:
         return MissingError(f"{path}: cannot be read: {error.strerror}", HINT)
+    if isinstance(error, ValueError) and "its " in str(error):
+        return BadInputError(f"{path}: {error}", HINT)
     return BadInputError(f"{path}: truncated or corrupt: {error}", HINT)

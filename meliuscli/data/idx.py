@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,10 @@ import numpy.typing as npt
 from meliuscli.errors import BadInputError, MissingError
 
 UINT8 = 8
+GZIP = b"\x1f\x8b"
+TEST = ("t10k", "test")
+FOLDERS = (".", "raw", *(f"{name}/raw" for name in ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST")))
+"""Below the directory that is named, as torchvision keeps them."""
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -22,8 +27,9 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
 
     Raises ``MissingError`` when it is not there, ``BadInputError`` naming the file when it is corrupt or truncated."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
+        content = path.read_bytes()
+        if path.suffix == ".gz" or content[:2] == GZIP:
+            content = gzip.decompress(content)
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -45,19 +51,28 @@ Part = tuple[Bytes, Bytes]
 """Images (N, H, W) or (N, C, H, W) and labels (N,)."""
 
 
-def read_idx_pair(directory: Path, num_classes: int | None) -> tuple[Part, Part, int]:
-    """Train and test, and the number of classes (that of train's labels if None), from MNIST's four files.
+def read_idx_pair(directory: Path, num_classes: int | None) -> tuple[Part, Part, int, tuple[str, ...]]:
+    """Train, test, the number of classes (that of train's labels if None) and notes, from four files named like MNIST's.
 
-    They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same for ``t10k``, plain or ``.gz``."""
-    train, train_labels = _read_part(directory, "train")
-    test, test_labels = _read_part(directory, "t10k")
-    num_classes = 1 + int(train[1].max()) if num_classes is None else num_classes
+    They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same for ``t10k`` or ``test``, with a point in
+    place of the hyphen before ``idx``, behind a prefix (``emnist-letters-``), plain or gzipped. Labels from 1 on, as
+    EMNIST's letters have them, are taken down to 0."""
+    train, train_labels = _read_part(directory, ("train",))
+    test, test_labels = _read_part(directory, TEST)
+    notes: tuple[str, ...] = ()
+    if num_classes is None:
+        if train[1].min() == test[1].min() == 1:
+            train, test = ((images, labels - 1) for images, labels in (train, test))
+            notes = (f"{train_labels}: its labels begin at 1; class 0 is label 1",)
+        num_classes = 1 + int(train[1].max())
+    if num_classes < 2:
+        raise BadInputError(f"{train_labels}: all labels are {train[1][0]}: there is nothing to tell apart")
     for path, (_, labels) in ((train_labels, train), (test_labels, test)):
         check_labels(path, labels, num_classes)
     if train[0].shape[1:] != test[0].shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])) for images, _ in (train, test)]
         raise BadInputError(f"{test_labels.parent}: the training images are {sizes[0]}, those of t10k {sizes[1]}")
-    return train, test, num_classes
+    return train, test, num_classes, notes
 
 
 def check_labels(path: Path, labels: Bytes, num_classes: int) -> None:
@@ -69,11 +84,11 @@ def check_labels(path: Path, labels: Bytes, num_classes: int) -> None:
         raise BadInputError(f"{path}: class {counts.argmin()} of {num_classes} has no image")
 
 
-def _read_part(directory: Path, prefix: str) -> tuple[Part, Path]:
+def _read_part(directory: Path, prefixes: tuple[str, ...]) -> tuple[Part, Path]:
     """Images and labels, and the file that the labels are from."""
-    images_path = _find(directory, f"{prefix}-images-idx3-ubyte")
+    images_path = _find(directory, prefixes, "images", 3)
     images = read_idx(images_path, 3)
-    labels_path = _find(directory, f"{prefix}-labels-idx1-ubyte")
+    labels_path = _find(directory, prefixes, "labels", 1)
     labels = read_idx(labels_path, 1)
     if not images.size:
         raise BadInputError(f"{images_path}: no images in it")
@@ -82,8 +97,27 @@ def _read_part(directory: Path, prefix: str) -> tuple[Part, Path]:
     return (images, labels), labels_path
 
 
-def _find(directory: Path, name: str) -> Path:
-    for candidate in (directory / name, directory / f"{name}.gz"):
-        if candidate.is_file():
-            return candidate
-    raise MissingError(f"{directory / name}[.gz]: no such file")
+def _find(directory: Path, prefixes: tuple[str, ...], what: str, dimensions: int) -> Path:
+    """The one file of that name, however it is spelt. Raises ``BadInputError`` where there are several."""
+    name = re.compile(
+        rf"(.+[-_.])?({'|'.join(prefixes)})[-_.]{what}[-_.]idx{dimensions}[-_.]ubyte(\.gz)?", re.IGNORECASE
+    )
+    for folder in FOLDERS:
+        place = directory / folder
+        found = sorted(place / file for file in _files(place) if name.fullmatch(file))
+        # A file and the archive that it was unpacked from are one.
+        found = [path for path in found if path.with_suffix("") not in found or path.suffix != ".gz"]
+        if len(found) > 1:
+            raise BadInputError(f"{place}: it has both {found[0].name} and {found[1].name}", "name a directory of one")
+        if found:
+            return found[0]
+    raise MissingError(f"{directory / prefixes[0]}-{what}-idx{dimensions}-ubyte[.gz]: no such file")
+
+
+def _files(place: Path) -> list[str]:
+    try:
+        return [path.name for path in place.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise MissingError(f"{place}: cannot be read: {error.strerror}") from None

@@ -106,9 +106,31 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         (Column("part", numeric=False), Column("output", numeric=False, optional=True), *map(Column, heads)),
         tuple(cells(row) for row in _shown(network.count, by)),
         total=cells(total),
-        lines=(*_summary_lines(total, view), *_findings(network, view)),
+        sums=_summary_lines(total, view),
+        lines=tuple(_findings(network, view)),
+        records=tuple(_csv_record(row, view) for row in (*_shown(network.count, by), total)),
         notes=(f"convention {view.convention.name}: {view.convention.legend}", view.size_legend),
     )
+
+
+def _csv_record(row: Count, view: View) -> dict[str, Cell]:
+    """A row in raw numbers, and what it is under the convention."""
+    derived = view.convention.derive(row, view.float_bits)
+    return {
+        "part": row.name,
+        "kind": row.kind,
+        "output": shape_text(row.output),
+        "binary MACs": row.binary_macs,
+        "n-bit MACs": row.quantized_macs,
+        "float MACs": row.float_macs,
+        "binary weights": row.binary_params,
+        "n-bit weights": _other_weights(row),
+        "float params": row.float_params,
+        "bytes": row.size_bytes,
+        "BOPs": derived.bops,
+        "FLOPs": derived.flops,
+        view.convention.unit or "OPs": derived.ops,
+    }
 
 
 def _findings(network: Counted, view: View) -> list[str]:

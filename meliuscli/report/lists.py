@@ -19,7 +19,7 @@ def _archs() -> list[dict[str, Cell]]:
     for name in arch_names():
         spec = load_name(name)
         total = count_spec(spec).total
-        top1 = next((row.top1 for row in published_for(spec) if row.top1), None)
+        top1 = next((float(row.top1) for row in published_for(spec) if row.top1), None)
         records.append(
             {
                 "name": name,
@@ -79,4 +79,5 @@ def _arch_cells(record: dict[str, Cell]) -> tuple[Cell, ...]:
     assert isinstance(params, int)
     assert isinstance(size, int)
     numbers = (format_count(ops), format_count(params), f"{size / 2**20:.2f}")
-    return (record["name"], record["family"], *numbers, record["published_top1"])
+    top1 = record["published_top1"]
+    return (record["name"], record["family"], *numbers, "" if top1 is None else f"{top1:.1f}")

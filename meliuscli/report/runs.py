@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.runs import Left, Run
+from meliuscli.units import format_count
 
-COLUMNS = ("id", "time", "arch", "dataset", "n", "validation", "test", "state")
+COLUMNS = ("id", "time", "arch", "dataset", "n", "validation", "test", "OPs", "MiB", "state")
 LEFT = ("seeds", "epochs", "epochs_done", "resume")
 """In the records of a list of runs alone; people read it under the table."""
 
 
 def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Table:
-    """A row a run: what was trained on what, how often, to what, and whether to the end; then the unfinished ones that
-    are ``broken``. Under it how to go on with those that are unfinished."""
+    """A row a run: what was trained on what, how often, to what, what that network costs, and whether to the end; then
+    those that are ``broken``. Under it how to go on with those that are unfinished."""
     records = [*map(_record, runs), *(_broken_record(run_id, error) for run_id, error in broken.items())]
     unfinished = [
         line
@@ -26,15 +31,18 @@ def runs_table(runs: Sequence[Run], broken: Mapping[str, BadInputError]) -> Tabl
         for line in (f"run:{run.id} is unfinished: {left.sentence}", f"  go on with: {left.resume}")
     ]
     unreadable = [
-        f"run:{run_id} is unfinished and cannot be read: {error.message} ({error.hint})"
+        f"run:{run_id} cannot be read and is left out: {error.message} ({error.hint})"
         for run_id, error in broken.items()
     ]
     return Table(
         "Recorded runs (meliuscli show run:ID); mean top-1 over n seeds on validation and test, in %",
-        tuple(Column(heading, numeric=False, optional=heading == "time") for heading in COLUMNS),
-        tuple(tuple(record[key] for key in COLUMNS) for record in records),
+        tuple(Column(heading, numeric=heading in ("OPs", "MiB"), optional=heading == "time") for heading in COLUMNS),
+        (*map(_cells, runs), *((run_id, *[""] * (len(COLUMNS) - 2), "unreadable") for run_id in broken)),
         lines=(*unfinished, *unreadable),
-        notes=("an unfinished run may also be one that is being trained now",) if unfinished else (),
+        notes=(
+            "OPs and MiB are those of the network that was trained, at its input and widths",
+            *(("an unfinished run may also be one that is being trained now",) if unfinished else ()),
+        ),
         records=tuple(records),
     )
 
@@ -44,16 +52,37 @@ def _left(run: Run) -> Left | None:
     return None if run.fields.get("failed") else run.left
 
 
+def _cells(run: Run) -> tuple[Cell, ...]:
+    """A row for people."""
+    record = _record(run)
+    ops, size = record["trained_ops"], record["trained_size_bytes"]
+    return (
+        *(record[key] for key in ("id", "time", "arch", "dataset", "n")),
+        _mean(run.fields["validation_top1"]),
+        _mean(run.fields["test_top1"]),
+        format_count(ops) if isinstance(ops, int | float) else "",
+        f"{size / 2**20:.3f}" if isinstance(size, int) else "",
+        record["state"],
+    )
+
+
 def _record(run: Run) -> dict[str, Cell]:
-    fields, left = run.fields, _left(run)
+    """A row of CSV and JSON: accuracies from 0 to 1."""
+    fields, left, trained = run.fields, _left(run), _trained(run)
     return {
         "id": run.id,
         "time": fields["origin"]["time"][:16],
         "arch": fields["arch"],
+        "archid": fields["archid"],
         "dataset": fields["dataset"]["name"],
         "n": fields["n"],
-        "validation": _mean(fields["validation_top1"]),
-        "test": _mean(fields["test_top1"]),
+        "validation_top1": fields["validation_top1"]["mean"],
+        "validation_spread": fields["validation_top1"]["spread"],
+        "test_top1": fields["test_top1"]["mean"],
+        "test_spread": fields["test_top1"]["spread"],
+        "trained_archid": None if trained is None else trained.archid,
+        "trained_ops": None if trained is None else MELIUS.derive(count_spec(trained).total).ops,
+        "trained_size_bytes": None if trained is None else count_spec(trained).total.size_bytes,
         "state": _state(run),
         **{key: getattr(left, key, None) for key in LEFT},
         "problem": fields.get("failed"),
@@ -68,8 +97,22 @@ def _state(run: Run) -> str:
     return "interrupted" if run.fields.get("interrupted") else "finished"
 
 
+RECORD = (
+    *("id", "time", "arch", "archid", "dataset", "n", "validation_top1", "validation_spread", "test_top1"),
+    *("test_spread", "trained_archid", "trained_ops", "trained_size_bytes", "state", *LEFT, "problem"),
+)
+
+
 def _broken_record(run_id: str, error: BadInputError) -> dict[str, Cell]:
-    return {**dict.fromkeys((*COLUMNS, *LEFT)), "id": run_id, "state": "unreadable", "problem": error.message}
+    return {**dict.fromkeys(RECORD), "id": run_id, "state": "unreadable", "problem": error.message}
+
+
+def _trained(run: Run) -> ArchSpec | None:
+    """The network that was trained; None where this version has no such network any more."""
+    try:
+        return spec_from_fields(run.fields["trained_as"])
+    except BadInputError:
+        return None
 
 
 def run_table(run: Run) -> Table:
@@ -91,12 +134,14 @@ def run_table(run: Run) -> Table:
     machine = origin["machine"]
     shape = f"{spec['input_channels']}x{spec['input_size']}x{spec['input_size']}"
     return Table(
-        f"Run {run.id}: {fields['arch']} ({fields['archid']}) on {fields['dataset']['name']} at {shape}",
+        f"Run {run.id}: {fields['arch']} on {fields['dataset']['name']} at {shape}",
         (Column("run", numeric=False), *map(Column, ("validation %", "test %", "train loss", "seconds", "images/s"))),
         rows,
         total=mean,
+        records=tuple({"run": run.id, **one} for one in fields["runs"]),
         lines=(
             *_ending_lines(run),
+            *_network_lines(run),
             f"made by: {origin['command']}",
             f"at {origin['time']} on {machine['processor']}, {machine['cores']} cores,"
             f" torch {origin['versions']['torch']}, meliuscli {origin['versions']['meliuscli']}",
@@ -105,6 +150,17 @@ def run_table(run: Run) -> Table:
         ),
         notes=("± is the sample standard deviation over seeds; test is scored once, at the end of each training",),
     )
+
+
+def _network_lines(run: Run) -> list[str]:
+    """Which network these accuracies are of, and which one it stands for."""
+    fields, spec = run.fields, _trained(run)
+    if spec is None:
+        return []
+    total = count_spec(spec).total
+    costs = f"{format_count(MELIUS.derive(total).ops or 0)} OPs, {total.size_bytes / 2**20:.3f} MiB"
+    target = "" if spec.archid == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
+    return [f"the network that was trained: {spec.archid}, {costs}{target} (meliuscli count run:{run.id})"]
 
 
 def run_object(run: Run) -> dict[str, Any]:

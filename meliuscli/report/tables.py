@@ -30,9 +30,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``lines``, what follows from
-    it, in terminal and markdown, and ``notes``, how to read it, in LaTeX too. ``records`` are what CSV holds instead of
-    the rows where their cells are rounded for people."""
+    """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``sums``, figures that follow
+    from it, in LaTeX too; ``lines``, what else is to be said, in terminal and markdown; and ``notes``, how to read it.
+    ``records`` are what CSV holds instead of the rows, whose cells may be rounded for people: raw values by column."""
 
     title: str
     columns: tuple[Column, ...]
@@ -40,6 +40,7 @@ class Table:
     total: tuple[Cell, ...] | None = None
     notes: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
     records: tuple[Mapping[str, Cell], ...] = ()
 
     @property
@@ -95,7 +96,7 @@ def to_text(table: Table) -> str:
     head = line([column.heading for column in table.columns])
     rows = [line([text(cell) for cell in row]) for row in table.rows]
     foot = [] if table.total is None else [rule, line([text(cell) for cell in table.total])]
-    below = (part for words in (*table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
+    below = (part for words in (*table.sums, *table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
     return _lines([table.title, head, rule, *rows, *foot, *below])
 
 
@@ -119,7 +120,7 @@ def to_markdown(table: Table) -> str:
     if table.total is not None:
         rows.append([f"**{text(cell)}**" if text(cell) else "" for cell in table.total])
     lines = [line([column.heading for column in table.columns]), line(rule), *(line(row) for row in rows)]
-    below = [*table.lines, *table.notes]
+    below = [*table.sums, *table.lines, *table.notes]
     return _lines([f"**{table.title}**", "", *lines, *([""] if below else []), *(f"- {note}" for note in below)])
 
 
@@ -174,6 +175,9 @@ def to_latex(table: Table) -> str:
     body = [_latex_row([text(cell) for cell in row]) for row in table.rows]
     if table.total is not None:
         body += ["\\midrule", _latex_row([text(cell) for cell in table.total])]
+    if table.sums:
+        body.append("\\midrule")
+    body += [f"\\multicolumn{{{len(table.columns)}}}{{l}}{{{_escape(words)}}} \\\\" for words in table.sums]
     broad = sum(_widths(table)) + len(table.columns)
     if len(table.rows) > LONG:
         size = next((size for limit, size in LATEX_SIZES if broad <= limit), "\\tiny")

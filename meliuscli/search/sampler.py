@@ -58,6 +58,8 @@ class CandidateSampler(BaseSampler):
         self.space, self.limits, self.seed = space, tuple(limits), seed
         self.num_decided = 0
         self.distributions = distributions(space)
+        self.reads: Callable[[FrozenTrial], bool] = self.fits
+        """Which trials of a study the sampler learns from."""
         self._counted: dict[Params, Candidate | None] = {}
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -74,6 +76,13 @@ class CandidateSampler(BaseSampler):
         """Is it within all limits?"""
         return all(limit.holds(candidate) for limit in self.limits)
 
+    def fits(self, trial: FrozenTrial) -> bool:
+        """Are the parameters that a trial has, or waits for, those of the space, with values that they take?"""
+        axes, fixed = self.space.axes, trial.system_attrs.get("fixed_params", {})
+        return trial.distributions.items() <= self.distributions.items() and all(
+            name in axes and value in axes[name].values for name, value in {**fixed, **trial.params}.items()
+        )
+
     def candidate(self, values: Mapping[str, Any]) -> Candidate | None:
         """The candidate of a trial's parameters, or None where they give no network or are not all known yet."""
         if not self.space.axes.keys() <= values.keys():
@@ -84,12 +93,13 @@ class CandidateSampler(BaseSampler):
         return self._counted[params]
 
     def history(self, study: optuna.Study, number: int) -> History:
-        """All trials but trial ``number``, and those that were pruned because they are over a limit."""
+        """All trials that are read, but for trial ``number`` and those that were pruned because they are over a limit."""
         if study.directions[0] != StudyDirection.MAXIMIZE:
             raise BadInputError("the first value of a trial must be its accuracy, to be maximised")
         observed, pending = [], []
         for other in study.get_trials(deepcopy=False):
-            candidate = None if other.number == number else self.candidate(other.params)
+            is_read = other.number != number and self.reads(other)
+            candidate = self.candidate(other.params) if is_read else None
             if candidate is None:
                 continue
             if other.state == TrialState.COMPLETE and other.values:

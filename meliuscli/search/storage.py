@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import optuna
@@ -11,15 +13,21 @@ from meliuscli.errors import BadInputError
 
 STUDY_NAME = "search"
 """Always the same: the folder may be renamed."""
+LOCK_SECONDS = 2.0
+"""A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
 
 class Journal:
     """An Optuna study in a journal file, made if need be. Raises ``BadInputError`` when the file is corrupt."""
 
     def __init__(self, path: Path) -> None:
+        drop_left_lock(path)
         _drop_torn_line(path)
         try:
-            backend = optuna.storages.journal.JournalFileBackend(str(path))
+            # The lock is a link to its target: relative, it would point to nowhere and never be seen to grow old.
+            absolute = str(path.absolute())
+            lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
+            backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
             self._storage = optuna.storages.JournalStorage(backend)
             self.study = optuna.create_study(
                 storage=self._storage,
@@ -34,6 +42,31 @@ class Journal:
         """A trial that was asked for and not told, whichever process asked."""
         study_id = self._storage.get_study_id_from_name(STUDY_NAME)
         return optuna.trial.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+    def end(self, trial: optuna.trial.FrozenTrial) -> None:
+        """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
+        self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+
+
+def drop_left_lock(path: Path) -> None:
+    """Delete the lock of a journal that a killed process left; a lock of somebody who writes now comes and goes."""
+    lock = path.with_name(f"{path.name}.lock")
+    before, deadline = _identity(lock), time.monotonic() + LOCK_SECONDS
+    while before is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if _identity(lock) != before:
+            return
+    if before is not None:
+        lock.unlink(missing_ok=True)
+
+
+def _identity(lock: Path) -> tuple[int, int] | None:
+    """What tells one lock from the next, of the link itself; None where there is none."""
+    try:
+        status = os.lstat(lock)
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from meliuscli.errors import FailedError
+from meliuscli.errors import BadInputError, FailedError
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import Goal, ProxyGoal, TargetGoal
 from meliuscli.search.limits import Limit, params_limit, size_limit
@@ -112,6 +112,7 @@ class Study:
         self._journal = Journal(directory / "journal.log")
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler
+        self._sampler.reads = self._is_own
         for _, candidate in self.known.values():
             params = dict(zip(space.axes, candidate.params, strict=True))
             self._optuna.enqueue_trial(params, skip_if_exists=True)
@@ -122,6 +123,11 @@ class Study:
         so never trained."""
         pruned = len(self._optuna.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
         return pruned + sum(int(t.user_attrs.get(DECIDED, 0)) for t in self._optuna.get_trials(deepcopy=False))
+
+    @property
+    def num_foreign(self) -> int:
+        """Trials that another program put into the study's journal, which are left out."""
+        return sum(not self._is_own(trial) for trial in self._optuna.get_trials(deepcopy=False))
 
     def allows(self, candidate: Candidate) -> bool:
         """Is it within the budget and all other limits?"""
@@ -135,7 +141,8 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """All candidates that were trained, in the order they were asked for."""
         finished = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        return [self._record(trial) for trial in sorted(finished, key=lambda trial: trial.number) if trial.params]
+        told = [trial for trial in finished if _landed(trial) and self._is_own(trial)]
+        return [self._record(trial) for trial in sorted(told, key=lambda trial: trial.number)]
 
     def run(self, workers: int, timeout: float | None = None) -> Iterator[TrialRecord]:
         """Train candidates until ``settings.trials`` are done; yields each as it is told.
@@ -165,13 +172,30 @@ class Study:
     def _ask(self) -> optuna.trial.Trial | None:
         """A new trial whose candidate is within all limits and new; None when there is none left."""
         while True:
+            self._leave_out_waiting()
             try:
                 trial = self._optuna.ask(self._distributions)
             except FailedError:
                 self._drop_last()
                 return None
+            except ValueError as error:  # a name that has another kind of values in somebody else's first trial
+                raise BadInputError(
+                    f"{self.directory / 'journal.log'}: it holds trials of another program: {error}",
+                    "start again with --force, or another --study",
+                ) from None
             if self._accept(trial):
                 return trial
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Is it a trial of this search? Others can come from whatever program opens the journal: with other parameters,
+        or with values for which nothing was trained. One that waits with the space's parameters is welcome."""
+        return self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or _landed(trial))
+
+    def _leave_out_waiting(self) -> None:
+        """End the trials that wait with parameters which are not the space's: Optuna would take them as they are."""
+        for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if not self._is_own(trial):
+                self._journal.end(trial)
 
     def _accept(self, trial: optuna.trial.Trial) -> bool:
         """Write down what counting says of a trial; one that came about in another way than by the sampler, and may not
@@ -190,7 +214,8 @@ class Study:
 
     def _drop_last(self) -> None:
         """End the trial for which nothing could be proposed."""
-        last = max(self._optuna.get_trials(deepcopy=False), key=lambda trial: trial.number)
+        running = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        last = max(running, key=lambda trial: trial.number)
         self._optuna.tell(last.number, state=TrialState.FAIL)
 
     def _interrupted(self) -> list[optuna.trial.Trial]:
@@ -198,7 +223,7 @@ class Study:
         was asked for gets the parameters that it would have had."""
         left = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         trials = []
-        for number in sorted(trial.number for trial in left):
+        for number in sorted(trial.number for trial in left if self._is_own(trial)):
             trial = self._journal.running_trial(number)
             try:
                 suggest_all(trial, self._distributions)
@@ -218,10 +243,14 @@ class Study:
         """Every result as soon as it is there, also of trials whose turn to be told has not come."""
         by_number = {trial.number: trial for trial in flights}
         for number, outcome in trainings.ended():
-            if isinstance(outcome, Failure):
-                by_number[number].set_user_attr("reason", outcome.reason)
-            else:
-                by_number[number].set_user_attr("result", outcome.fields())
+            key, value = ("reason", outcome.reason) if isinstance(outcome, Failure) else ("result", outcome.fields())
+            try:
+                by_number[number].set_user_attr(key, value)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                raise BadInputError(
+                    f"{self.directory}: another program ended trial {number} while it was trained",
+                    "change no trials while a search runs; --resume goes on",
+                ) from None
 
     def _tell(self, trial: optuna.trial.Trial) -> TrialRecord:
         result = trial.user_attrs.get("result")
@@ -248,7 +277,7 @@ class Study:
         )
 
 
-def _landed(trial: optuna.trial.Trial) -> bool:
+def _landed(trial: optuna.trial.Trial | FrozenTrial) -> bool:
     """Is its training's outcome written down?"""
     return "result" in trial.user_attrs or "reason" in trial.user_attrs
 

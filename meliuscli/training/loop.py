@@ -225,6 +225,10 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
+EVALUATED = 500
+"""Images at a time in evaluation, of up to 64x64 pixels; fewer of larger ones, whose maps would not fit the memory."""
+
+
 def evaluate(
     network: nn.Module,
     data: Prepared,
@@ -235,9 +239,10 @@ def evaluate(
     images, labels = split
     network.eval()
     totals = [0.0, 0.0]
+    step = max(1, min(EVALUATED, EVALUATED * 64**2 // data.input_size**2))
     with torch.no_grad():
-        for start in range(500 * processes.rank, len(labels), 500 * processes.count):
-            chunk, wanted = images[start : start + 500], labels[start : start + 500].to(data.mean.device)
+        for start in range(step * processes.rank, len(labels), step * processes.count):
+            chunk, wanted = images[start : start + step], labels[start : start + step].to(data.mean.device)
             logits = network(data.normalise(chunk.to(data.mean.device)))
             totals[0] += F.cross_entropy(logits, wanted, reduction="sum").item()
             totals[1] += (logits.argmax(1) == wanted).sum().item()

@@ -13,7 +13,9 @@ from meliuscli.arch.spec import read_toml, validate
 from meliuscli.data.splits import Cut
 from meliuscli.errors import SpecError, unknown_name
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Bounded, so that no typo plans more steps than can be laid out, or overflows in a product.
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -43,14 +45,14 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    epochs: Positive = 120.0
-    batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
+    epochs: Epochs = 120.0
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
     optimizer: Literal["radam", "adam", "adamw", "sgd"] = "radam"
     learning_rate: Positive = 0.002
     betas: tuple[Fraction, Fraction] = (0.95, 0.999)
     eps: Positive = 1e-5
     momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
     max_gradient_norm: Positive | None = None
     label_smoothing: Fraction = 0.0
     accumulate: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -66,7 +68,7 @@ class Recipe(BaseModel):
 
     split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_per_class: Annotated[int, Field(strict=True, ge=1)] = 500
+    validation_per_class: Annotated[int, Field(strict=True, ge=1, le=10**9)] = 500
     validate_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 
     @property

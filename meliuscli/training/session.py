@@ -17,6 +17,8 @@ from torch import nn
 
 from meliuscli.arch.spec import ArchSpec, validate
 from meliuscli.arch.zoo import spec_from_fields
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import MELIUS
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import cannot_write, write_json
@@ -150,6 +152,7 @@ class Session:
         fields = self.plan.fields()
         return {
             **{key: fields[key] for key in ("id", "arch", "archid", "trained_as")},
+            "trained": self._costs(),
             "dataset": {
                 key: value for key, value in self.plan.dataset.items() if key in ("name", "digest", "left_out")
             },
@@ -162,6 +165,13 @@ class Session:
             "failed": failure.message if isinstance(failure, FailedError) else None,
             "origin": self.plan.origin,
         }
+
+    def _costs(self) -> dict[str, Any]:
+        """Of the network that was trained, which is not the target ``arch``: these belong to the accuracies."""
+        spec = self.plan.trained_as
+        total = count_spec(spec).total
+        costs = {"ops": MELIUS.derive(total).ops, "params": total.params, "size_bytes": total.size_bytes}
+        return {"archid": spec.archid, **costs}
 
     def _checkpoint(self, seed: int) -> Checkpoint:
         plan = self.plan

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.adapt import at_input, narrowed
-from meliuscli.arch.zoo import NamedArch
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import NamedArch, parse_overrides
+from meliuscli.counting.footprint import TRAINED, require_room
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
 from meliuscli.work.listener import SILENT, Listener
@@ -34,6 +37,7 @@ class Wanted:
     """What a training is asked for."""
 
     named: NamedArch
+    overrides: tuple[str, ...]
     dataset: str
     data: Path | None
     skip_bad: bool
@@ -72,12 +76,24 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
         device = find_device(wanted.device)
         loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
+        _refuse_lost(wanted.overrides, named.spec, spec)
         spec = narrowed(spec, wanted.width_divisor, "--width-divisor")
         about_teacher, teacher = None, None
         if wanted.teacher is not None:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
+    num_images = len(loaded.train)
+    at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * processes.count))
+    what = f"a step of {named.name} with batch_size {recipe.batch_size}"
+    if device == "cpu":
+        require_room(
+            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
+        )
+    if recipe.batch_size > num_images:
+        listener.talk(
+            f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are"
+        )
     prepared = _prepared(loaded, wanted.input_size, processes, listener)
     execution = None
     if processes.leads:
@@ -105,6 +121,14 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
         origin=origin(),
     )
     return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def _refuse_lost(overrides: Sequence[str], asked: ArchSpec, trained: ArchSpec) -> None:
+    """Raise ``BadInputError`` for a field that ``--set`` changes and the data, or the size to train at, change back."""
+    for key in parse_overrides(overrides):
+        if getattr(asked, key, None) != (value := getattr(trained, key, None)):
+            of = "--input-size" if key in ("input_size", "stem") else "the data"
+            raise BadInputError(f"--set {key}: what is trained has {key} = {value}, by {of}", "leave it out")
 
 
 def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:

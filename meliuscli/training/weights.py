@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.spec import ArchSpec, parse_toml
+from meliuscli.arch.zoo import arch_of
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import write_bytes
 
@@ -56,3 +57,19 @@ def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise BadInputError(f"{path}: does not fit the network: {str(error).splitlines()[0]}") from None
+
+
+def read_spec(path: Path) -> ArchSpec:
+    """The network that a file of weights says it is for.
+
+    Raises ``MissingError`` when the file is not there, ``BadInputError`` when it is none of ours."""
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("spec")
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
+    if text is None:
+        raise BadInputError(f"{path}: it does not say which network it is for", "name the network too")
+    return arch_of(parse_toml(text.encode(), path), path.stem, (), f"{path}: ").spec

@@ -1,0 +1,263 @@
+"""Data as people have them: every layout is read, refused by name, or left out with a count; nothing is lost in silence."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meliuscli.data.batches import prepare
+from meliuscli.data.catalog import Dataset, load_dataset
+from meliuscli.data.folder import ImageFolder
+from meliuscli.errors import BadInputError, MissingError
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "cache"))
+
+
+def write(root: Path, *splits: str, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Four images of each class in each split."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for label, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(100 * label, 100 * label + 100, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def load(root: Path) -> ImageFolder:
+    found = load_dataset("imagefolder", root)
+    assert isinstance(found, ImageFolder)
+    return found
+
+
+def sizes(found: ImageFolder) -> list[int]:
+    return [len(found.train), len(found.validation), len(found.test)]
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (("train", "valid", "test"), [8, 8, 8]),
+        (("Train", "Test"), [6, 2, 8]),
+        (("TRAIN", "Valid"), [6, 2, 8]),
+        (("training", "validation"), [6, 2, 8]),
+        (("train", "dev", "testing"), [8, 8, 8]),
+    ],
+)
+def test_splits_are_found_by_all_their_usual_names(
+    tmp_path: Path, splits: tuple[str, ...], expected: list[int]
+) -> None:
+    """``valid`` beside ``test`` was no validation: it was not read at all."""
+    assert sizes(load(write(tmp_path / "data", *splits))) == expected
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="both val and valid"):
+        load(write(tmp_path / "data", "train", "val", "valid"))
+
+
+def test_what_lies_there_and_is_no_image_of_a_class_is_counted(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", "train", "test", "unlabelled")
+    for name in ("a.heic", "b.HEIC", "c.avif", "noname"):
+        (root / "train/cat" / name).write_bytes(b"x")
+    (root / "train/stray.png").write_bytes((root / "train/cat/0.png").read_bytes())
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"):
+        (root / "train/cat" / name).write_bytes(b"x")
+    found = load(root)
+    assert sizes(found) == [6, 2, 8]
+    (note,) = found.notes
+    for part in ("2 .heic files", "1 .avif files", "1 files without a suffix", "folder unlabelled", "1 of the images"):
+        assert part in note
+    assert "Thumbs" not in note
+    assert note in prepare(found, 8).notes
+
+
+def test_folders_of_operating_systems_hold_no_data(tmp_path: Path) -> None:
+    """Synology's thumbnails counted as images of the class, and a Mac's archive had a class ``__MACOSX``."""
+    root = write(tmp_path / "data", "train", "test")
+    (root / "train/__MACOSX/cat").mkdir(parents=True)
+    (root / "train/__MACOSX/cat/._0.png").write_bytes(b"x")
+    (root / "train/cat/@eaDir/0.png").mkdir(parents=True)
+    (root / "train/cat/@eaDir/0.png/SYNOFILE_THUMB_M.png").write_bytes((root / "train/cat/0.png").read_bytes())
+    found = load(root)
+    assert found.classes == ("cat", "dog")
+    assert sizes(found) == [6, 2, 8]
+    assert found.notes == ()
+
+
+def test_links_to_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", "train", "test")
+    (root / "train/dog").rename(tmp_path / "elsewhere")
+    (root / "train/dog").symlink_to(tmp_path / "elsewhere")
+    (root / "train/cat/more").symlink_to(tmp_path / "elsewhere")
+    (root / "train/cat/circle").symlink_to(root / "train/cat")
+    assert sum(sizes(load(root))[:2]) == 12
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JIF"])
+def test_jpegs_have_many_suffixes(tmp_path: Path, suffix: str) -> None:
+    root = write(tmp_path / "data", "train", "test")
+    Image.new("RGB", (8, 8)).save(root / f"train/cat/x{suffix}", format="JPEG")
+    found = load(root)
+    assert sum(sizes(found)[:2]) == 9
+    prepare(found, 8)
+
+
+@pytest.mark.parametrize(
+    ("splits", "classes", "says"),
+    [
+        (("train", "test"), ("cat",), "one class, cat: there is nothing to tell it from"),
+        (("train/train", "test/test"), ("cat", "dog"), "not in train: test"),
+    ],
+)
+def test_a_folder_without_a_task_is_refused_at_the_start(
+    tmp_path: Path, splits: tuple[str, ...], classes: tuple[str, ...], says: str
+) -> None:
+    """One class was trained to the end, and then told to be no better than chance."""
+    with pytest.raises(BadInputError, match=says):
+        load(write(tmp_path / "data", *splits, classes=classes))
+
+
+def test_classes_without_splits_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no folder train in it; it has cat, dog"):
+        load(write(tmp_path, "data") / "data")
+
+
+def _pixels(kind: str) -> object:
+    rng = np.random.default_rng(0)
+    if kind == "12 bits":
+        return Image.fromarray(rng.integers(0, 4096, (8, 8)).astype(np.uint16))
+    if kind == "8 bits in 16":
+        return Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint16))
+    if kind == "floats":
+        return Image.fromarray(rng.random((8, 8)).astype(np.float32))
+    return Image.fromarray(rng.integers(0, 2**20, (8, 8)).astype(np.int32))
+
+
+@pytest.mark.parametrize("kind", ["12 bits", "8 bits in 16", "floats", "32 bits"])
+def test_pixels_of_another_range_are_refused_and_not_blackened(tmp_path: Path, kind: str) -> None:
+    root = write(tmp_path / "data", "train", "test")
+    _pixels(kind).save(root / "train/cat/deep.tiff")  # type: ignore[attr-defined]
+    with pytest.raises(BadInputError, match=r"deep\.tiff: its (16-bit pixels go up to|pixels are 32-bit)"):
+        prepare(load(root), 8)
+
+
+def test_pixels_of_16_bits_keep_their_range(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", "train", "test")
+    Image.fromarray(np.full((8, 8), 0xFFFF, np.uint16)).save(root / "train/cat/0.png")
+    prepared = prepare(load(root), 8)
+    assert (prepared.train[0] == 255).all(dim=(1, 2, 3)).any() or (prepared.validation[0] == 255).all(
+        dim=(1, 2, 3)
+    ).any()
+
+
+# idx
+
+
+def idx(values: np.ndarray) -> bytes:
+    return (
+        bytes((0, 0, 8, values.ndim))
+        + struct.pack(f">{values.ndim}I", *values.shape)
+        + values.astype(np.uint8).tobytes()
+    )
+
+
+def four(root: Path, name: str, test: str = "t10k", first: int = 0, pack: Callable[[bytes], bytes] = bytes) -> Path:
+    """Three classes in MNIST's form; ``name`` has places for split, what, and dimensions."""
+    for split, count in (("train", 60), (test, 12)):
+        labels = np.arange(count) % 3 + first
+        images = np.random.default_rng(count).integers(0, 256, (count, 8, 8))
+        for what, values in (("images", images), ("labels", labels)):
+            path = root / name.format(split=split, what=what, dims=values.ndim)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pack(idx(values)))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "test"),
+    [
+        ("{split}-{what}-idx{dims}-ubyte", "t10k"),
+        ("{split}-{what}.idx{dims}-ubyte", "t10k"),
+        ("emnist-letters-{split}-{what}-idx{dims}-ubyte", "test"),
+        ("MNIST/raw/{split}-{what}-idx{dims}-ubyte", "t10k"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_under_all_their_usual_names(tmp_path: Path, name: str, test: str, packed: bool) -> None:
+    root = four(tmp_path, f"{name}.gz" if packed else name, test, pack=gzip.compress if packed else bytes)
+    found = load_dataset("idx", root)
+    assert isinstance(found, Dataset)
+    assert (found.num_classes, len(found.test), found.notes) == (3, 12, ())
+
+
+def test_a_gzipped_file_without_its_suffix_is_read(tmp_path: Path) -> None:
+    assert load_dataset("idx", four(tmp_path, "{split}-{what}-idx{dims}-ubyte", pack=gzip.compress)).num_classes == 3
+
+
+def test_labels_from_1_are_taken_down_and_said(tmp_path: Path) -> None:
+    """EMNIST's letters are 1 to 26; class 0 of 27 had no image."""
+    found = load_dataset("idx", four(tmp_path, "{split}-{what}-idx{dims}-ubyte", first=1))
+    assert isinstance(found, Dataset)
+    assert found.num_classes == 3
+    assert found.test.labels.tolist() == [0, 1, 2] * 4
+    assert "labels begin at 1" in found.notes[0]
+    assert found.notes[0] in prepare(found, 8).notes
+
+
+def test_two_sets_of_idx_files_are_not_mixed(tmp_path: Path) -> None:
+    four(
+        four(tmp_path, "emnist-letters-{split}-{what}-idx{dims}-ubyte"), "emnist-digits-{split}-{what}-idx{dims}-ubyte"
+    )
+    with pytest.raises(BadInputError, match="it has both emnist-digits-train"):
+        load_dataset("idx", tmp_path)
+
+
+def test_idx_labels_of_one_class_are_refused(tmp_path: Path) -> None:
+    root = four(tmp_path, "{split}-{what}-idx{dims}-ubyte")
+    for split, count in (("train", 60), ("t10k", 12)):
+        (root / f"{split}-labels-idx1-ubyte").write_bytes(idx(np.zeros(count)))
+    with pytest.raises(BadInputError, match="nothing to tell apart"):
+        load_dataset("idx", root)
+
+
+# CIFAR
+
+
+def cifar(root: Path, key: Callable[[str], object], protocol: int, labels: Callable[[list[int]], object]) -> Path:
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        data = np.full((20, 3072), 7, np.uint8)
+        batch = {key("data"): data, key("labels"): labels([index % 10 for index in range(20)])}
+        (root / name).write_bytes(pickle.dumps(batch, protocol=protocol))
+    return root
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("key", [str, os.fsencode])
+@pytest.mark.parametrize("labels", [list, np.array, lambda values: np.array(values, ">i4")])
+def test_cifar_that_was_saved_again_is_read(
+    tmp_path: Path, key: Callable[[str], object], protocol: int, labels: Callable[[list[int]], object]
+) -> None:
+    found = load_dataset("cifar10", cifar(tmp_path, key, protocol, labels))
+    assert isinstance(found, Dataset)
+    assert found.test.labels.tolist() == [index % 10 for index in range(20)]
+
+
+def test_a_cifar_file_without_its_keys_says_which_it_has(tmp_path: Path) -> None:
+    cifar(tmp_path, str, 4, list)
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps({"images": 1}))
+    with pytest.raises(BadInputError, match=r"data_batch_2: .*it has no data and no labels; its keys are images"):
+        load_dataset("cifar10", tmp_path)

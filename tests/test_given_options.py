@@ -1,0 +1,191 @@
+"""An option that is given is used or refused, and a network can be named wherever one is asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Cli, run_here
+
+from meliuscli.arch.zoo import load_arch, load_name
+from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.results import write_json
+from meliuscli.training.weights import read_spec, save_weights
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("count --arch meliusnet22 --arch meliusnet29", "--arch is given 2 times"),
+        ("count meliusnet22 --input 32 --input 64", "--input is given 2 times"),
+        ("search --budget 5e8 --budget 1e9", "--budget is given 2 times"),
+        ("count meliusnet22 --arch meliusnet29", "give one network"),
+        ("count meliusnet22 -o x.json --format csv", r"\.json is for json, and --format is csv"),
+        ("cite -o x.csv", "this answer is text, not csv"),
+        ("export meliusnet22 -o x.onnx --to packed", r"\.onnx is for onnx, and --to is packed"),
+        ("export --weights run:1234 --set growth_rate=32", "--set: the network of run:1234 is what was trained"),
+        ("train meliusnet22 --set num_classes=7", "--set num_classes: what is trained has num_classes = 10"),
+        ("train meliusnet22 --set stem=imagenet", "--set stem: what is trained has stem = thumbnail"),
+        ("train meliusnet22 --set input_size=64", "--set input_size: what is trained has input_size = 32"),
+        ("list --format csv", "CSV is one table"),
+        ("train mynet.py:make_net", "mynet.py:make_net: a module of your own can be counted and compared"),
+        ("show mynet.py", "a module of your own can be counted and compared"),
+        ("count .", "is a directory, not a network"),
+        ("count", "which network"),
+        ("train", "which network"),
+        ("bench", "which network"),
+        ("export", "which network"),
+        ("compare meliusnet22 binaryalexnet --input 32", "binaryalexnet: input_size: too small"),
+        ("count meliusnet22 --input 224x224x3", "channels come first"),
+        ("compare meliusnet22 qqqqqqq", "unknown network 'qqqqqqq'"),
+    ],
+)
+def test_what_is_given_is_used_or_refused(words: str, says: str) -> None:
+    with pytest.raises(MeliusError, match=says):
+        run_here(*words.split())
+    assert list(Path().iterdir()) == []
+
+
+def test_an_unknown_network_does_not_list_all_of_them() -> None:
+    with pytest.raises(BadInputError) as caught:
+        load_arch("qqqqqqq")
+    assert caught.value.hint == "meliuscli list names the 55 known"
+
+
+@pytest.mark.parametrize("words", ["count meliusnet22 --no-verify", "count --arch meliusnet22 --no-verify"])
+def test_a_network_is_an_argument_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_here(*words.split())
+    assert "4,624,220,160" in capsys.readouterr().out
+
+
+def test_a_network_comes_from_stdin(cli: Cli) -> None:
+    text = load_name("meliusnet29").to_toml()
+    command = [sys.executable, "-m", "meliuscli", "count", "-", "--no-verify", "--format", "json"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["archid"] == load_name("meliusnet29").archid
+    assert (
+        "stdin: not valid TOML"
+        in subprocess.run(command, input="[", capture_output=True, text=True, timeout=60, check=False).stderr
+    )
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("json", "{"), ("csv", "part,"), ("tex", "\\begin"), ("md", "**")])
+def test_the_suffix_of_a_file_chooses_its_format(suffix: str, begins: str) -> None:
+    run_here("count", "meliusnet22", "--no-verify", "-o", f"x.{suffix}")
+    assert Path(f"x.{suffix}").read_text().startswith(begins)
+
+
+def test_export_writes_over_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_text("mine")
+    with pytest.raises(BadInputError, match=r"x\.onnx exists"):
+        run_here("export", "meliusnet22", "-o", "x.onnx")
+    assert (tmp_path / "x.onnx").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [["--debug", "count", "nonet"], ["count", "nonet", "--debug"]])
+def test_debug_stands_anywhere(words: list[str], cli: Cli) -> None:
+    assert "Traceback" in cli(*words).stderr
+
+
+def test_the_habits_of_other_tools(cli: Cli) -> None:
+    assert "Usage" in cli("-h").stdout
+    assert "--max-size" in cli("count", "-h").stdout == cli("help", "count").stdout
+    assert cli("-V").stdout.startswith("meliuscli ")
+    assert cli("compare", "--all", "--input", "32", "-q", "-o", "x.csv").stderr == ""
+
+
+def test_what_all_leaves_out_is_named(cli: Cli) -> None:
+    done = cli("compare", "--all", "--input", "32", "--format", "csv")
+    assert done.returncode == 0
+    assert "left out: binaryalexnet: input_size: too small" in done.stderr
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) > 30
+
+
+def test_csv_and_latex_of_count_hold_the_answer(cli: Cli) -> None:
+    """BOPs, FLOPs and OPs were in the table alone."""
+    rows = list(csv.DictReader(io.StringIO(cli("count", "meliusnet22", "--no-verify", "--format", "csv").stdout)))
+    assert (rows[-1]["BOPs"], rows[-1]["FLOPs"], rows[-1]["OPs"]) == ("4624220160", "135876608", "208130048")
+    assert sum(int(row["FLOPs"]) for row in rows[:-1]) == 135_876_608
+    latex = cli("count", "meliusnet22", "--no-verify", "--format", "latex").stdout
+    assert "OPs 208,130,048" in latex
+
+
+def test_json_holds_numbers_where_it_means_numbers(cli: Cli) -> None:
+    rows = json.loads(cli("list", "archs", "--format", "json").stdout)["archs"]
+    assert all(isinstance(row["published_top1"], float | None) for row in rows)
+    assert rows[0]["published_top1"] == 63.6
+
+
+# A run's network is the one that was trained
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    """A recorded training of MeliusNet22 at 32x32."""
+    target = load_name("meliusnet22")
+    trained = target.replace(stem="thumbnail", num_classes=10, input_channels=1, input_size=32)
+    one = {"seed": 0, "validation_top1": 0.5, "test_top1": 0.4, "train_loss": 1.0, "seconds": 1, "images_per_second": 1}
+    record = {
+        "id": "12345678",
+        "arch": "meliusnet22",
+        "archid": target.archid,
+        "trained_as": trained.model_dump(mode="json"),
+        "dataset": {"name": "mine"},
+        "recipe": {"epochs": 1},
+        "n": 1,
+        "validation_top1": {"mean": 0.5, "spread": None},
+        "test_top1": {"mean": 0.4, "spread": None},
+        "runs": [one],
+        "origin": {
+            "command": "",
+            "time": "2026",
+            "machine": {"processor": "", "cores": 1},
+            "versions": {"torch": "", "meliuscli": ""},
+        },
+    }
+    write_json(tmp_path / "reports" / "run-12345678.json", record)
+    return trained.archid
+
+
+def test_the_ops_beside_an_accuracy_are_those_of_what_was_trained(run: str, cli: Cli) -> None:
+    """At 32x32 another stem is trained, with eleven times the OPs that ``count --input 32`` says."""
+    (row,) = csv.DictReader(io.StringIO(cli("list", "runs", "--format", "csv").stdout))
+    counted = json.loads(cli("count", "run:1234", "--no-verify", "--format", "json").stdout)
+    assert counted["archid"] == run == row["trained_archid"] != row["archid"]
+    assert float(row["trained_ops"]) == counted["derived"]["ops"]
+    assert float(row["test_top1"]) == 0.4
+    shown = cli("show", "run:1234").stdout
+    assert run in shown
+    assert "OPs" in shown
+
+
+def test_run_id_is_a_network_everywhere(run: str, cli: Cli) -> None:
+    compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)
+    assert compared[1]["archid"] == run
+    assert 'stem = "thumbnail"' in cli("show", "run:1234", "--toml").stdout
+    assert cli("count", "run:1234", "--set", "growth_rate=32").returncode == 2
+    assert cli("show", "run:1234", "--input", "64").returncode == 2
+    assert "no recorded runs" in cli("bench", "run:1234", "--reports", "nowhere").stderr
+
+
+def test_a_file_of_weights_knows_its_network(tmp_path: Path) -> None:
+    from meliuscli.nn.build import build
+
+    spec = load_arch(
+        "meliusnet22", ["num_blocks=[1]", "transition_channels=[]", "dilation=[1]", "growth_rate=[8]"]
+    ).spec
+    save_weights(build(spec), spec, tmp_path / "w.safetensors")
+    assert read_spec(tmp_path / "w.safetensors") == spec
+    with pytest.raises(MeliusError, match="no such file") as caught:
+        run_here("export", "--weights", "d8b19129")
+    assert caught.value.hint == "did you mean run:d8b19129?"

@@ -1,0 +1,112 @@
+"""What cannot be done is refused before it eats the machine, and what can be said is said in any encoding."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Cli, run_here
+
+from meliuscli import memory
+from meliuscli.arch.zoo import load_arch
+from meliuscli.counting.footprint import require_room
+from meliuscli.data.batches import prepare
+from meliuscli.data.catalog import load_dataset
+from meliuscli.errors import MissingError, SpecError
+from meliuscli.results import write_json
+from meliuscli.training.recipe import find_recipe
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("epochs", 1e15), ("epochs", 1e308), ("batch_size", 10**8), ("distill_temperature", 1e200), ("eps", 1e300)],
+)
+def test_a_recipe_has_no_number_that_could_not_be_laid_out(key: str, value: float) -> None:
+    """1e15 epochs took 23 GB for the list of their ends, 1e308 of them were an overflow."""
+    with pytest.raises(SpecError, match=f"{key}: must be less than or equal"):
+        find_recipe("quick", {key: value})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--arch", "meliusnet22", "--batch", "1024"],
+        ["export", "--arch", "meliusnet22", "--input", "3x4096x4096", "--to", "packed"],
+        ["export", "--arch", "meliusnet22", "--input", "3x4096x4096"],
+        ["count", "--arch", "meliusnet22", "--input", "3x8192x8192"],
+        ["train", "--arch", "meliusnet22", "--input-size", "1024"],
+        ["train", "--arch", "meliusnet22", "--batch-size", "65536"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_too_much_memory_is_refused_before_it_is_taken(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llvmlite")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 4 * 2**30)
+    with pytest.raises(MissingError, match=r"would take about [\d,.]+ GiB of memory, and 4\.0 GiB are free"):
+        run_here(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_images_of_a_data_set_are_too_many_at_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
+    with pytest.raises(MissingError, match="all images of fashion-mnist-mini at 512x512"):
+        prepare(load_dataset("fashion-mnist-mini"), 512)
+
+
+def test_what_fits_is_not_refused() -> None:
+    require_room(load_arch("meliusnet22").spec, 1, 1.5, "it", "")
+
+
+@pytest.mark.parametrize("command", ["bench", "export"])
+def test_a_seed_has_the_bound_that_torch_has(command: str, cli: Cli) -> None:
+    done = cli(command, "--arch", "meliusnet22", "--seed", "99999999999999999999")
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+
+
+def test_an_ascii_stdout_gets_the_answer_in_ascii(cli: Cli, tmp_path: Path) -> None:
+    """A training of hours ended in exit 70 because its table has a plus-minus sign."""
+    record = {
+        "id": "12345678",
+        "arch": "n\u00e4t",
+        "archid": "0" * 12,
+        "trained_as": load_arch("meliusnet22").spec.model_dump(mode="json"),
+        "dataset": {"name": "mine"},
+        "recipe": {"epochs": 1},
+        "n": 2,
+        "validation_top1": {"mean": 0.5, "spread": 0.1},
+        "test_top1": {"mean": 0.5, "spread": 0.1},
+        "runs": [],
+        "origin": {
+            "command": "",
+            "time": "2026",
+            "machine": {"processor": "", "cores": 1},
+            "versions": {"torch": "", "meliuscli": ""},
+        },
+    }
+    write_json(tmp_path / "reports" / "run-12345678.json", record)
+    for command in (["show", "run:1234"], ["list", "runs"]):
+        done = cli(*command, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert "50.00 +- 10.00" in done.stdout
+        assert r"n\xe4t" in done.stdout
+
+
+def test_a_name_that_is_no_text_can_be_written_and_read_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"directory": "\udcff"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"directory": "\udcff"}
+
+
+def test_an_allocation_that_fails_is_something_missing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import meliuscli.counting.analytic as a\n"
+        'def broken(*_): raise RuntimeError("[enforce fail] DefaultCPUAllocator: can\'t allocate memory")\n'
+        "a.count_spec = broken\n"
+    )
+    done = cli("count", "--arch", "meliusnet22", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}")
+    assert done.returncode == 3
+    assert "not enough memory" in done.stderr
