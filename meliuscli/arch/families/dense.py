@@ -22,6 +22,7 @@ from meliuscli.arch.plan import (
     concat,
     conv_size,
     elementwise,
+    placed,
     require_divides,
     require_size,
 )
@@ -132,21 +133,24 @@ class DenseFamilySpec(ArchSpec):
             zip(self.num_blocks, self.growth_rate, self.dilation, strict=True), start=1
         ):
             for block in range(1, num + 1):
-                name = f"stage{stage}.block{block}"
-                yield from _norm_conv(f"{name}.dense", channels, growth, size, dilation)
+                yield from placed(self._block(channels, growth, size, dilation), f"stage{stage}", block)
                 channels += growth
-                yield concat(f"{name}.dense.concat", channels, size)
-                if self.improvement:
-                    yield from _norm_conv(f"{name}.improvement", channels, growth, size, dilation)
-                    yield elementwise(f"{name}.improvement.add", "add", growth, size)
-                    yield concat(f"{name}.improvement.concat", channels, size)
             if stage < last:
                 target, pool = self.transition_channels[stage - 1], self.pools[stage - 1]
-                for layer in _transition(f"transition{stage}", channels, target, self.groups, size, pool):
+                name = f"transition{stage}"
+                for layer in placed(_transition(name, channels, target, self.groups, size, pool), name):
                     yield layer
                     size = layer.out_size
                 channels = target
         yield from classifier_head(channels, size, self.num_classes, norm=True, relu=True)
+
+    def _block(self, channels: int, growth: int, size: int, dilation: int) -> Iterator[Layer]:
+        yield from _norm_conv("dense", channels, growth, size, dilation)
+        yield concat("dense.concat", channels + growth, size)
+        if self.improvement:
+            yield from _norm_conv("improvement", channels + growth, growth, size, dilation)
+            yield elementwise("improvement.add", "add", growth, size)
+            yield concat("improvement.concat", channels + growth, size)
 
 
 class MeliusNetSpec(DenseFamilySpec):
@@ -172,10 +176,10 @@ def _norm_conv(name: str, channels: int, growth: int, size: int, dilation: int) 
 
 def _transition(name: str, channels: int, target: int, groups: int, size: int, pool: bool) -> Iterator[Layer]:
     require_divides("groups", groups, **{f"input_channels_of_{name}": channels, f"output_channels_of_{name}": target})
-    yield batch_norm(f"{name}.bn", channels, size)
+    yield batch_norm("bn", channels, size)
     if pool:
         require_size(size, 2, f"the pooling of {name}")
         size = conv_size(size, 2, 2, 0)
-        yield Layer(f"{name}.pool", "max_pool", channels, channels, size, kernel=2, stride=2)
-    yield elementwise(f"{name}.relu", "relu", channels, size)
-    yield Layer(f"{name}.conv", "conv", channels, target, size, groups=groups)
+        yield Layer("pool", "max_pool", channels, channels, size, kernel=2, stride=2)
+    yield elementwise("relu", "relu", channels, size)
+    yield Layer("conv", "conv", channels, target, size, groups=groups)
