@@ -102,6 +102,21 @@ def test_reductions_give_the_papers_widths() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wide", "ratio", "narrow"),
+    [
+        ("mobilenet-v1", "width_multiplier=0.5", "mobilenet-v1-0.5"),
+        ("mobilenet-v2-1.4", "width_multiplier=0.5", "mobilenet-v2-0.5"),
+        ("pokebnn-1.0", "width_multiplier=0.5", "pokebnn-0.5"),
+        ("binarydensenet28", "reduction=[2.7,2.7,2.2]", "binarydensenet28"),
+    ],
+)
+def test_a_ratio_replaces_all_the_widths_that_a_file_states(tmp_path: Path, wide: str, ratio: str, narrow: str) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_text(load_name(wide).to_toml())
+    assert load_arch(str(path), [ratio]).spec == load_name(narrow)
+
+
+@pytest.mark.parametrize(
     ("override", "key"),
     [
         ("num_blocks=[4,-1,4,4]", "num_blocks"),

@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from meliuscli.arch.adapt import as_proxy, at_input
 from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.families.dense import MeliusNetSpec
+from meliuscli.arch.plan import STEM, place_name
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch, load_name, spec_from_fields, zoo_table
 from meliuscli.counting.analytic import count_spec
@@ -151,6 +153,23 @@ def train(spec: ArchSpec, num_steps: int) -> list[float]:
 def test_every_family_is_held_to_this() -> None:
     assert set(MEMBERS) == set(FAMILIES)
     assert all(load_name(member.known).family == family for family, member in MEMBERS.items())
+
+
+# Where a layer lies
+
+
+def test_every_layer_says_its_stage_and_block_as_its_name_does(family: str) -> None:
+    for spec in zoo_at_64(family):
+        layers = spec.layers()
+        for layer in layers:
+            place = place_name(layer.stage, layer.block)
+            assert layer.stage
+            assert layer.name == place or layer.name.startswith(f"{place}.")
+            assert (".block" in layer.name) == (layer.block > 0)
+        assert len({layer.name for layer in layers}) == len(layers)
+        places = [place for place, _ in groupby(layers, lambda layer: (layer.stage, layer.block))]
+        assert len(set(places)) == len(places)
+        assert places[0][0] in (STEM, "input_norm")
 
 
 # The short form

@@ -22,8 +22,8 @@ LayerKind = Literal[
     "concat",
 ]
 FLOAT_BITS = 32
-STEM = "stem"
-"""The stage in front of the first one, in every family."""
+STEM, HEAD = "stem", "head"
+"""The stages in front of the first one and behind the last, in every family that has a name for them."""
 
 
 class Layer(NamedTuple):

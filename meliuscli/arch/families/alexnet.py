@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import HEAD, check_length
+from meliuscli.arch.families.parts import THUMBNAIL, check_length
 from meliuscli.arch.plan import (
     FLOAT_BITS,
+    HEAD,
     STEM,
     Layer,
     batch_norm,
@@ -33,6 +34,7 @@ class AlexNetSpec(ArchSpec):
 
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "hidden": "h"}
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
+    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
 
     channels: tuple[Width, ...]
     hidden: Width = 4096

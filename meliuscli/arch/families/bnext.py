@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import HEAD, classifier_head, strided_stem
+from meliuscli.arch.families.parts import classifier_head, strided_stem
 from meliuscli.arch.narrowing import doubled_alike, narrow
 from meliuscli.arch.plan import (
+    HEAD,
     STEM,
     Layer,
     batch_norm,

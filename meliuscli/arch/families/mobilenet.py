@@ -27,7 +27,7 @@ class MobileNetV1Spec(ArchSpec):
 
     As input only, ``width_multiplier`` (the paper's alpha) scales the table's widths, truncated to integers."""
 
-    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"width_multiplier": ("stem_channels", "channels")}
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
     family: Literal["mobilenet-v1"] = "mobilenet-v1"
@@ -72,7 +72,9 @@ class MobileNetV2Spec(ArchSpec):
     As input only, ``width_multiplier`` scales the table's widths, rounded to multiples of eight and never by more than
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
-    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "width_multiplier": ("stem_channels", "channels", "head_channels")
+    }
     letters: ClassVar[Mapping[str, str]] = {
         "num_blocks": "",
         "channels": "c",
@@ -124,9 +126,7 @@ class MobileNetV2Spec(ArchSpec):
         if expansion > 1:
             yield from _conv_bn("expand.", channels, inner, size, relu="relu6")
         size = conv_size(size, 3, stride, 1)
-        yield from _conv_bn(
-            "depthwise.", inner, inner, size, kernel=3, stride=stride, groups=inner, relu="relu6"
-        )
+        yield from _conv_bn("depthwise.", inner, inner, size, kernel=3, stride=stride, groups=inner, relu="relu6")
         yield from _conv_bn("project.", inner, width, size, relu=None)
         if stride == 1 and channels == width:
             yield elementwise("add", "add", width, size)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from meliuscli.arch.plan import STEM, Layer, batch_norm, conv_size, elementwise, placed, prelu, require_divides
+from meliuscli.arch.plan import HEAD, STEM, Layer, batch_norm, conv_size, elementwise, placed, prelu, require_divides
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import SpecError
 
@@ -14,8 +14,8 @@ GROUPED_STEM_GROUPS = (1, 4, 8)
 """Groups of the three 3x3 convolutions of the grouped stem (MeliusNet, section 4)."""
 GROUPED_STEM_MULTIPLE = 2 * max(GROUPED_STEM_GROUPS)
 """Half the grouped stem's width is divided into as many groups as its last convolution has."""
-HEAD = "head"
-"""The stage behind the last one."""
+THUMBNAIL: Mapping[str, str] = {"stem": "thumbnail"}
+"""``small_images`` of families with a choice of stems."""
 Activation = Literal["relu", "prelu", "none"]
 
 
@@ -67,9 +67,7 @@ def classifier_head(
     return placed(_classifier(channels, size, num_classes, norm, relu, bits), HEAD)
 
 
-def _classifier(
-    channels: int, size: int, num_classes: int, norm: bool, relu: bool, bits: int
-) -> Iterator[Layer]:
+def _classifier(channels: int, size: int, num_classes: int, norm: bool, relu: bool, bits: int) -> Iterator[Layer]:
     if norm:
         yield batch_norm("bn", channels, size)
     if relu:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from meliuscli.arch.families.parts import (
     GROUPED_STEM_MULTIPLE,
+    THUMBNAIL,
     Activation,
     Stem,
     check_length,
@@ -47,6 +48,7 @@ class ResidualSpec(ArchSpec):
     stem_activation: ClassVar[Activation] = "relu"
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
+    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     channels: tuple[Width, ...] = (64, 128, 256, 512)

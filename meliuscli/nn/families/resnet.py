@@ -188,7 +188,7 @@ class RealToBinaryBlock(nn.Module):
         return out + self.shortcut(x)  # type: ignore[no-any-return]
 
 
-def build_residual(spec: ResidualSpec, clip: float) -> nn.Sequential:
+def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, spec.stem_activation)
