@@ -62,6 +62,11 @@ MEMBERS = {
     "xnor-resnet": Member(
         "xnornet-resnet18", THUMBNAIL, STAGES + CHANNELS + 'shortcut = { choices = ["float", "binary"] }'
     ),
+    "abcnet": Member(
+        "abcnet18",
+        {**THUMBNAIL, "channels": [16, 32]},
+        STAGES + "weight_bases = { low = 1, high = 2 }\nactivation_bases = { low = 1, high = 2 }",
+    ),
     "real2binary": Member("real2binary", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "resnet": Member("resnet18", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "binary-alexnet": Member("binaryalexnet", THUMBNAIL, ALEXNET + "hidden = { choices = [16, 32] }", 14),

@@ -34,6 +34,7 @@ class Layer(NamedTuple):
 
     ``weight_bits`` and ``activation_bits`` are those of a convolution's or linear layer's operands. ``params`` are the
     learnable values of a ``parameters`` or ``prelu`` layer, and ``work`` its additions and multiplications an element.
+    ``calls`` is how often the weights of a convolution are used for one image, each time on another map.
     ``stored`` is how many values a channel of batch norm keeps on disk: mean, variance and, where it has them, scale and
     shift."""
 
@@ -52,8 +53,19 @@ class Layer(NamedTuple):
     params: int = 0
     work: int = 0
     stored: int = 4
+    calls: int = 1
     stage: str = ""
     block: int = 0
+
+    @property
+    def weights(self) -> int:
+        """Of a convolution or linear layer, without its bias."""
+        return self.kernel**2 * self.in_channels * self.out_channels // self.groups
+
+    @property
+    def macs(self) -> int:
+        """Of a convolution or linear layer, for one image."""
+        return self.weights * self.out_size**2 * self.calls
 
     @property
     def output(self) -> tuple[int, ...]:

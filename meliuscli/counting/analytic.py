@@ -26,11 +26,10 @@ def count_layer(layer: Layer, storage: Storage) -> Count:
     macs: tuple[tuple[Op, int], ...] = ()
     kind, elements = str(layer.kind), layer.out_channels * layer.out_size**2
     if layer.kind == "conv" or layer.kind == "linear":
-        weights = layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
         op = Op(layer.kind, layer.weight_bits, layer.activation_bits)
-        kind, macs = f"{op.prefix}{kind}", merged([(op, weights * layer.out_size**2)])
+        kind, macs = f"{op.prefix}{kind}", merged([(op, layer.macs)])
         bias = layer.out_channels if layer.bias else 0
-        by_bits = merged([(op.weight_bits, weights), (FLOAT_BITS, bias)])
+        by_bits = merged([(op.weight_bits, layer.weights), (FLOAT_BITS, bias)])
         # The tool behind ``elementwise`` adds a convolution's bias and forgets a linear layer's.
         work = elements if layer.bias and layer.kind == "conv" else 0
     else:

@@ -12,6 +12,7 @@ FAMILIES = {
     "resnete": "resnet:ResNetESpec",
     "birealnet": "resnet:BiRealNetSpec",
     "xnor-resnet": "resnet:XnorResNetSpec",
+    "abcnet": "abcnet:ABCNetSpec",
     "real2binary": "resnet:RealToBinarySpec",
     "resnet": "resnet:ResNetSpec",
     "binary-alexnet": "alexnet:BinaryAlexNetSpec",

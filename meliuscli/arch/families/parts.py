@@ -82,6 +82,14 @@ def check_length(key: str, values: tuple[object, ...], wanted: int, what: str) -
         raise SpecError(key, f"needs {wanted} entries, one for each {what}, and has {len(values)}")
 
 
+def strided_shortcut(channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
+    """A float 1x1 convolution with the stride, and BN, where the shape changes; nothing where it does not."""
+    if stride == 1 and channels == width:
+        return
+    yield Layer("shortcut.conv", "conv", channels, width, after, stride=stride)
+    yield batch_norm("shortcut.bn", width, after)
+
+
 def pooled_shortcut(channels: int, width: int, stride: int, after: int) -> Iterator[Layer]:
     """Average pooling 2x2, float 1x1 convolution, BN where the shape changes; nothing where it does not."""
     if stride == 1 and channels == width:

@@ -19,6 +19,7 @@ from meliuscli.arch.families.parts import (
     classifier_head,
     pooled_shortcut,
     stem_layers,
+    strided_shortcut,
 )
 from meliuscli.arch.plan import (
     STEM,
@@ -114,9 +115,7 @@ class ResNetSpec(ResidualSpec):
             yield batch_norm(f"bn{index}", behind, out)
             if index < len(convs):
                 yield elementwise(f"relu{index}", "relu", behind, out)
-        if stride > 1 or channels != width:
-            yield Layer("shortcut.conv", "conv", channels, width, after, stride=stride)
-            yield batch_norm("shortcut.bn", width, after)
+        yield from strided_shortcut(channels, width, stride, after)
         yield elementwise("add", "add", width, after)
         yield elementwise(f"relu{len(convs)}", "relu", width, after)
 
@@ -134,12 +133,10 @@ class XnorResNetSpec(ResidualSpec):
         after = conv_size(size, 3, stride, 1)
         yield from self._conv("unit1", channels, width, 3, stride, size, after)
         yield from self._conv("unit2", width, width, 3, 1, after, after)
-        if stride > 1 or channels != width:
-            if self.shortcut == "binary":
-                yield from self._conv("shortcut", channels, width, 1, stride, size, after)
-            else:
-                yield Layer("shortcut.conv", "conv", channels, width, after, stride=stride)
-                yield batch_norm("shortcut.bn", width, after)
+        if self.shortcut == "float":
+            yield from strided_shortcut(channels, width, stride, after)
+        elif stride > 1 or channels != width:
+            yield from self._conv("shortcut", channels, width, 1, stride, size, after)
         yield elementwise("add", "add", width, after)
 
     def _conv(
