@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from meliuscli.arch.families.abcnet import ABCNetSpec
 from meliuscli.arch.families.alexnet import BinaryAlexNetSpec, DoReFaAlexNetSpec, XnorAlexNetSpec
 from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
@@ -101,16 +102,20 @@ def mobilenet_specs(draw: st.DrawFn) -> ArchSpec:
     )
 
 
+RESIDUAL = (ResNetSpec, XnorResNetSpec, ResNetESpec, BiRealNetSpec, RealToBinarySpec, ABCNetSpec)
+
+
 @st.composite
 def residual_specs(draw: st.DrawFn) -> ArchSpec:
     """Small ResNets, float and binary, of one to three stages."""
-    family = draw(st.sampled_from([ResNetSpec, XnorResNetSpec, ResNetESpec, BiRealNetSpec, RealToBinarySpec]))
+    family = draw(st.sampled_from(RESIDUAL))
     stages = draw(st.integers(1, 3))
     options = {
         ResNetSpec: {"block": ["basic", "bottleneck"]},
         BiRealNetSpec: {"block": ["basic", "bottleneck"], "reactivation": [False, True]},
         XnorResNetSpec: {"scaling": [False, True], "shortcut": ["float", "binary"]},
         ResNetESpec: {"input_norm": [False, True]},
+        ABCNetSpec: {"weight_bases": [1, 3], "activation_bases": [1, 2]},
     }.get(family, {})
     return family(
         num_blocks=draw(st.lists(st.integers(1, 3), min_size=stages, max_size=stages)),

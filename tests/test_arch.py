@@ -25,11 +25,12 @@ def test_the_canonical_names_are_all_there() -> None:
         *("resnet18", "resnet34", "resnet50", "resnete18", "resnete34"),
         *("birealnet18", "birealnet34", "birealnet50", "bnn-resnet18", "xnornet-resnet18"),
         *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "real2binary"),
+        *("abcnet18", "abcnet34"),
         *("reactnet-a", "reactnet-b", "reactnet-c", "reactnet18"),
         *("quicknet-small", "quicknet", "quicknet-large", "bnext-t", "bnext-s", "bnext-m", "bnext-l"),
         *(f"pokebnn-{width}" for width in ("0.5", "0.75", "1.0", "1.25", "1.4", "1.5", "1.75", "2.0")),
     }
-    assert len(arch_names()) == 55
+    assert len(arch_names()) == 57
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,21 @@ def test_reductions_give_the_papers_widths() -> None:
         ("binarydensenet45", [6, 12, 14, 8], [2.7, 3.3, 4]),
     ):
         assert BinaryDenseNetSpec(num_blocks=blocks, reduction=reduction) == load_name(name)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("wide", "ratio", "narrow"),
+    [
+        ("mobilenet-v1", "width_multiplier=0.5", "mobilenet-v1-0.5"),
+        ("mobilenet-v2-1.4", "width_multiplier=0.5", "mobilenet-v2-0.5"),
+        ("pokebnn-1.0", "width_multiplier=0.5", "pokebnn-0.5"),
+        ("binarydensenet28", "reduction=[2.7,2.7,2.2]", "binarydensenet28"),
+    ],
+)
+def test_a_ratio_replaces_all_the_widths_that_a_file_states(tmp_path: Path, wide: str, ratio: str, narrow: str) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_text(load_name(wide).to_toml())
+    assert load_arch(str(path), [ratio]).spec == load_name(narrow)
 
 
 @pytest.mark.parametrize(

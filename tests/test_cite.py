@@ -77,6 +77,7 @@ def test_every_paper_is_behind_a_named_network() -> None:
         ("reactnet18", ["birealnet", "reactnet"]),
         ("reactnet-a", ["reactnet"]),
         ("real2binary", ["real2binary"]),
+        ("abcnet18", ["abcnet"]),
         ("binaryalexnet", ["bnn"]),
         ("xnornet-alexnet", ["xnornet"]),
         ("dorefanet-alexnet", ["dorefanet"]),

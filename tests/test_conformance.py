@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +19,21 @@ from torch.nn.functional import cross_entropy
 
 from meliuscli.arch.adapt import as_proxy, at_input
 from meliuscli.arch.families import FAMILIES, family_class
-from meliuscli.arch.families.dense import MeliusNetSpec
+from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
+from meliuscli.arch.plan import STEM, place_name
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch, load_name, spec_from_fields, zoo_table
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.traced import differences, trace_module
-from meliuscli.errors import SpecError
+from meliuscli.errors import BadInputError, SpecError
+from meliuscli.export.onnx import frozen, write_onnx
+from meliuscli.export.packed import write_packed
 from meliuscli.nn.build import build
+from meliuscli.packed.bench import random_network
+from meliuscli.packed.runner import pack
+from meliuscli.packed.selftest import check, require_exact
+from meliuscli.report.count import Counted
+from meliuscli.report.drawing import drawing_table
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.space import SearchSpace, load_space
 
@@ -59,6 +68,11 @@ MEMBERS = {
     "birealnet": Member("birealnet18", THUMBNAIL, STAGES + CHANNELS + 'block = { choices = ["basic", "bottleneck"] }'),
     "xnor-resnet": Member(
         "xnornet-resnet18", THUMBNAIL, STAGES + CHANNELS + 'shortcut = { choices = ["float", "binary"] }'
+    ),
+    "abcnet": Member(
+        "abcnet18",
+        {**THUMBNAIL, "channels": [16, 32]},
+        STAGES + "weight_bases = { low = 1, high = 2 }\nactivation_bases = { low = 1, high = 2 }",
     ),
     "real2binary": Member("real2binary", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "resnet": Member("resnet18", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
@@ -151,6 +165,23 @@ def train(spec: ArchSpec, num_steps: int) -> list[float]:
 def test_every_family_is_held_to_this() -> None:
     assert set(MEMBERS) == set(FAMILIES)
     assert all(load_name(member.known).family == family for family, member in MEMBERS.items())
+
+
+# Where a layer lies
+
+
+def test_every_layer_says_its_stage_and_block_as_its_name_does(family: str) -> None:
+    for spec in zoo_at_64(family):
+        layers = spec.layers()
+        for layer in layers:
+            place = place_name(layer.stage, layer.block)
+            assert layer.stage
+            assert layer.name == place or layer.name.startswith(f"{place}.")
+            assert (".block" in layer.name) == (layer.block > 0)
+        assert len({layer.name for layer in layers}) == len(layers)
+        places = [place for place, _ in groupby(layers, lambda layer: (layer.stage, layer.block))]
+        assert len(set(places)) == len(places)
+        assert places[0][0] in (STEM, "input_norm")
 
 
 # The short form
@@ -286,6 +317,60 @@ def test_a_proxy_that_is_too_small_is_refused_by_its_key_with_a_word_on_narrowin
         assert caught.value.key == "proxy.input_size"
         assert "proxy.width_divisor" in str(caught.value.hint)
     assert as_proxy(spec, 10, 3, (largest or 0) + 1, 8).num_classes == 10
+
+
+# Drawing, packing, export
+
+
+def small(family: str) -> ArchSpec:
+    """The published network at 32x32 with an eighth of its widths."""
+    return published(family).narrowed(8)
+
+
+def test_a_network_is_drawn_with_all_its_blocks_and_work(family: str) -> None:
+    spec = small(family)
+    network = Counted(family, spec, spec.input_shape, count_spec(spec))
+    _, *rows = drawing_table(network).rows
+    assert [row[0] for row in rows] == list(dict.fromkeys(layer.stage for layer in spec.layers()))
+    blocks = sum(int(text.partition(" block")[0]) for row in rows if " block" in (text := str(row[2])))
+    assert blocks == len({(layer.stage, layer.block) for layer in spec.layers() if layer.block})
+
+
+def test_a_network_is_packed_exactly_or_refused_for_what_it_lacks(family: str) -> None:
+    spec = small(family)
+    network, images = random_network(spec, 2, 0)
+    if not any(layer.weight_bits == layer.activation_bits == 1 for layer in spec.layers()):
+        with pytest.raises(BadInputError, match=f"nothing of this {family} can be packed"):
+            pack(network, spec)
+        return
+    packed = pack(network, spec)
+    require_exact(check(packed, network, images))
+    assert packed(images).shape == (2, spec.num_classes)
+
+
+def test_a_packed_file_predicts_the_same_or_is_refused(family: str, tmp_path: Path) -> None:
+    spec, path = small(family), tmp_path / "network.safetensors"
+    network, _ = random_network(spec, 1, 0)
+    if isinstance(spec, DenseFamilySpec):
+        assert write_packed(network, spec, path)
+    else:
+        with pytest.raises(BadInputError, match=f"not for {family}"):
+            write_packed(network, spec, path)
+    assert path.exists() == isinstance(spec, DenseFamilySpec)
+
+
+@torch.no_grad()
+def test_a_network_is_frozen_for_export_without_a_change(family: str) -> None:
+    network, images = random_network(small(family), 2, 0)
+    torch.testing.assert_close(frozen(network)(images), network(images), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_network_is_exported_to_onnx(family: str, tmp_path: Path) -> None:
+    spec = small(family)
+    agreement = write_onnx(random_network(spec, 1, 0)[0], spec, tmp_path / "network.onnx")
+    assert agreement is not None
+    assert agreement.equal == agreement.images
 
 
 # Spaces

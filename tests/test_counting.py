@@ -114,6 +114,7 @@ TABLE_NAMES = {
     "XNOR-Net (AlexNet)": "xnornet-alexnet",
     "XNOR-Net AlexNet (larq)": "xnornet-alexnet",
     "Bi-RealNet-18 (larq)": "birealnet18",
+    "ABC-Net (1/1)x5": "abcnet18",
     "Real-to-Binary Net": "real2binary",
     "Real-to-Binary (larq)": "real2binary",
     "ResNetE-18 (larq)": "resnete18",
@@ -271,6 +272,29 @@ def test_larqs_summary_to_the_last_unit(
     derived = CONVENTIONS["larq"].derive(total)
     assert (derived.bops, derived.flops, derived.ops) == (binary_macs, float_macs, None)
     assert derived.quantized == (2_924_609_536 if name == "dorefanet-alexnet" else 0)
+
+
+@pytest.mark.parametrize(("num_weights", "num_activations"), [(1, 1), (5, 3), (3, 5)])
+def test_abcnet_has_every_product_of_its_bases_and_a_bit_a_base_and_weight(
+    num_weights: int, num_activations: int
+) -> None:
+    """Its 3x3 convolutions are ResNet-18's, whose binary MACs and weights are those of Bi-Real-18 in larq's summary."""
+    bases = [f"weight_bases={num_weights}", f"activation_bases={num_activations}"]
+    total = count_spec(load_arch("abcnet18", bases).spec).total
+    assert total.binary_macs == num_weights * num_activations * 1_676_279_808
+    assert total.binary_params == num_weights * 10_985_472
+    assert total.float_macs == 137_793_536
+    # ResNet-18's without its last convolution's ReLU: BN of two values, and two learned values a base and convolution.
+    assert total.float_params == count_spec(load_name("resnet18")).total.params - 10_985_472 + 16 * 2 * num_activations
+
+
+def test_the_published_accuracies_of_abcnet_18_by_its_bases() -> None:
+    """arXiv 1711.11294, table 2: top-1 and top-5 of M weight and N activation bases."""
+    table = {(5, 5): "65.0 85.9", (5, 3): "62.5 84.2", (5, 1): "54.1 78.1", (3, 5): "63.1 84.8", (3, 3): "61.0 83.2"}
+    for (m, n), wanted in {**table, (3, 1): "49.1 73.8", (1, 1): "42.7 67.6"}.items():
+        spec = load_arch("abcnet18", [f"weight_bases={m}", f"activation_bases={n}"]).spec
+        first = published_for(spec)[0]
+        assert f"{first.top1} {first.top5}" == wanted
 
 
 def test_resnete18_is_larqs_without_the_norm_of_the_input() -> None:

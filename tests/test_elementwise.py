@@ -101,7 +101,9 @@ def test_elementwise_work_is_what_torch_does(name: str) -> None:
 @given(st.one_of(residual_specs(), other_specs()))
 def test_elementwise_work_of_random_networks(spec: ArchSpec) -> None:
     network = build(spec)
-    scales_inside = getattr(spec, "scaling", False) or spec.family in ("birealnet", "xnor-alexnet", "dorefa-alexnet")
+    scales_inside = getattr(spec, "scaling", False) or spec.family in (
+        *("birealnet", "xnor-alexnet", "dorefa-alexnet", "abcnet"),
+    )
     if scales_inside or any(isinstance(module, XnorUnit) for module in network.modules()):
         return  # their scale factors are folded into the weights here and counted as multiplications by the plan
     assert count_spec(spec).total.elementwise == tally(spec)

@@ -87,7 +87,7 @@ def test_onnxruntime_gives_the_same_answers(tmp_path: Path) -> None:
     "name",
     [
         *("binarydensenet28", "resnete18", "xnornet-resnet18", "dorefanet-alexnet", "real2binary"),
-        *("reactnet-a", "quicknet", "bnext-t", "pokebnn-1.0", "mobilenet-v2"),
+        *("reactnet-a", "quicknet", "bnext-t", "pokebnn-1.0", "mobilenet-v2", "abcnet18"),
     ],
 )
 def test_every_family(name: str, tmp_path: Path) -> None:

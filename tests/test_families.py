@@ -10,10 +10,12 @@ from conftest import at_size, specs
 from hypothesis import given
 from torch import Tensor, nn
 
+from meliuscli.arch.families.abcnet import ABCNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import arch_names, load_arch, load_name
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
+from meliuscli.nn.families.abcnet import MultiBaseConv2d, WeightBases, least_squares
 from meliuscli.nn.families.alexnet import SamePad
 from meliuscli.nn.families.bnext import BNextUnit
 from meliuscli.nn.families.pokebnn import reshape_add
@@ -36,7 +38,7 @@ ONE_OF_EACH = (
     *("meliusnet-c", "binarydensenet28", "mobilenet-v1-0.25", "mobilenet-v2-0.35", "resnet18", "resnet50"),
     *("bnn-resnet18", "xnornet-resnet18", "resnete18", "birealnet18", "birealnet50", "reactnet18", "real2binary"),
     *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "reactnet-a", "reactnet-b", "quicknet-small"),
-    *("bnext-t", "pokebnn-0.5"),
+    *("bnext-t", "pokebnn-0.5", "abcnet18"),
 )
 
 
@@ -256,6 +258,7 @@ def test_every_second_unit_of_a_bnext_has_attention_from_the_second_block_on() -
     ("name", "binary"),
     [
         ("resnete18", 16),
+        ("abcnet18", 16),
         ("birealnet34", 32),
         ("birealnet50", 3 * 16 - 1),
         ("bnn-resnet18", 16 + 3),
@@ -270,6 +273,62 @@ def test_every_second_unit_of_a_bnext_has_attention_from_the_second_block_on() -
 def test_numbers_of_binary_convolutions(name: str, binary: int) -> None:
     layers = load_name(name).layers()
     assert sum(layer.weight_bits == layer.activation_bits == 1 for layer in layers) == binary
+
+
+def multi_base(num_weights: int, num_activations: int) -> MultiBaseConv2d:
+    torch.manual_seed(0)
+    spec = load_arch("abcnet18", [f"weight_bases={num_weights}", f"activation_bases={num_activations}"]).spec
+    assert isinstance(spec, ABCNetSpec)
+    conv = MultiBaseConv2d(6, 4, 2, spec)
+    conv.sign.scale.data.uniform_(0.5, 1.5)
+    return conv
+
+
+@pytest.mark.parametrize(("num_weights", "num_activations"), [(1, 1), (2, 3), (5, 2)])
+def test_a_convolution_of_abcnet_is_the_scaled_sum_of_all_products_of_its_bases(
+    num_weights: int, num_activations: int
+) -> None:
+    conv, x = multi_base(num_weights, num_activations).eval(), torch.randn(2, 6, 9, 9)
+    filters = conv.conv.quantizer(conv.conv.weight).chunk(num_weights)
+    with torch.no_grad():
+        wanted = sum(
+            scale * F.conv2d(torch.where((x + shift).clamp(0, 1) >= 0.5, 1.0, -1.0), base, stride=2, padding=1)
+            for scale, shift in zip(conv.sign.scale, conv.sign.shift, strict=True)
+            for base in filters
+        )
+        torch.testing.assert_close(conv(x), wanted)
+        torch.testing.assert_close(conv.train()(x), wanted)
+
+
+def test_both_ways_through_a_convolution_of_abcnet_have_the_same_gradients() -> None:
+    conv, x = multi_base(3, 2), torch.randn(2, 6, 8, 8)
+    gradients = []
+    for mode in (True, False):
+        conv.train(mode).zero_grad()
+        conv(x).square().sum().backward()
+        gradients.append([p.grad for p in conv.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_more_bases_come_closer_to_the_weights_and_their_scales_are_those_of_least_squares() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 8, 3, 3)
+    errors = []
+    for num_bases in (1, 2, 3, 5):
+        filters = WeightBases(num_bases)(weight).unflatten(0, (num_bases, -1))
+        rest = weight - filters.sum(0)
+        # Of least squares: what is left is orthogonal to every base.
+        assert all(abs((rest * base).sum().item()) < 1e-2 for base in filters)
+        errors.append(rest.square().mean().item())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.15 < 0.3 < errors[0]
+
+
+def test_equal_bases_share_their_scale() -> None:
+    base = torch.tensor([1.0, -1.0, 1.0, 1.0])
+    scales = least_squares([base, base.clone()], 3 * base)
+    assert scales.tolist() == pytest.approx([1.5, 1.5])
 
 
 def test_a_shortcut_goes_around_every_binary_convolution_of_bireal_net() -> None:

@@ -31,7 +31,7 @@ def test_every_convolution_is_in_one_part(name: str) -> None:
     spec = load_name(name)
     assert isinstance(spec, DenseFamilySpec)
     kinds = Counter(str(part[0]) for part in parts(spec))
-    binary = sum(layer.name.endswith(("dense.conv", "improvement.conv")) for layer in spec.layers())
+    binary = sum(layer.weight_bits == 1 for layer in spec.layers())
     assert kinds["dense"] + kinds["improvement"] == binary
     assert kinds["transition"] == len(spec.transition_channels)
     assert kinds["call"] == kinds["stem"] == kinds["head"] == 1
@@ -45,11 +45,11 @@ def test_a_part_does_the_same_work_where_it_is_timed(name: str) -> None:
     whole = Counter(step.key for step in _runner(spec).plan(1)[0].steps)
     found: Counter[str] = Counter()
     for part, times in Counter(parts(spec)).items():
-        small, prefix = probe(part)
+        small, layer = probe(part)
         if part[0] != "call":
             steps = _runner(small).plan(1)[0].steps
             for step in steps:
-                if step.layer.startswith(prefix):
+                if step.layer == layer:
                     found[step.key] += times
     assert _work(found) == _work(whole)
 

@@ -285,7 +285,9 @@ def test_the_self_test_of_other_families_finds_what_is_wrong(what: str) -> None:
     assert wrong == {name}
 
 
-@pytest.mark.parametrize("name", ["birealnet18", "reactnet-a", "quicknet-small", "bnext-t", "binaryalexnet"])
+@pytest.mark.parametrize(
+    "name", ["birealnet18", "reactnet-a", "quicknet-small", "bnext-t", "binaryalexnet", "abcnet18"]
+)
 def test_the_self_test_sees_every_weight(name: str) -> None:
     """What is no packed convolution is in a part that is held against torch's."""
     spec = load_arch(name, ["input_size=64"]).spec

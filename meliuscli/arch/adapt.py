@@ -20,8 +20,8 @@ def at_input(spec: Spec, num_classes: int, input_channels: int, input_size: int)
         "input_channels": input_channels,
         "input_size": input_size,
     }
-    if "stem" in type(spec).model_fields and input_size < THUMBNAIL_BELOW:
-        changes["stem"] = "thumbnail"
+    if input_size < THUMBNAIL_BELOW:
+        changes |= spec.small_images
     return spec.replace(**changes)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from meliuscli.errors import SpecError
 
@@ -22,15 +22,19 @@ LayerKind = Literal[
     "concat",
 ]
 FLOAT_BITS = 32
+STEM, HEAD = "stem", "head"
+"""The stages in front of the first one and behind the last, in every family that has a name for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer. ``name`` is the module's qualified name in the torch network (elementwise layers without parameters
     have names of their own); ``out_size`` is the height and width of its (square) output, 1 for a linear layer.
+    ``stage`` is the part of the network that it lies in (stem, stages, transitions, head), and ``block`` the number of
+    its block in there, from 1 on, or 0 outside of blocks.
 
     ``weight_bits`` and ``activation_bits`` are those of a convolution's or linear layer's operands. ``params`` are the
     learnable values of a ``parameters`` or ``prelu`` layer, and ``work`` its additions and multiplications an element.
+    ``calls`` is how often the weights of a convolution are used for one image, each time on another map.
     ``stored`` is how many values a channel of batch norm keeps on disk: mean, variance and, where it has them, scale and
     shift."""
 
@@ -49,6 +53,19 @@ class Layer:
     params: int = 0
     work: int = 0
     stored: int = 4
+    calls: int = 1
+    stage: str = ""
+    block: int = 0
+
+    @property
+    def weights(self) -> int:
+        """Of a convolution or linear layer, without its bias."""
+        return self.kernel**2 * self.in_channels * self.out_channels // self.groups
+
+    @property
+    def macs(self) -> int:
+        """Of a convolution or linear layer, for one image."""
+        return self.weights * self.out_size**2 * self.calls
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -56,6 +73,18 @@ class Layer:
         if self.kind == "linear":
             return (self.out_channels,)
         return (self.out_channels, self.out_size, self.out_size)
+
+
+def place_name(stage: str, block: int = 0) -> str:
+    """``stage1`` or ``stage1.block2``: the module that a stage, or a block of it, is in the torch network."""
+    return f"{stage}.block{block}" if block else stage
+
+
+def placed(layers: Iterable[Layer], stage: str, block: int = 0) -> Iterator[Layer]:
+    """Layers that are named within a stage, or within a block of it, at their place in the network."""
+    prefix = place_name(stage, block)
+    for layer in layers:
+        yield layer._replace(name=f"{prefix}.{layer.name}" if layer.name else prefix, stage=stage, block=block)
 
 
 def binary_conv(

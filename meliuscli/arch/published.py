@@ -95,8 +95,10 @@ def _spec(arch: str, overrides: tuple[str, ...]) -> ArchSpec:
 
 
 def _may_be(row: Published, spec: ArchSpec) -> bool:
-    """A quick look at the raw fields, so that few rows have to be built to be compared."""
-    fields = zoo_table()[row.arch]
+    """A quick look at the lists in the raw fields, so that few rows have to be built to be compared."""
+    fields, changed = zoo_table()[row.arch], {override.partition("=")[0] for override in row.overrides}
     return fields["family"] == spec.family and all(
-        key not in fields or tuple(fields[key]) == getattr(spec, key) for key in ("num_blocks", "transition_channels")
+        tuple(value) == getattr(spec, key)
+        for key, value in fields.items()
+        if isinstance(value, list) and key not in changed and key in type(spec).model_fields
     )

@@ -31,14 +31,16 @@ class ArchSpec(BaseModel):
     # Deferred: a command pays for the families it uses.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    ratios: ClassVar[tuple[str, ...]] = ()
-    """Keys that are taken as input only, for widths."""
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Keys that are taken as input only -> the widths that each stands for."""
     letters: ClassVar[Mapping[str, str]] = {}
     """Fields that the short form always has -> the letter in front of each."""
     one_for_all: ClassVar[tuple[str, ...]] = ()
     """Lists that may be given as one number for all their entries."""
     widths: ClassVar[tuple[str, ...]] = ()
     """Fields that hold numbers of channels, which narrowing divides."""
+    small_images: ClassVar[Mapping[str, str]] = {}
+    """Fields with the values that suit inputs below ``meliuscli.arch.adapt.THUMBNAIL_BELOW``."""
     legend: ClassVar[str] = ""
     """How the short form is read, for the family as a whole."""
 
@@ -60,8 +62,10 @@ class ArchSpec(BaseModel):
         try:
             self.layers()
         except SpecError as error:
-            if error.key == "input_size" and getattr(self, "stem", "thumbnail") != "thumbnail":
-                raise SpecError(error.key, error.problem, "small images take another stem: stem=thumbnail") from None
+            others = [(key, value) for key, value in self.small_images.items() if getattr(self, key) != value]
+            if error.key == "input_size" and others:
+                hint = " and ".join(f"another {key}: {key}={value}" for key, value in others)
+                raise SpecError(error.key, error.problem, f"small images take {hint}") from None
             raise
         return self
 

@@ -99,7 +99,7 @@ def arch_of(fields: Mapping[str, Any], name: str, overrides: Sequence[str] = (),
 
 
 def _changed(fields: Mapping[str, Any], name: str, changes: Mapping[str, Any], where: str = "") -> NamedArch:
-    spec = spec_from_fields({**_without_replaced_ratios(fields, changes), **changes}, where)
+    spec = spec_from_fields({**_without_replaced(fields, changes), **changes}, where)
     return NamedArch(name, spec)
 
 
@@ -132,16 +132,13 @@ def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
     return key, value
 
 
-def _without_replaced_ratios(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A ratio in ``fields`` gives way to the widths that an override states, and the other way round."""
-    fields = dict(fields)
-    for ratio, widths in (("reduction", ("transition_channels",)), ("width_multiplier", ("stem_channels", "channels"))):
-        if ratio in changes:
-            for key in widths:
-                fields.pop(key, None)
-        elif widths[0] in changes and ratio == "reduction":
-            fields.pop(ratio, None)
-    return fields
+def _without_replaced(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Widths in ``fields`` give way to the ratio that an override states for them, and a ratio to all its widths."""
+    family = str(fields.get("family"))
+    replaced: set[str] = set()
+    for ratio, widths in family_class(family).ratios.items() if family in FAMILIES else ():
+        replaced |= set(widths) if ratio in changes else {ratio} if set(widths) <= set(changes) else set()
+    return {key: value for key, value in fields.items() if key not in replaced}
 
 
 def _fold(name: str) -> str:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from meliuscli.arch.plan import Layer
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, layer_count, merged, size_bytes
+from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 
 ELEMENTWISE = {"batch_norm": 2, "relu": 2, "add": 1, "multiply": 1}
 """Operations an element, as Real-to-Binary's tool counts them. It does not know PReLU, ReLU6, sigmoid and sign; it sees
@@ -23,26 +23,21 @@ def count_spec(spec: ArchSpec, storage: Storage = Storage()) -> NetworkCount:  #
 @lru_cache(maxsize=2**16)
 def count_layer(layer: Layer, storage: Storage) -> Count:
     """Count one layer; kept, since the networks of a search have most of their layers in common."""
+    macs: tuple[tuple[Op, int], ...] = ()
+    kind, elements = str(layer.kind), layer.out_channels * layer.out_size**2
     if layer.kind == "conv" or layer.kind == "linear":
-        weights = layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
         op = Op(layer.kind, layer.weight_bits, layer.activation_bits)
-        bias, pixels = layer.out_channels if layer.bias else 0, layer.out_size**2
+        kind, macs = f"{op.prefix}{kind}", merged([(op, layer.macs)])
+        bias = layer.out_channels if layer.bias else 0
+        by_bits = merged([(op.weight_bits, layer.weights), (FLOAT_BITS, bias)])
         # The tool behind ``elementwise`` adds a convolution's bias and forgets a linear layer's.
-        additions = bias * pixels if layer.kind == "conv" else 0
-        return layer_count(
-            layer.name, layer.kind, layer.output, op, weights * pixels, weights, bias, storage, additions
-        )
-    channels, elements = layer.out_channels, layer.out_channels * layer.out_size**2
-    params = min(layer.stored, storage.bn_params) * channels if layer.kind == "batch_norm" else layer.params
-    by_bits = merged([(FLOAT_BITS, params)])
-    return Count(
-        layer.name,
-        layer.kind,
-        layer.output,
-        weights=by_bits,
-        size_bytes=size_bytes(by_bits, storage),
-        elementwise=_elementwise(layer, elements),
-    )
+        work = elements if layer.bias and layer.kind == "conv" else 0
+    else:
+        stored = min(layer.stored, storage.bn_params) * layer.out_channels
+        by_bits = merged([(FLOAT_BITS, stored if layer.kind == "batch_norm" else layer.params)])
+        work = _elementwise(layer, elements)
+    size = size_bytes(by_bits, storage)
+    return Count(layer.name, kind, layer.output, macs, by_bits, size, work, layer.stage, layer.block)
 
 
 def _elementwise(layer: Layer, elements: int) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Literal, TypeVar
 
+from meliuscli.arch.plan import place_name
+
 FLOAT_BITS = 32
 
 By = Literal["stage", "block", "layer"]
@@ -57,6 +59,7 @@ class Count:
 
     ``macs`` holds the multiply-accumulates of convolutions and linear layers by kind, and ``weights`` the parameters by
     bits (weights, scales, shifts and biases; 32 for float). ``size_bytes`` has each layer padded to whole bytes.
+    ``stage`` and ``block`` are where a layer of ours lies (see ``arch.plan.Layer``).
     ``output`` is the shape without the batch. ``elementwise`` are the operations of batch norm, activations, pooling
     and additions as the ``real2binary`` convention counts them."""
 
@@ -67,6 +70,8 @@ class Count:
     weights: tuple[tuple[int, int], ...] = ()
     size_bytes: int = 0
     elementwise: int = 0
+    stage: str = ""
+    block: int = 0
 
     @property
     def binary_macs(self) -> int:
@@ -102,24 +107,6 @@ class Count:
         return sum(n for bits, n in self.weights if bits == FLOAT_BITS)
 
 
-def layer_count(
-    name: str,
-    kind: Literal["conv", "linear"],
-    output: tuple[int, ...],
-    op: Op,
-    macs: int,
-    weights: int,
-    others: int,
-    storage: Storage,
-    elementwise: int = 0,
-) -> Count:
-    """The row of a convolution or linear layer: ``weights`` at the operation's weight bits, ``others`` float."""
-    by_bits = merged([(op.weight_bits, weights), (FLOAT_BITS, others)])
-    return Count(
-        name, f"{op.prefix}{kind}", output, merged([(op, macs)]), by_bits, size_bytes(by_bits, storage), elementwise
-    )
-
-
 def size_bytes(weights: Iterable[tuple[int, int]], storage: Storage) -> int:
     """Bytes of one layer's parameters, rounded up to whole bytes."""
     return -(-sum(n * (storage.float_bits if bits == FLOAT_BITS else bits) for bits, n in weights) // 8)
@@ -149,8 +136,8 @@ def add(rows: Iterable[Count], name: str, kind: str) -> Count:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCount:
-    """All layers of a network, in order. ``nested`` names have no stages and blocks of ours: their parts stand for
-    them, behind what all have in common."""
+    """All layers of a network, in order. A module of somebody else's has no stages and blocks: where ``nested``, the
+    parts of its modules' names stand for them, behind what all have in common."""
 
     layers: tuple[Count, ...]
     nested: bool = False
@@ -160,22 +147,15 @@ class NetworkCount:
         return add(self.layers, "total", "total")
 
     def rows(self, by: By) -> tuple[Count, ...]:
-        """The layers, or their sums by block or stage (the first two parts, or the first, of a layer's name)."""
+        """The layers, or their sums by block or stage; what has no blocks is one row of its own."""
         if by == "layer":
             return self.layers
-        depth = 1 if by == "stage" else 2
         if self.nested:
-            depth += _common_parts([row.name for row in self.layers])
+            depth = (1 if by == "stage" else 2) + _common_parts([row.name for row in self.layers])
             groups = groupby(self.layers, lambda row: ".".join(row.name.split(".")[:depth]))
         else:
-            groups = groupby(self.layers, lambda row: _part(row.name, depth))
+            groups = groupby(self.layers, lambda row: place_name(row.stage, row.block if by == "block" else 0))
         return tuple(add(rows, name, by) for name, rows in groups)
-
-
-def _part(name: str, depth: int) -> str:
-    """``stage1.block2.dense.conv`` -> ``stage1`` or ``stage1.block2``; parts without blocks stay whole."""
-    parts = name.split(".")
-    return ".".join(parts[:depth]) if len(parts) > 1 and parts[1].startswith("block") else parts[0]
 
 
 def _common_parts(names: list[str]) -> int:

@@ -13,6 +13,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
+from meliuscli.nn.quantized import QuantConv2d
 
 MAC_OPERATORS: dict[str, Literal["conv", "linear"]] = {
     "conv": "conv",
@@ -142,7 +143,8 @@ def _row(
         kind = "batch_norm"
     else:
         # Weights are matrices and kernels; vectors beside them are biases and scales, kept in float.
-        weights = [(bits[0] if p.dim() > 1 and macs else FLOAT_BITS, p.numel()) for p in own]
+        bases = part.weight_bases if isinstance(part, QuantConv2d) else 1
+        weights = [(bits[0], bases * p.numel()) if p.dim() > 1 and macs else (FLOAT_BITS, p.numel()) for p in own]
         op = Op("linear" if "linear" in macs else "conv", *bits)
         kind = f"{op.prefix}{op.layer}" if macs else "parameters"
     by_bits = merged(weights)

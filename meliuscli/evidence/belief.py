@@ -90,7 +90,7 @@ def why_uncovered(spec: ArchSpec) -> str | None:
     stem, stems = getattr(spec, "stem", None), sorted({run.stem for run in target_runs()})
     if stem not in stems:
         return f"the evidence is of the stems {' and '.join(stems)}, not of {stem}"
-    if any(step > 1 for step in getattr(spec, "dilation", ())):
+    if any(layer.dilation > 1 for layer in spec.layers()):
         return "the evidence is of networks without dilation"
     return None
 

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from meliuscli.arch.plan import Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 
@@ -42,13 +41,9 @@ def _shape(spec: ArchSpec) -> tuple[float, float, float, float]:
     convolutions = [layer for layer in spec.layers() if layer.kind == "conv"]
     binary = [layer for layer in convolutions if layer.weight_bits == layer.activation_bits == 1]
     others = [layer for layer in convolutions if layer.weight_bits > 1]
-    work = np.array([_macs(layer) for layer in binary] or [1], float)
+    work = np.array([layer.macs for layer in binary] or [1], float)
     levels = np.array([math.log2(spec.input_size / layer.out_size) for layer in binary] or [0], float)
     widths = np.array([math.log2(layer.out_channels) for layer in binary] or [0], float)
     narrowest = min((layer.out_channels for layer in others if layer.kernel == 1), default=1)
-    stem = sum(_macs(layer) for layer in others if layer.kernel > 1) / max(1, sum(map(_macs, others)))
+    stem = sum(layer.macs for layer in others if layer.kernel > 1) / max(1, sum(layer.macs for layer in others))
     return float(work @ levels / work.sum()), float(work @ widths / work.sum()), math.log2(narrowest), stem
-
-
-def _macs(layer: Layer) -> int:
-    return layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups * layer.out_size**2

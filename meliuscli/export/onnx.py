@@ -53,7 +53,7 @@ def frozen(network: nn.Module) -> nn.Module:
             if isinstance(child, BinaryConv2d):
                 setattr(parent, name, _FrozenBinaryConv(child))
             elif isinstance(child, QuantConv2d | QuantLinear):
-                child.weight.copy_(child.quantizer(child.weight))
+                child.weight = nn.Parameter(child.quantizer(child.weight))
                 child.quantizer = nn.Identity()
     return network
 

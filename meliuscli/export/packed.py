@@ -96,7 +96,7 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
         raise BadInputError(f"{path}: it has {stored.nbytes:,} bytes of weights, its network about {counted:,}")
     with torch.random.fork_rng(devices=[]):
         network = build(spec).eval()
-    channels, expected = _bit_channels(network), sorted(fold_dense(network).items())
+    channels, expected = _bit_channels(network), sorted(fold_dense(network, spec).items())
     sizes = [
         -(-like[..., 0].size * channels[name] // 8) if name in channels else like.nbytes for name, like in expected
     ]

@@ -12,7 +12,8 @@ from meliuscli.nn.quantizers import MagnitudeScaling, SteSign, SymmetricQuantize
 class QuantConv2d(nn.Module):
     """(N, in_channels, H, W) -> (N, out_channels, H', W'), "same" padding unless ``padding`` says otherwise.
 
-    ``weight`` holds the latent float weights. ``weight_bits`` and ``activation_bits`` are what counting reads; the
+    ``weight`` holds the latent float weights. A quantizer may make several filters of each, ``weight_bases`` times as
+    many, which lie behind each other and are what is stored. ``weight_bits`` and ``activation_bits`` are what counting reads; the
     quantizers must do as they say. Activations arrive quantized, or go through ``activation``."""
 
     def __init__(
@@ -26,6 +27,7 @@ class QuantConv2d(nn.Module):
         activation: nn.Module | None = None,
         weight_bits: int = 1,
         activation_bits: int = 1,
+        weight_bases: int = 1,
         padding: int | None = None,
         pad_value: float = 0.0,
         groups: int = 1,
@@ -34,7 +36,7 @@ class QuantConv2d(nn.Module):
         super().__init__()
         self.stride, self.groups, self.pad_value = stride, groups, pad_value
         self.padding = kernel // 2 if padding is None else padding
-        self.weight_bits, self.activation_bits = weight_bits, activation_bits
+        self.weight_bits, self.activation_bits, self.weight_bases = weight_bits, activation_bits, weight_bases
         self.quantizer = MagnitudeScaling() if quantizer is None else quantizer
         self.activation = nn.Identity() if activation is None else activation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel, kernel))
@@ -52,6 +54,7 @@ class QuantConv2d(nn.Module):
         return (
             f"{in_channels * self.groups}, {out_channels}, kernel_size={kernel}, stride={self.stride}, "
             f"bits={self.weight_bits}x{self.activation_bits}"
+            f"{f', weight_bases={self.weight_bases}' if self.weight_bases > 1 else ''}"
         )
 
 

@@ -139,10 +139,7 @@ def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk:
 
 
 def _part_times(taken: Sequence[PartSeconds], spec: ArchSpec, batch: int) -> tuple[PartTime, ...]:
-    macs: dict[str, int] = {}
-    for row in count_spec(spec).layers:
-        part = row.name.partition(".")[0]
-        macs[part] = macs.get(part, 0) + row.binary_macs
+    macs = {row.name: row.binary_macs for row in count_spec(spec).rows("stage")}
 
     def median(part: str, kind: Kind) -> float:
         return statistics.median(seconds.get((part, kind), 0.0) for seconds in taken)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
+from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError
@@ -51,26 +52,19 @@ def parts(spec: DenseFamilySpec) -> Iterator[Part]:
     ``call: input size and channels``, what is done to an image first · ``stem, its kind, width, input size and channels`` · ``dense`` and ``improvement``: ``channels seen (rounded up to
     whole words), growth, map size, dilation`` · ``transition: channels, target, groups, map size, pools`` · ``head:
     channels, classes, map size``."""
-    sizes = {layer.name: layer.out_size for layer in spec.layers()}
     yield "call", spec.input_size, spec.input_channels
-    yield "stem", spec.stem, spec.stem_channels, spec.input_size, spec.input_channels
-    channels = spec.stem_channels
-    for index, (num, growth) in enumerate(zip(spec.num_blocks, spec.growth_rate, strict=True)):
-        size, dilation = sizes[f"stage{index + 1}.block1.dense.conv"], spec.dilation[index]
-        for _ in range(num):
-            yield "dense", round_up(channels, WORD), growth, size, dilation
-            channels += growth
-            if spec.improvement:
-                yield "improvement", round_up(channels, WORD), growth, size, dilation
-        if index < len(spec.transition_channels):
-            target = spec.transition_channels[index]
-            yield "transition", channels, target, spec.groups, size, int(spec.pools[index])
-            channels = target
-    yield "head", channels, spec.num_classes, size
+    yield STEM, spec.stem, spec.stem_channels, spec.input_size, spec.input_channels
+    for stage in spec.stages():
+        for unit in stage.units:
+            yield unit.kind, round_up(unit.channels, WORD), unit.growth, unit.size, unit.dilation
+        if stage.transition is not None:
+            _, channels, target, groups, size, pools = stage.transition
+            yield "transition", channels, target, groups, size, int(pools)
+    yield HEAD, stage.channels, spec.num_classes, stage.size
 
 
 def probe(part: Part) -> tuple[MeliusNetSpec, str]:
-    """The smallest network with this part, and what the names of the part's layers begin with."""
+    """The smallest network with this part, and the layer that its steps are for."""
     kind, *numbers = part
     fields: dict[str, Any] = {
         "family": "meliusnet",
@@ -85,7 +79,7 @@ def probe(part: Part) -> tuple[MeliusNetSpec, str]:
             name = ""
         case "stem", stem, width, size, channels:
             fields |= {"stem": stem, "stem_channels": width, "input_size": size, "input_channels": channels}
-            name = "stem."
+            name = STEM
         case "dense", seen, growth, size, dilation:
             fields |= {"stem_channels": seen, "growth_rate": growth, "input_size": size, "dilation": dilation}
             name = "stage1.block1.dense"
@@ -98,7 +92,7 @@ def probe(part: Part) -> tuple[MeliusNetSpec, str]:
             name = "transition1"
         case "head", int(channels), classes, size:
             fields |= {"stem_channels": channels - 1, "num_classes": classes, "input_size": size}
-            name = "head"
+            name = HEAD
         case _:
             raise ValueError(f"no such part: {part}")
     return MeliusNetSpec.model_validate(fields), name
@@ -106,15 +100,15 @@ def probe(part: Part) -> tuple[MeliusNetSpec, str]:
 
 def measure(part: Part, isa: Isa) -> float:
     """Seconds of one image through a part, on one thread."""
-    spec, prefix = probe(part)
+    spec, layer = probe(part)
     with torch.random.fork_rng(devices=[]):
-        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+        packed = PackedDense(spec, fold_dense(build(spec).eval(), spec), isa)
     plan, _ = packed.plan(1)
     if part[0] == "call":
         packed._program = Program(isa, (), Crew(1))  # what a call does besides its steps
         images = torch.zeros(1, *spec.input_shape)
         return _lowest(lambda: packed(images))
-    steps = [step for step in plan.steps if step.layer.startswith(prefix)]
+    steps = [step for step in plan.steps if step.layer == layer]
     once = _lowest(Program(isa, steps, Crew(1)).run, 2)
     times = min(max(round(SAMPLE_SECONDS / once), 1), TIMES_IN_A_ROW)
     return _lowest(Program(isa, steps * times, Crew(1)).run) / times
@@ -138,7 +132,7 @@ def measure_whole(spec: ArchSpec, isa: Isa) -> float:
     thread's CPU time. Raises ``BadInputError`` for a family that does not run whole."""
     spec = _dense(spec)
     with torch.random.fork_rng(devices=[]):
-        packed = PackedDense(spec, fold_dense(build(spec).eval()), isa)
+        packed = PackedDense(spec, fold_dense(build(spec).eval(), spec), isa)
     images = torch.zeros(1, *spec.input_shape)
     packed(images)
     return _lowest(lambda: packed(images), WHOLE_SAMPLES)

@@ -99,10 +99,10 @@ def float_twin(network: nn.Module) -> nn.Module:
     """The same network with its signs removed: float convolutions of the same shapes; channels last."""
     copied = copy.deepcopy(network)
     for name, module in list(copied.named_modules()):
-        if binary_weights(module) is None:
+        if (weights := binary_weights(module)) is None:
             continue
         assert isinstance(module, BinaryConv2d | QuantConv2d)
-        outputs, inputs, kernel, _ = module.weight.shape
+        outputs, inputs, kernel = weights.outputs, weights.channels, weights.window.kernel
         dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
         padding = dilation if isinstance(module, BinaryConv2d) else module.padding
         twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, dilation, bias=False)
@@ -145,7 +145,8 @@ def conv_runs(network: nn.Module, images: Tensor) -> tuple[dict[str, Run], dict[
         assert isinstance(module, BinaryConv2d | QuantConv2d)
         dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
         padding = module.padding if isinstance(module, QuantConv2d) else dilation
-        shapes.append((inputs[0], module.weight.detach(), module.stride, padding, dilation))
+        filters = module.quantizer(module.weight) if isinstance(module, QuantConv2d) else module.weight
+        shapes.append((inputs[0], filters.detach(), module.stride, padding, dilation))
 
     convs = [module for module in network.modules() if binary_weights(module) is not None]
     handles = [conv.register_forward_hook(watch) for conv in convs]

@@ -53,9 +53,10 @@ def aligned(array: Any, dtype: Any) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Work units ``begin`` to ``end`` of a kernel, for a layer. ``arguments`` are in the order of the kernel's names:
+    """Work units ``begin`` to ``end`` of a kernel, for a layer, or for what a network does as one: its stem, a
+    transition, its head. ``arguments`` are in the order of the kernel's names:
     addresses of arrays (which the step keeps alive), whole numbers, or floats. ``key`` is the same for steps that do
-    the same work, whatever the values."""
+    the same work, whatever the values. ``stage`` is where in the network the step lies, as its plan says."""
 
     layer: str
     kind: Kind
@@ -65,15 +66,11 @@ class Step:
     begin: int
     end: int
     keeps: tuple[Array, ...]
+    stage: str = ""
 
     def piece(self, begin: int, end: int) -> Step:
         """The step for some of its units."""
         return replace(self, begin=begin, end=end)
-
-    @property
-    def part(self) -> str:
-        """The stem, stage, transition or head that the layer belongs to."""
-        return self.layer.partition(".")[0]
 
 
 def make_step(

@@ -101,7 +101,7 @@ class PackedDense(PackedNetwork):
         plan, program = self._enter(images)
         seconds: PartSeconds = {}
         now = clock(self.threads)
-        for key, steps in groupby(range(len(plan.steps)), lambda i: (plan.steps[i].part, plan.steps[i].kind)):
+        for key, steps in groupby(range(len(plan.steps)), lambda i: (plan.steps[i].stage, plan.steps[i].kind)):
             numbers = list(steps)
             started = now()
             program.run(numbers[0], numbers[-1] + 1)
@@ -151,7 +151,7 @@ def pack(network: nn.Module, spec: ArchSpec, isa: str | None = None, threads: in
     chosen = choose_isa(isa)
     _check_network(network, spec)
     if isinstance(spec, DenseFamilySpec):
-        return PackedDense(spec, fold_dense(network), chosen, threads)
+        return PackedDense(spec, fold_dense(network, spec), chosen, threads)
     return PackedModule(network, spec, chosen, threads)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.errors import FailedError
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.packed.convs import PackedConv2d
@@ -77,11 +78,11 @@ def _check_dense(packed: PackedDense, network: nn.Module, images: Tensor) -> Ite
     plan.images[..., : packed.spec.input_size] = images.numpy()
 
     def run(layer: str) -> None:
-        numbers = [i for i, step in enumerate(plan.steps) if step.layer == layer or step.layer.startswith(f"{layer}.")]
+        numbers = [i for i, step in enumerate(plan.steps) if step.layer == layer]
         program.run(numbers[0], numbers[-1] + 1)
 
-    run("stem")
-    yield _close("stem", plan.maps["stem"], seen["stem"][1])
+    run(STEM)
+    yield _close(STEM, plan.entered[STEM], seen[STEM][1])
     for name, words in plan.words.items():
         ((before,), after), ((normed,), _) = seen[name], seen[f"{name}.conv"]
         whole, channels = plan.maps[name], before.shape[1]
@@ -89,16 +90,15 @@ def _check_dense(packed: PackedDense, network: nn.Module, images: Tensor) -> Ite
         run(name)
         yield _equal(name, "bits", _bits(words, channels), _pixels(normed >= 0))
         yield _equal(name, "counts", whole.data[..., : after.shape[1]], _pixels(after))
-    for number in range(1, len(packed.spec.transition_channels) + 1):
-        name, into = f"transition{number}", f"stage{number + 1}.block1.dense"
+    for name in (stage.transition.name for stage in packed.spec.stages() if stage.transition is not None):
         (before,), after = seen[name]
         plan.maps[name].data[..., : before.shape[1]] = _pixels(before)
         run(name)
-        yield _close(name, plan.maps[into], after)
-    (before,), _ = seen["head"]
-    plan.maps["head"].data[..., : before.shape[1]] = _pixels(before)
-    run("head")
-    yield _close("head", plan.logits, logits[:, :, None, None])
+        yield _close(name, plan.entered[name], after)
+    (before,), _ = seen[HEAD]
+    plan.maps[HEAD].data[..., : before.shape[1]] = _pixels(before)
+    run(HEAD)
+    yield _close(HEAD, plan.logits, logits[:, :, None, None])
 
 
 def _check_convs(packed: PackedModule, network: nn.Module, images: Tensor) -> Iterator[LayerCheck]:

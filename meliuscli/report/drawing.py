@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from meliuscli.arch.plan import Layer
+from meliuscli.arch.plan import STEM, Layer
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.report.count import Counted, shape_text
@@ -22,7 +22,7 @@ def drawing_table(network: Counted) -> Table:
     assert network.spec is not None
     rows = network.count.rows("stage")
     everything = sum(_macs(row) for row in rows)
-    stages = {name: list(layers) for name, layers in groupby(network.spec.layers(), _stage)}
+    stages = {name: list(layers) for name, layers in groupby(network.spec.layers(), lambda layer: layer.stage)}
     total = network.count.total
     n_bit = total.quantized_macs > 0
     cells: list[tuple[Cell, ...]] = [("input", shape_text(network.input_shape), *[""] * (5 if n_bit else 4))]
@@ -55,12 +55,11 @@ def drawing_table(network: Counted) -> Table:
 def contents(layers: Iterable[Layer]) -> str:
     """``4 blocks: 8 binary 3x3`` for a stage's convolutions and linear layers, in the order of their first."""
     layers = list(layers)
-    stem = layers[0].name.startswith("stem")
-    blocks = len({layer.name.split(".")[1] for layer in layers if ".block" in layer.name})
+    blocks = len({layer.block for layer in layers if layer.block})
     kinds: dict[str, int] = {}
     for layer in layers:
         if layer.kind in ("conv", "linear"):
-            what = _describe(layer, with_stride=stem)
+            what = _describe(layer, with_stride=layer.stage == STEM)
             kinds[what] = kinds.get(what, 0) + 1
     listed = ", ".join(f"{n} {what}" if n > 1 else what for what, n in kinds.items())
     return f"{blocks} block{'s' * (blocks > 1)}: {listed}" if blocks else listed
@@ -75,10 +74,6 @@ def _describe(layer: Layer, with_stride: bool) -> str:
         (layer.weight_bits, layer.activation_bits), f"{layer.weight_bits}/{layer.activation_bits}-bit "
     )
     return f"{bits}{shape}{stride}"
-
-
-def _stage(layer: Layer) -> str:
-    return layer.name.partition(".")[0]
 
 
 def _macs(row: Count) -> int:

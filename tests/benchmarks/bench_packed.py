@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.plan import STEM
 from meliuscli.arch.zoo import load_arch
 from meliuscli.nn.binary_conv import integer_convolution
 from meliuscli.packed.bench import in_turns, random_network
@@ -107,7 +108,7 @@ class OpenVinoGraph:
         op, spec = self._op, self._spec
         before = spec.input_channels
         for index, name in enumerate(
-            layer.name for layer in spec.layers() if layer.kind == "conv" and layer.name.startswith("stem.")
+            layer.name for layer in spec.layers() if layer.kind == "conv" and layer.stage == STEM
         ):
             weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
             stride, pad = 2 if index == 0 else 1, weight.shape[2] // 2

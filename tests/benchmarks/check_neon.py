@@ -133,7 +133,7 @@ def main() -> None:
     assert isinstance(spec, DenseFamilySpec)
     network, images = random_network(spec, arguments.batch, 0)
     ours = pack(network, spec)(images)
-    plan, steps, kernels = neon_plan(spec, fold_dense(network), arguments.batch)
+    plan, steps, kernels = neon_plan(spec, fold_dense(network, spec), arguments.batch)
     plan.images[..., : spec.input_size] = images.numpy()
     print(f"LLVM {llvm().llvm_version_info}, {len(kernels)} kernels, {len(steps)} steps: {', '.join(kernels)}")
     data = np.frombuffer(run_under_qemu(kernels, serialised(plan, steps)), np.float32)

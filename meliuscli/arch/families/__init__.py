@@ -12,6 +12,7 @@ FAMILIES = {
     "resnete": "resnet:ResNetESpec",
     "birealnet": "resnet:BiRealNetSpec",
     "xnor-resnet": "resnet:XnorResNetSpec",
+    "abcnet": "abcnet:ABCNetSpec",
     "real2binary": "resnet:RealToBinarySpec",
     "resnet": "resnet:ResNetSpec",
     "binary-alexnet": "alexnet:BinaryAlexNetSpec",
@@ -24,13 +25,18 @@ FAMILIES = {
     "mobilenet-v1": "mobilenet:MobileNetV1Spec",
     "mobilenet-v2": "mobilenet:MobileNetV2Spec",
 }
-"""Name -> file and class."""
+"""Name -> file (here, and in ``meliuscli.nn.families``) and class."""
+
+
+def family_file(name: str) -> str:
+    """The file of a family in ``FAMILIES``."""
+    return FAMILIES[name].partition(":")[0]
 
 
 def family_class(name: str) -> type[ArchSpec]:
     """The spec class of a family in ``FAMILIES``."""
-    file, _, attribute = FAMILIES[name].partition(":")
-    found: type[ArchSpec] = getattr(import_module(f"meliuscli.arch.families.{file}"), attribute)
+    attribute = FAMILIES[name].partition(":")[2]
+    found: type[ArchSpec] = getattr(import_module(f"meliuscli.arch.families.{family_file(name)}"), attribute)
     return found
 
 

@@ -9,8 +9,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import check_length
-from meliuscli.arch.plan import FLOAT_BITS, Layer, batch_norm, binary_conv, conv_size, elementwise, require_size
+from meliuscli.arch.families.parts import THUMBNAIL, check_length
+from meliuscli.arch.plan import (
+    FLOAT_BITS,
+    HEAD,
+    STEM,
+    Layer,
+    batch_norm,
+    binary_conv,
+    conv_size,
+    elementwise,
+    placed,
+    require_size,
+)
 from meliuscli.arch.spec import ArchSpec, Width
 
 KERNELS = (5, 3, 3, 3)
@@ -23,6 +34,7 @@ class AlexNetSpec(ArchSpec):
 
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "hidden": "h"}
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
+    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
 
     channels: tuple[Width, ...]
     hidden: Width = 4096
@@ -49,7 +61,7 @@ class AlexNetSpec(ArchSpec):
 
     def _stem_layer(self, size: int, kernel: int, stride: int, weight_bits: int, bias: bool) -> Layer:
         return Layer(
-            "stem.conv",
+            "conv",
             "conv",
             self.input_channels,
             self.channels[0],
@@ -61,10 +73,10 @@ class AlexNetSpec(ArchSpec):
         )
 
 
-def _pool(name: str, channels: int, size: int) -> Layer:
+def _pool(stage: str, channels: int, size: int) -> Layer:
     """3x3 max pooling, stride 2, no padding."""
-    require_size(size, 3, f"the pooling {name}")
-    return Layer(name, "max_pool", channels, channels, conv_size(size, 3, 2, 0), kernel=3, stride=2)
+    require_size(size, 3, f"the pooling {stage}.pool")
+    return Layer("pool", "max_pool", channels, channels, conv_size(size, 3, 2, 0), kernel=3, stride=2)
 
 
 class BinaryAlexNetSpec(AlexNetSpec):
@@ -74,22 +86,29 @@ class BinaryAlexNetSpec(AlexNetSpec):
     channels: tuple[Width, ...] = (64, 192, 384, 384, 256)
 
     def _unroll(self) -> Iterator[Layer]:
-        yield (conv := self._stem_conv(weight_bits=1))
-        channels, size = conv.out_channels, conv.out_size
+        channels, size = self.input_channels, self.input_size
         for index, width in enumerate(self.channels, start=1):
-            name = "stem" if index == 1 else f"conv{index}"
-            if index > 1:
-                yield binary_conv(f"{name}.conv", channels, width, size, kernel=KERNELS[index - 2])
-            if index in (1, 2, 5):
-                yield (pool := _pool(f"{name}.pool", width, size))
-                size = pool.out_size
-            yield batch_norm(f"{name}.bn", width, size, stored=3)
+            stage = STEM if index == 1 else f"conv{index}"
+            for layer in placed(self._conv(stage, index, channels, width, size), stage):
+                yield layer
+                size = layer.out_size
             channels = width
         channels *= size**2
         for index, width in enumerate((self.hidden, self.hidden, self.num_classes), start=6):
-            yield binary_conv(f"fc{index}.conv", channels, width, 1, kernel=1)
-            yield batch_norm(f"fc{index}.bn", width, 1, stored=3)
+            dense = [binary_conv("conv", channels, width, 1, kernel=1), batch_norm("bn", width, 1, stored=3)]
+            yield from placed(dense, f"fc{index}")
             channels = width
+
+    def _conv(self, stage: str, index: int, channels: int, width: int, size: int) -> Iterator[Layer]:
+        if index == 1:
+            yield (conv := self._stem_conv(weight_bits=1))
+            size = conv.out_size
+        else:
+            yield binary_conv("conv", channels, width, size, kernel=KERNELS[index - 2])
+        if index in (1, 2, 5):
+            yield (pool := _pool(stage, width, size))
+            size = pool.out_size
+        yield batch_norm("bn", width, size, stored=3)
 
 
 class XnorAlexNetSpec(AlexNetSpec):
@@ -99,29 +118,38 @@ class XnorAlexNetSpec(AlexNetSpec):
     channels: tuple[Width, ...] = (96, 256, 384, 384, 256)
 
     def _unroll(self) -> Iterator[Layer]:
-        yield (conv := self._stem_conv())
-        channels, size = conv.out_channels, conv.out_size
-        yield batch_norm("stem.bn", channels, size, stored=3)
-        yield elementwise("stem.relu", "relu", channels, size)
-        yield (pool := _pool("stem.pool", channels, size))
-        size = pool.out_size
+        channels, size = self.channels[0], self.input_size
+        for layer in placed(self._stem(), STEM):
+            yield layer
+            size = layer.out_size
         for index, (width, kernel) in enumerate(zip(self.channels[1:], KERNELS, strict=True), start=2):
-            yield from self._conv(f"conv{index}", channels, width, size, size, kernel)
+            stage = f"conv{index}"
+            yield from placed(self._conv(channels, width, size, size, kernel), stage)
             if index in (2, 5):
-                yield (pool := _pool(f"conv{index}.pool", width, size))
+                yield from placed([pool := _pool(stage, width, size)], stage)
                 size = pool.out_size
             channels = width
-        yield from self._conv("fc6", channels, self.hidden, size, 1, size)
-        yield from self._conv("fc7", self.hidden, self.hidden, 1, 1, 1)
-        yield batch_norm("head.bn", self.hidden, 1, stored=3)
-        yield elementwise("head.relu", "relu", self.hidden, 1)
-        yield Layer("head.fc", "linear", self.hidden, self.num_classes, 1)
+        yield from placed(self._conv(channels, self.hidden, size, 1, size), "fc6")
+        yield from placed(self._conv(self.hidden, self.hidden, 1, 1, 1), "fc7")
+        yield from placed(self._head(), HEAD)
+
+    def _stem(self) -> Iterator[Layer]:
+        yield (conv := self._stem_conv())
+        channels, size = conv.out_channels, conv.out_size
+        yield batch_norm("bn", channels, size, stored=3)
+        yield elementwise("relu", "relu", channels, size)
+        yield _pool(STEM, channels, size)
+
+    def _head(self) -> Iterator[Layer]:
+        yield batch_norm("bn", self.hidden, 1, stored=3)
+        yield elementwise("relu", "relu", self.hidden, 1)
+        yield Layer("fc", "linear", self.hidden, self.num_classes, 1)
 
     @staticmethod
-    def _conv(name: str, channels: int, width: int, size: int, after: int, kernel: int) -> Iterator[Layer]:
-        yield batch_norm(f"{name}.bn", channels, size, stored=3)
-        yield binary_conv(f"{name}.conv", channels, width, after, kernel=kernel)
-        yield elementwise(f"{name}.scale", "multiply", width, after)
+    def _conv(channels: int, width: int, size: int, after: int, kernel: int) -> Iterator[Layer]:
+        yield batch_norm("bn", channels, size, stored=3)
+        yield binary_conv("conv", channels, width, after, kernel=kernel)
+        yield elementwise("scale", "multiply", width, after)
 
 
 class DoReFaAlexNetSpec(AlexNetSpec):
@@ -132,24 +160,30 @@ class DoReFaAlexNetSpec(AlexNetSpec):
     activation_bits: Annotated[int, Field(strict=True, ge=1, le=8)] = 2
 
     def _unroll(self) -> Iterator[Layer]:
-        yield (conv := self._stem_conv(kernel=12, bias=True))
-        channels, size, bits = conv.out_channels, conv.out_size, self.activation_bits
+        conv = self._stem_conv(kernel=12, bias=True)
+        yield from placed([conv], STEM)
+        channels, size = conv.out_channels, conv.out_size
         for index, (width, kernel) in enumerate(zip(self.channels[1:], KERNELS, strict=True), start=2):
-            name = f"conv{index}"
-            yield Layer(
-                f"{name}.conv", "conv", channels, width, size, kernel=kernel, weight_bits=1, activation_bits=bits
-            )
-            yield batch_norm(f"{name}.bn", width, size, stored=3)
-            if index in (2, 3):
-                size = -(-size // 2)
-                yield Layer(f"{name}.pool", "max_pool", width, width, size, kernel=3, stride=2)
-            elif index == 5:
-                yield (pool := _pool(f"{name}.pool", width, size))
-                size = pool.out_size
+            for layer in placed(self._conv(index, channels, width, size, kernel), f"conv{index}"):
+                yield layer
+                size = layer.out_size
             channels = width
         channels *= size**2
         for index in (6, 7):
-            yield Layer(f"fc{index}.linear", "linear", channels, self.hidden, 1, weight_bits=1, activation_bits=bits)
-            yield batch_norm(f"fc{index}.bn", self.hidden, 1, stored=3)
+            yield from placed(self._dense(channels), f"fc{index}")
             channels = self.hidden
-        yield Layer("head.fc", "linear", channels, self.num_classes, 1, bias=True)
+        yield from placed([Layer("fc", "linear", channels, self.num_classes, 1, bias=True)], HEAD)
+
+    def _conv(self, index: int, channels: int, width: int, size: int, kernel: int) -> Iterator[Layer]:
+        bits = self.activation_bits
+        yield Layer("conv", "conv", channels, width, size, kernel=kernel, weight_bits=1, activation_bits=bits)
+        yield batch_norm("bn", width, size, stored=3)
+        if index in (2, 3):
+            yield Layer("pool", "max_pool", width, width, -(-size // 2), kernel=3, stride=2)
+        elif index == 5:
+            yield _pool(f"conv{index}", width, size)
+
+    def _dense(self, channels: int) -> Iterator[Layer]:
+        bits = self.activation_bits
+        yield Layer("linear", "linear", channels, self.hidden, 1, weight_bits=1, activation_bits=bits)
+        yield batch_norm("bn", self.hidden, 1, stored=3)

@@ -7,15 +7,18 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import classifier_head
+from meliuscli.arch.families.parts import classifier_head, strided_stem
 from meliuscli.arch.narrowing import doubled_alike, narrow
 from meliuscli.arch.plan import (
+    HEAD,
+    STEM,
     Layer,
     batch_norm,
     binary_conv,
     concat,
     conv_size,
     elementwise,
+    placed,
     prelu,
     require_divides,
     shift,
@@ -58,22 +61,24 @@ class BNextSpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         channels, size = self.stem_channels, conv_size(self.input_size, 3, 2, 1)
-        yield Layer("stem.conv", "conv", self.input_channels, channels, size, kernel=3, stride=2)
-        yield batch_norm("stem.bn", channels, size)
+        yield from placed(strided_stem(self.input_channels, channels, size), STEM)
         for index, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            if width not in (channels, 2 * channels):
-                raise SpecError("channels", f"a block keeps or doubles its width: {channels} cannot become {width}")
-            require_divides("channels", REDUCTION, input_channels_of_a_block=channels)
-            name = f"block{index + 1}"
             after = conv_size(size, 3, stride, 1)
-            yield from _unit(f"{name}.unit3x3", channels, size, after, 3, attention=index % 2 == 1)
-            for copy in ("a", "b") if width != channels else ("",):
-                yield from _unit(f"{name}.unit1x1{copy}", channels, after, after, 1, attention=False)
-            if width != channels:
-                yield concat(f"{name}.concat", width, after)
+            yield from placed(_block(channels, width, size, after, index % 2 == 1), f"block{index + 1}")
             channels, size = width, after
-        yield prelu("head.prelu", channels, size)
+        yield from placed([prelu("prelu", channels, size)], HEAD)
         yield from classifier_head(channels, size, self.num_classes)
+
+
+def _block(channels: int, width: int, size: int, after: int, attention: bool) -> Iterator[Layer]:
+    if width not in (channels, 2 * channels):
+        raise SpecError("channels", f"a block keeps or doubles its width: {channels} cannot become {width}")
+    require_divides("channels", REDUCTION, input_channels_of_a_block=channels)
+    yield from _unit("unit3x3", channels, size, after, 3, attention=attention)
+    for copy in ("a", "b") if width != channels else ("",):
+        yield from _unit(f"unit1x1{copy}", channels, after, after, 1, attention=False)
+    if width != channels:
+        yield concat("concat", width, after)
 
 
 def _unit(name: str, channels: int, size: int, after: int, kernel: int, *, attention: bool) -> Iterator[Layer]:

@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from meliuscli.arch.families.parts import GROUPED_STEM_MULTIPLE, Stem, check_length, classifier_head, stem_layers
+from meliuscli.arch.families.parts import (
+    GROUPED_STEM_MULTIPLE,
+    THUMBNAIL,
+    Stem,
+    check_length,
+    classifier_head,
+    stem_layers,
+)
 from meliuscli.arch.narrowing import narrow
 from meliuscli.arch.plan import (
     Layer,
@@ -22,11 +29,59 @@ from meliuscli.arch.plan import (
     concat,
     conv_size,
     elementwise,
+    place_name,
+    placed,
     require_divides,
     require_size,
 )
 from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
+
+
+class DenseUnit(NamedTuple):
+    """Batch norm, sign and binary 3x3 convolution of ``channels`` to ``growth``: a DenseBlock, whose output lies behind
+    what it saw, or an ImprovementBlock, whose output is added to the last channels of that (``adds``)."""
+
+    stage: str
+    block: int
+    channels: int
+    growth: int
+    size: int
+    dilation: int
+    adds: bool
+
+    @property
+    def kind(self) -> str:
+        return "improvement" if self.adds else "dense"
+
+    @property
+    def name(self) -> str:
+        return f"{place_name(self.stage, self.block)}.{self.kind}"
+
+
+class Transition(NamedTuple):
+    """Batch norm, max pooling of a map of ``size`` where it ``pools``, float 1x1 convolution."""
+
+    name: str
+    channels: int
+    target: int
+    groups: int
+    size: int
+    pools: bool
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.size, 2, 2, 0) if self.pools else self.size
+
+
+class DenseStage(NamedTuple):
+    """Units on a map of ``size`` that grows to ``channels``, and the transition behind it (None behind the last)."""
+
+    name: str
+    units: tuple[DenseUnit, ...]
+    channels: int
+    size: int
+    transition: Transition | None
 
 
 class DenseFamilySpec(ArchSpec):
@@ -35,7 +90,7 @@ class DenseFamilySpec(ArchSpec):
     ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32."""
 
     improvement: ClassVar[bool]
-    ratios: ClassVar[tuple[str, ...]] = ("reduction",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"reduction": ("transition_channels",)}
 
     letters: ClassVar[Mapping[str, str]] = {
         "num_blocks": "",
@@ -45,6 +100,7 @@ class DenseFamilySpec(ArchSpec):
         "stem_channels": "s",
     }
     one_for_all: ClassVar[tuple[str, ...]] = ("growth_rate", "dilation")
+    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "growth_rate", "transition_channels")
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
@@ -123,30 +179,39 @@ class DenseFamilySpec(ArchSpec):
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:
-        size, channels = self.input_size, self.stem_channels
+        size = self.input_size
         for layer in stem_layers(self, self.stem, self.stem_channels):
             yield layer
             size = layer.out_size
-        last = len(self.num_blocks)
-        for stage, (num, growth, dilation) in enumerate(
-            zip(self.num_blocks, self.growth_rate, self.dilation, strict=True), start=1
-        ):
+        for stage in self._stages(size):
+            for unit in stage.units:
+                yield from placed(_unit(unit), stage.name, unit.block)
+            if stage.transition is not None:
+                yield from placed(_transition(stage.transition), stage.transition.name)
+        yield from classifier_head(stage.channels, stage.size, self.num_classes, norm=True, relu=True)
+
+    def stages(self) -> tuple[DenseStage, ...]:
+        """The stages in order, for whoever builds the network or runs it."""
+        *_, last = stem_layers(self, self.stem, self.stem_channels)
+        return tuple(self._stages(last.out_size))
+
+    def _stages(self, size: int) -> Iterator[DenseStage]:
+        channels = self.stem_channels
+        rows = zip(self.num_blocks, self.growth_rate, self.dilation, strict=True)
+        for index, (num, growth, dilation) in enumerate(rows):
+            name, units = f"stage{index + 1}", []
             for block in range(1, num + 1):
-                name = f"stage{stage}.block{block}"
-                yield from _norm_conv(f"{name}.dense", channels, growth, size, dilation)
+                units.append(DenseUnit(name, block, channels, growth, size, dilation, adds=False))
                 channels += growth
-                yield concat(f"{name}.dense.concat", channels, size)
                 if self.improvement:
-                    yield from _norm_conv(f"{name}.improvement", channels, growth, size, dilation)
-                    yield elementwise(f"{name}.improvement.add", "add", growth, size)
-                    yield concat(f"{name}.improvement.concat", channels, size)
-            if stage < last:
-                target, pool = self.transition_channels[stage - 1], self.pools[stage - 1]
-                for layer in _transition(f"transition{stage}", channels, target, self.groups, size, pool):
-                    yield layer
-                    size = layer.out_size
-                channels = target
-        yield from classifier_head(channels, size, self.num_classes, norm=True, relu=True)
+                    units.append(DenseUnit(name, block, channels, growth, size, dilation, adds=True))
+            if index == len(self.transition_channels):
+                yield DenseStage(name, tuple(units), channels, size, None)
+                return
+            target, pools = self.transition_channels[index], self.pools[index]
+            transition = Transition(f"transition{index + 1}", channels, target, self.groups, size, pools)
+            yield DenseStage(name, tuple(units), channels, size, transition)
+            channels, size = target, transition.out_size
 
 
 class MeliusNetSpec(DenseFamilySpec):
@@ -165,17 +230,20 @@ class BinaryDenseNetSpec(DenseFamilySpec):
     stem: Stem = "imagenet"
 
 
-def _norm_conv(name: str, channels: int, growth: int, size: int, dilation: int) -> Iterator[Layer]:
-    yield batch_norm(f"{name}.bn", channels, size)
-    yield binary_conv(f"{name}.conv", channels, growth, size, dilation=dilation)
+def _unit(unit: DenseUnit) -> Iterator[Layer]:
+    yield batch_norm(f"{unit.kind}.bn", unit.channels, unit.size)
+    yield binary_conv(f"{unit.kind}.conv", unit.channels, unit.growth, unit.size, dilation=unit.dilation)
+    if unit.adds:
+        yield elementwise(f"{unit.kind}.add", "add", unit.growth, unit.size)
+    yield concat(f"{unit.kind}.concat", unit.channels + (0 if unit.adds else unit.growth), unit.size)
 
 
-def _transition(name: str, channels: int, target: int, groups: int, size: int, pool: bool) -> Iterator[Layer]:
+def _transition(transition: Transition) -> Iterator[Layer]:
+    name, channels, target, groups, size, pools = transition
     require_divides("groups", groups, **{f"input_channels_of_{name}": channels, f"output_channels_of_{name}": target})
-    yield batch_norm(f"{name}.bn", channels, size)
-    if pool:
+    yield batch_norm("bn", channels, size)
+    if pools:
         require_size(size, 2, f"the pooling of {name}")
-        size = conv_size(size, 2, 2, 0)
-        yield Layer(f"{name}.pool", "max_pool", channels, channels, size, kernel=2, stride=2)
-    yield elementwise(f"{name}.relu", "relu", channels, size)
-    yield Layer(f"{name}.conv", "conv", channels, target, size, groups=groups)
+        yield Layer("pool", "max_pool", channels, channels, transition.out_size, kernel=2, stride=2)
+    yield elementwise("relu", "relu", channels, transition.out_size)
+    yield Layer("conv", "conv", channels, target, transition.out_size, groups=groups)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from meliuscli.arch.families.parts import check_length, classifier_head
-from meliuscli.arch.plan import Layer, LayerKind, batch_norm, conv_size, elementwise
+from meliuscli.arch.plan import STEM, Layer, LayerKind, batch_norm, conv_size, elementwise, placed
 from meliuscli.arch.spec import ArchSpec, Count, Width
 from meliuscli.errors import SpecError
 
@@ -27,7 +27,7 @@ class MobileNetV1Spec(ArchSpec):
 
     As input only, ``width_multiplier`` (the paper's alpha) scales the table's widths, truncated to integers."""
 
-    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"width_multiplier": ("stem_channels", "channels")}
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
     family: Literal["mobilenet-v1"] = "mobilenet-v1"
@@ -53,14 +53,17 @@ class MobileNetV1Spec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         size, channels = conv_size(self.input_size, 3, 2, 1), self.stem_channels
-        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2)
+        yield from placed(_conv_bn("", self.input_channels, channels, size, kernel=3, stride=2), STEM)
         for block, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True), start=1):
             size = conv_size(size, 3, stride, 1)
-            name = f"block{block}"
-            yield from _conv_bn(f"{name}.depthwise", channels, channels, size, kernel=3, stride=stride, groups=channels)
-            yield from _conv_bn(f"{name}.pointwise", channels, width, size)
+            yield from placed(self._block(channels, width, stride, size), f"block{block}")
             channels = width
         yield from classifier_head(channels, size, self.num_classes)
+
+    @staticmethod
+    def _block(channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        yield from _conv_bn("depthwise.", channels, channels, size, kernel=3, stride=stride, groups=channels)
+        yield from _conv_bn("pointwise.", channels, width, size)
 
 
 class MobileNetV2Spec(ArchSpec):
@@ -69,7 +72,9 @@ class MobileNetV2Spec(ArchSpec):
     As input only, ``width_multiplier`` scales the table's widths, rounded to multiples of eight and never by more than
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
-    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "width_multiplier": ("stem_channels", "channels", "head_channels")
+    }
     letters: ClassVar[Mapping[str, str]] = {
         "num_blocks": "",
         "channels": "c",
@@ -104,27 +109,27 @@ class MobileNetV2Spec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         size, channels = conv_size(self.input_size, 3, 2, 1), self.stem_channels
-        yield from _conv_bn("stem", self.input_channels, channels, size, kernel=3, stride=2, relu="relu6")
+        stem = _conv_bn("", self.input_channels, channels, size, kernel=3, stride=2, relu="relu6")
+        yield from placed(stem, STEM)
         rows = zip(self.num_blocks, self.expansion, self.channels, self.strides, strict=True)
         for stage, (num, expansion, width, first_stride) in enumerate(rows, start=1):
             for block in range(1, num + 1):
                 stride = first_stride if block == 1 else 1
-                yield from self._block(f"stage{stage}.block{block}", channels, width, expansion, stride, size)
+                yield from placed(self._block(channels, width, expansion, stride, size), f"stage{stage}", block)
                 size, channels = conv_size(size, 3, stride, 1), width
-        yield from _conv_bn("last", channels, self.head_channels, size, relu="relu6")
+        yield from placed(_conv_bn("", channels, self.head_channels, size, relu="relu6"), "last")
         yield from classifier_head(self.head_channels, size, self.num_classes)
 
-    def _block(self, name: str, channels: int, width: int, expansion: int, stride: int, size: int) -> Iterator[Layer]:
+    @staticmethod
+    def _block(channels: int, width: int, expansion: int, stride: int, size: int) -> Iterator[Layer]:
         inner = channels * expansion
         if expansion > 1:
-            yield from _conv_bn(f"{name}.expand", channels, inner, size, relu="relu6")
+            yield from _conv_bn("expand.", channels, inner, size, relu="relu6")
         size = conv_size(size, 3, stride, 1)
-        yield from _conv_bn(
-            f"{name}.depthwise", inner, inner, size, kernel=3, stride=stride, groups=inner, relu="relu6"
-        )
-        yield from _conv_bn(f"{name}.project", inner, width, size, relu=None)
+        yield from _conv_bn("depthwise.", inner, inner, size, kernel=3, stride=stride, groups=inner, relu="relu6")
+        yield from _conv_bn("project.", inner, width, size, relu=None)
         if stride == 1 and channels == width:
-            yield elementwise(f"{name}.add", "add", width, size)
+            yield elementwise("add", "add", width, size)
 
 
 def pop_width_multiplier(fields: dict[str, Any]) -> float:
@@ -142,7 +147,7 @@ def round_to_eight(width: float) -> int:
 
 
 def _conv_bn(
-    name: str,
+    prefix: str,
     channels: int,
     width: int,
     size: int,
@@ -151,7 +156,7 @@ def _conv_bn(
     groups: int = 1,
     relu: LayerKind | None = "relu",
 ) -> Iterator[Layer]:
-    yield Layer(f"{name}.conv", "conv", channels, width, size, kernel=kernel, stride=stride, groups=groups)
-    yield batch_norm(f"{name}.bn", width, size)
+    yield Layer(f"{prefix}conv", "conv", channels, width, size, kernel=kernel, stride=stride, groups=groups)
+    yield batch_norm(f"{prefix}bn", width, size)
     if relu is not None:
-        yield elementwise(f"{name}.relu", relu, width, size)
+        yield elementwise(f"{prefix}relu", relu, width, size)

@@ -11,11 +11,13 @@ from meliuscli.arch.families.mobilenet import pop_width_multiplier
 from meliuscli.arch.families.parts import check_length, classifier_head
 from meliuscli.arch.narrowing import narrow
 from meliuscli.arch.plan import (
+    STEM,
     Layer,
     batch_norm,
     binary_conv,
     conv_size,
     elementwise,
+    placed,
     require_divides,
     require_size,
 )
@@ -31,7 +33,7 @@ class PokeBNNSpec(ArchSpec):
     """``channels`` are the inner widths of the stages' bottlenecks; four times as many leave them. As input only,
     ``width_multiplier`` scales them, truncated to integers; the stem keeps its width."""
 
-    ratios: ClassVar[tuple[str, ...]] = ("width_multiplier",)
+    ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"width_multiplier": ("channels",)}
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("channels", "stem_groups", "stem_channels")
     family: Literal["pokebnn"] = "pokebnn"
@@ -66,22 +68,30 @@ class PokeBNNSpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         require_size(self.input_size, 4, "the 4x4 convolution of the stem")
-        size, groups, width = self.input_size // 4, self.stem_groups, self.stem_channels
-        yield integer_conv("stem.conv1", self.input_channels, groups, size, END_BITS, kernel=4, stride=4)
-        yield batch_norm("stem.bn1", groups, size)
-        yield _dprelu("stem.act1", groups, size)
-        yield integer_conv("stem.conv2", groups, width, size, END_BITS, kernel=3, groups=groups)
-        yield batch_norm("stem.bn2", width, size)
-        yield _dprelu("stem.act2", width, size)
+        size, width = self.input_size // 4, self.stem_channels
+        yield from placed(self._stem(size), STEM)
         for stage, (num, inner) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
             for block in range(1, num + 1):
-                name, stride = f"stage{stage}.block{block}", 2 if stage > 1 and block == 1 else 1
+                stride = 2 if stage > 1 and block == 1 else 1
                 after = conv_size(size, 3, stride, 1)
-                yield from _poke(f"{name}.unit1", width, inner, 1, size, size)
-                yield from _poke(f"{name}.unit2", inner, inner, 3, size, after)
-                yield from _poke(f"{name}.unit3", inner, EXPANSION * inner, 1, after, after, stride)
+                yield from placed(_bottleneck(width, inner, stride, size, after), f"stage{stage}", block)
                 width, size = EXPANSION * inner, after
         yield from classifier_head(width, size, self.num_classes, bits=END_BITS)
+
+    def _stem(self, size: int) -> Iterator[Layer]:
+        groups, width = self.stem_groups, self.stem_channels
+        yield integer_conv("conv1", self.input_channels, groups, size, END_BITS, kernel=4, stride=4)
+        yield batch_norm("bn1", groups, size)
+        yield _dprelu("act1", groups, size)
+        yield integer_conv("conv2", groups, width, size, END_BITS, kernel=3, groups=groups)
+        yield batch_norm("bn2", width, size)
+        yield _dprelu("act2", width, size)
+
+
+def _bottleneck(channels: int, inner: int, stride: int, size: int, after: int) -> Iterator[Layer]:
+    yield from _poke("unit1", channels, inner, 1, size, size)
+    yield from _poke("unit2", inner, inner, 3, size, after)
+    yield from _poke("unit3", inner, EXPANSION * inner, 1, after, after, stride)
 
 
 def _poke(

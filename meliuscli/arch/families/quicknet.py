@@ -10,11 +10,13 @@ from pydantic import Field
 from meliuscli.arch.families.parts import check_length, classifier_head
 from meliuscli.arch.narrowing import narrow_all
 from meliuscli.arch.plan import (
+    STEM,
     Layer,
     batch_norm,
     binary_conv,
     conv_size,
     elementwise,
+    placed,
     require_divides,
     require_size,
 )
@@ -47,35 +49,43 @@ class QuickNetSpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         width = self.channels[0]
-        narrow, size = width // STEM_REDUCTION, conv_size(self.input_size, 3, 2, 1)
-        yield Layer("stem.conv1", "conv", self.input_channels, narrow, size, kernel=3, stride=2)
-        yield batch_norm("stem.bn1", narrow, size)
-        yield elementwise("stem.relu", "relu", narrow, size)
-        size = conv_size(size, 3, 2, 1)
-        yield Layer("stem.depthwise", "conv", narrow, narrow, size, kernel=3, stride=2, groups=narrow)
-        yield batch_norm("stem.bn2", narrow, size, stored=2)
-        yield Layer("stem.conv2", "conv", narrow, width, size)
-        yield batch_norm("stem.bn3", width, size)
+        size = conv_size(conv_size(self.input_size, 3, 2, 1), 3, 2, 1)
+        yield from placed(self._stem(width), STEM)
         for stage, (num, channels) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
             if channels != width:
-                for layer in self._transition(f"transition{stage - 1}", width, channels, size):
+                name = f"transition{stage - 1}"
+                for layer in placed(self._transition(name, width, channels, size), name):
                     yield layer
                     size = layer.out_size
                 width = channels
             for block in range(1, num + 1):
-                name = f"stage{stage}.block{block}"
-                yield binary_conv(f"{name}.conv", width, width, size)
-                yield elementwise(f"{name}.relu", "relu", width, size)
-                yield batch_norm(f"{name}.bn", width, size)
-                yield elementwise(f"{name}.add", "add", width, size)
+                yield from placed(self._block(width, size), f"stage{stage}", block)
         yield from classifier_head(width, size, self.num_classes, relu=True)
+
+    def _stem(self, width: int) -> Iterator[Layer]:
+        narrow, size = width // STEM_REDUCTION, conv_size(self.input_size, 3, 2, 1)
+        yield Layer("conv1", "conv", self.input_channels, narrow, size, kernel=3, stride=2)
+        yield batch_norm("bn1", narrow, size)
+        yield elementwise("relu", "relu", narrow, size)
+        size = conv_size(size, 3, 2, 1)
+        yield Layer("depthwise", "conv", narrow, narrow, size, kernel=3, stride=2, groups=narrow)
+        yield batch_norm("bn2", narrow, size, stored=2)
+        yield Layer("conv2", "conv", narrow, width, size)
+        yield batch_norm("bn3", width, size)
+
+    @staticmethod
+    def _block(width: int, size: int) -> Iterator[Layer]:
+        yield binary_conv("conv", width, width, size)
+        yield elementwise("relu", "relu", width, size)
+        yield batch_norm("bn", width, size)
+        yield elementwise("add", "add", width, size)
 
     @staticmethod
     def _transition(name: str, channels: int, width: int, size: int) -> Iterator[Layer]:
         require_size(size, 2, f"the pooling of {name}")
-        yield elementwise(f"{name}.relu", "relu", channels, size)
-        yield Layer(f"{name}.pool", "max_pool", channels, channels, size - 1, kernel=2)
+        yield elementwise("relu", "relu", channels, size)
+        yield Layer("pool", "max_pool", channels, channels, size - 1, kernel=2)
         size = conv_size(size - 1, 3, 2, 1)
-        yield Layer(f"{name}.blur", "conv", channels, channels, size, kernel=3, stride=2, groups=channels)
-        yield Layer(f"{name}.conv", "conv", channels, width, size)
-        yield batch_norm(f"{name}.bn", width, size)
+        yield Layer("blur", "conv", channels, channels, size, kernel=3, stride=2, groups=channels)
+        yield Layer("conv", "conv", channels, width, size)
+        yield batch_norm("bn", width, size)

@@ -8,14 +8,16 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from meliuscli.arch.families.mobilenet import CHANNELS, STRIDES, Stride
-from meliuscli.arch.families.parts import check_length, classifier_head
+from meliuscli.arch.families.parts import check_length, classifier_head, strided_stem
 from meliuscli.arch.narrowing import doubled_alike, narrow
 from meliuscli.arch.plan import (
+    STEM,
     Layer,
     batch_norm,
     binary_conv,
     conv_size,
     elementwise,
+    placed,
     require_divides,
     rprelu,
     shift,
@@ -51,35 +53,34 @@ class ReActNetSpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         channels, size = self.stem_channels, conv_size(self.input_size, 3, 2, 1)
-        yield Layer("stem.conv", "conv", self.input_channels, channels, size, kernel=3, stride=2)
-        yield batch_norm("stem.bn", channels, size)
+        yield from placed(strided_stem(self.input_channels, channels, size), STEM)
         for block, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True), start=1):
-            yield from self._block(f"block{block}", channels, width, stride, size)
+            yield from placed(self._block(channels, width, stride, size), f"block{block}")
             channels, size = width, conv_size(size, 3, stride, 1)
         yield from classifier_head(channels, size, self.num_classes)
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         if width not in (channels, 2 * channels):
             raise SpecError("channels", f"a block keeps or doubles its width: {channels} cannot become {width}")
         after = conv_size(size, 3, stride, 1)
-        yield shift(f"{name}.sign1", channels, size)
-        yield binary_conv(f"{name}.conv1", channels, channels, after, stride=stride)
-        yield batch_norm(f"{name}.bn1", channels, after)
+        yield shift("sign1", channels, size)
+        yield binary_conv("conv1", channels, channels, after, stride=stride)
+        yield batch_norm("bn1", channels, after)
         if stride > 1:
-            yield Layer(f"{name}.pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
-        yield elementwise(f"{name}.add1", "add", channels, after)
-        yield rprelu(f"{name}.act1", channels, after)
+            yield Layer("pool", "avg_pool", channels, channels, after, kernel=2, stride=2)
+        yield elementwise("add1", "add", channels, after)
+        yield rprelu("act1", channels, after)
         doubles = width != channels
         is_float = doubles and self.widening == "float"
         if not is_float:
-            yield shift(f"{name}.sign2", channels, after)
+            yield shift("sign2", channels, after)
         for copy in ("a", "b") if doubles else ("",):
-            conv = f"{name}.conv2{copy}"
+            conv = f"conv2{copy}"
             if is_float:
                 require_divides("widening_groups", self.widening_groups, channels=channels)
                 yield Layer(conv, "conv", channels, channels, after, groups=self.widening_groups)
             else:
                 yield binary_conv(conv, channels, channels, after, kernel=1)
-            yield batch_norm(f"{name}.bn2{copy}", channels, after)
-            yield elementwise(f"{name}.add2{copy}", "add", channels, after)
-        yield rprelu(f"{name}.act2", width, after)
+            yield batch_norm(f"bn2{copy}", channels, after)
+            yield elementwise(f"add2{copy}", "add", channels, after)
+        yield rprelu("act2", width, after)

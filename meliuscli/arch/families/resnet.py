@@ -12,19 +12,23 @@ from pydantic import Field
 
 from meliuscli.arch.families.parts import (
     GROUPED_STEM_MULTIPLE,
+    THUMBNAIL,
     Activation,
     Stem,
     check_length,
     classifier_head,
     pooled_shortcut,
     stem_layers,
+    strided_shortcut,
 )
 from meliuscli.arch.plan import (
+    STEM,
     Layer,
     batch_norm,
     binary_conv,
     conv_size,
     elementwise,
+    placed,
     prelu,
     require_divides,
     rprelu,
@@ -45,6 +49,7 @@ class ResidualSpec(ArchSpec):
     stem_activation: ClassVar[Activation] = "relu"
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
+    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     channels: tuple[Width, ...] = (64, 128, 256, 512)
@@ -71,7 +76,8 @@ class ResidualSpec(ArchSpec):
         for stage, (num, width) in enumerate(zip(self.num_blocks, self.channels, strict=True), start=1):
             for block in range(1, num + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
-                yield from self._block(f"stage{stage}.block{block}", channels, width, stride, size)
+                unroll = self._first_block if stage == block == 1 else self._block
+                yield from placed(unroll(channels, width, stride, size), f"stage{stage}", block)
                 size, channels = conv_size(size, 3, stride, 1), width
         yield from self._head(channels, size)
 
@@ -82,8 +88,12 @@ class ResidualSpec(ArchSpec):
         return classifier_head(channels, size, self.num_classes)
 
     @abstractmethod
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
-        """One block on a map of ``size``."""
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        """One block on a map of ``size``; its layers have names within the block."""
+
+    def _first_block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        """The very first block, where it is not like the others."""
+        return self._block(channels, width, stride, size)
 
 
 class ResNetSpec(ResidualSpec):
@@ -92,7 +102,7 @@ class ResNetSpec(ResidualSpec):
     family: Literal["resnet"] = "resnet"
     block: Literal["basic", "bottleneck"] = "basic"
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         after = conv_size(size, 3, stride, 1)
         if self.block == "basic":
             convs = [(channels, width, 3, stride, after), (width, width, 3, 1, after)]
@@ -101,15 +111,13 @@ class ResNetSpec(ResidualSpec):
             inner = width // EXPANSION
             convs = [(channels, inner, 1, 1, size), (inner, inner, 3, stride, after), (inner, width, 1, 1, after)]
         for index, (before, behind, kernel, step, out) in enumerate(convs, start=1):
-            yield Layer(f"{name}.conv{index}", "conv", before, behind, out, kernel=kernel, stride=step)
-            yield batch_norm(f"{name}.bn{index}", behind, out)
+            yield Layer(f"conv{index}", "conv", before, behind, out, kernel=kernel, stride=step)
+            yield batch_norm(f"bn{index}", behind, out)
             if index < len(convs):
-                yield elementwise(f"{name}.relu{index}", "relu", behind, out)
-        if stride > 1 or channels != width:
-            yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after, stride=stride)
-            yield batch_norm(f"{name}.shortcut.bn", width, after)
-        yield elementwise(f"{name}.add", "add", width, after)
-        yield elementwise(f"{name}.relu{len(convs)}", "relu", width, after)
+                yield elementwise(f"relu{index}", "relu", behind, out)
+        yield from strided_shortcut(channels, width, stride, after)
+        yield elementwise("add", "add", width, after)
+        yield elementwise(f"relu{len(convs)}", "relu", width, after)
 
 
 class XnorResNetSpec(ResidualSpec):
@@ -121,17 +129,15 @@ class XnorResNetSpec(ResidualSpec):
     scaling: bool = True
     shortcut: Literal["float", "binary"] = "float"
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         after = conv_size(size, 3, stride, 1)
-        yield from self._conv(f"{name}.unit1", channels, width, 3, stride, size, after)
-        yield from self._conv(f"{name}.unit2", width, width, 3, 1, after, after)
-        if stride > 1 or channels != width:
-            if self.shortcut == "binary":
-                yield from self._conv(f"{name}.shortcut", channels, width, 1, stride, size, after)
-            else:
-                yield Layer(f"{name}.shortcut.conv", "conv", channels, width, after, stride=stride)
-                yield batch_norm(f"{name}.shortcut.bn", width, after)
-        yield elementwise(f"{name}.add", "add", width, after)
+        yield from self._conv("unit1", channels, width, 3, stride, size, after)
+        yield from self._conv("unit2", width, width, 3, 1, after, after)
+        if self.shortcut == "float":
+            yield from strided_shortcut(channels, width, stride, after)
+        elif stride > 1 or channels != width:
+            yield from self._conv("shortcut", channels, width, 1, stride, size, after)
+        yield elementwise("add", "add", width, after)
 
     def _conv(
         self, name: str, channels: int, width: int, kernel: int, stride: int, size: int, after: int
@@ -154,19 +160,19 @@ class ResNetESpec(ResidualSpec):
 
     def _stem(self) -> Iterator[Layer]:
         if self.input_norm:
-            yield batch_norm("input_norm", self.input_channels, self.input_size, stored=3)
+            yield from placed([batch_norm("", self.input_channels, self.input_size, stored=3)], "input_norm")
         size = self.input_size
         for layer in super()._stem():
             yield layer
             size = layer.out_size
-        yield batch_norm("stem.norm", self.stem_channels, size)
+        yield from placed([batch_norm("norm", self.stem_channels, size)], STEM)
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         after = conv_size(size, 3, stride, 1)
-        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
-        yield batch_norm(f"{name}.bn", width, after)
-        yield from pooled_shortcut(name, channels, width, stride, after)
-        yield elementwise(f"{name}.add", "add", width, after)
+        yield binary_conv("conv", channels, width, after, stride=stride)
+        yield batch_norm("bn", width, after)
+        yield from pooled_shortcut(channels, width, stride, after)
+        yield elementwise("add", "add", width, after)
 
     def _head(self, channels: int, size: int) -> Iterator[Layer]:
         return classifier_head(channels, size, self.num_classes, relu=True)
@@ -183,45 +189,51 @@ class BiRealNetSpec(ResidualSpec):
     block: Literal["basic", "bottleneck"] = "basic"
     reactivation: bool = False
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         if self.block == "basic":
-            return self._basic(name, channels, width, stride, size)
-        return self._bottleneck(name, channels, width, stride, size)
+            return self._basic(channels, width, stride, size)
+        return self._bottleneck(channels, width, stride, size)
 
-    def _basic(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _first_block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+        if self.block == "basic":
+            return self._basic(channels, width, stride, size)
+        return self._bottleneck(channels, width, stride, size, is_first=True)
+
+    def _basic(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         after = conv_size(size, 3, stride, 1)
         if self.reactivation:
-            yield shift(f"{name}.sign", channels, size)
-        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
-        yield elementwise(f"{name}.scale", "multiply", width, after)
-        yield batch_norm(f"{name}.bn", width, after)
-        yield from pooled_shortcut(name, channels, width, stride, after)
-        yield elementwise(f"{name}.add", "add", width, after)
+            yield shift("sign", channels, size)
+        yield binary_conv("conv", channels, width, after, stride=stride)
+        yield elementwise("scale", "multiply", width, after)
+        yield batch_norm("bn", width, after)
+        yield from pooled_shortcut(channels, width, stride, after)
+        yield elementwise("add", "add", width, after)
         if self.reactivation:
-            yield rprelu(f"{name}.act", width, after)
+            yield rprelu("act", width, after)
 
-    def _bottleneck(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _bottleneck(
+        self, channels: int, width: int, stride: int, size: int, *, is_first: bool = False
+    ) -> Iterator[Layer]:
         require_divides("channels", EXPANSION, output_channels_of_a_bottleneck=width)
         inner, after = width // EXPANSION, conv_size(size, 3, stride, 1)
-        first = name == "stage1.block1"
-        if first:
-            yield Layer(f"{name}.conv1", "conv", channels, inner, size)
+        if is_first:
+            yield Layer("conv1", "conv", channels, inner, size)
         else:
-            yield binary_conv(f"{name}.conv1", channels, inner, size, kernel=1)
-        yield batch_norm(f"{name}.bn1", inner, size)
-        if not first:
+            yield binary_conv("conv1", channels, inner, size, kernel=1)
+        yield batch_norm("bn1", inner, size)
+        if not is_first:
             if channels != width:
-                yield Layer(f"{name}.narrow", "conv", channels // EXPANSION, inner, size)
-            yield elementwise(f"{name}.add1", "add", inner, size)
-        yield binary_conv(f"{name}.conv2", inner, inner, after, stride=stride)
-        yield batch_norm(f"{name}.bn2", inner, after)
+                yield Layer("narrow", "conv", channels // EXPANSION, inner, size)
+            yield elementwise("add1", "add", inner, size)
+        yield binary_conv("conv2", inner, inner, after, stride=stride)
+        yield batch_norm("bn2", inner, after)
         if stride > 1:
-            yield Layer(f"{name}.pool", "avg_pool", inner, inner, after, kernel=2, stride=2)
-        yield elementwise(f"{name}.add2", "add", inner, after)
-        yield binary_conv(f"{name}.conv3", inner, width, after, kernel=1)
-        yield batch_norm(f"{name}.bn3", width, after)
-        yield from pooled_shortcut(name, channels, width, stride, after)
-        yield elementwise(f"{name}.add3", "add", width, after)
+            yield Layer("pool", "avg_pool", inner, inner, after, kernel=2, stride=2)
+        yield elementwise("add2", "add", inner, after)
+        yield binary_conv("conv3", inner, width, after, kernel=1)
+        yield batch_norm("bn3", width, after)
+        yield from pooled_shortcut(channels, width, stride, after)
+        yield elementwise("add3", "add", width, after)
 
 
 class RealToBinarySpec(ResidualSpec):
@@ -235,16 +247,16 @@ class RealToBinarySpec(ResidualSpec):
     def _multiple_of_a_block(self) -> int:
         return SCALING_REDUCTION
 
-    def _block(self, name: str, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
+    def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         require_divides("channels", SCALING_REDUCTION, input_channels_of_a_block=channels)
         after, narrow = conv_size(size, 3, stride, 1), channels // SCALING_REDUCTION
-        yield batch_norm(f"{name}.bn", channels, size)
-        yield binary_conv(f"{name}.conv", channels, width, after, stride=stride)
-        yield Layer(f"{name}.scaling.pool", "avg_pool", channels, channels, 1, kernel=size)
-        yield Layer(f"{name}.scaling.reduce", "linear", channels, narrow, 1)
-        yield elementwise(f"{name}.scaling.relu", "relu", narrow, 1)
-        yield Layer(f"{name}.scaling.expand", "linear", narrow, width, 1)
-        yield elementwise(f"{name}.scaling.multiply", "multiply", width, after)
-        yield prelu(f"{name}.prelu", width, after)
-        yield from pooled_shortcut(name, channels, width, stride, after)
-        yield elementwise(f"{name}.add", "add", width, after)
+        yield batch_norm("bn", channels, size)
+        yield binary_conv("conv", channels, width, after, stride=stride)
+        yield Layer("scaling.pool", "avg_pool", channels, channels, 1, kernel=size)
+        yield Layer("scaling.reduce", "linear", channels, narrow, 1)
+        yield elementwise("scaling.relu", "relu", narrow, 1)
+        yield Layer("scaling.expand", "linear", narrow, width, 1)
+        yield elementwise("scaling.multiply", "multiply", width, after)
+        yield prelu("prelu", width, after)
+        yield from pooled_shortcut(channels, width, stride, after)
+        yield elementwise("add", "add", width, after)

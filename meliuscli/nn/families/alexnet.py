@@ -35,7 +35,7 @@ class SamePad(nn.Module):
         return F.pad(x, (before, after, before, after))
 
 
-def build_alexnet(spec: AlexNetSpec) -> nn.Sequential:
+def build(spec: AlexNetSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     if isinstance(spec, BinaryAlexNetSpec):
         return _binary_alexnet(spec)

@@ -72,7 +72,7 @@ class BNextBlock(nn.Module):
         return self.unit1x1(x)  # type: ignore[no-any-return]
 
 
-def build_bnext(spec: BNextSpec) -> nn.Sequential:
+def build(spec: BNextSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     channels = spec.stem_channels
     stem = OrderedDict(conv=float_conv(spec.input_channels, channels, 3, 2), bn=nn.BatchNorm2d(channels))

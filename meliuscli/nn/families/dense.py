@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import DenseFamilySpec, Transition
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.dense_stage import Unit, can_fuse, run_stage
 from meliuscli.nn.families.parts import build_head, build_stem
@@ -71,35 +71,29 @@ def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def build_dense_family(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
+def build(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
     """Stem, stages, transitions, head; module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["stem"] = nn.Sequential(build_stem(spec.stem, spec.input_channels, spec.stem_channels))
-    channels = spec.stem_channels
-    for index, num_blocks in enumerate(spec.num_blocks):
-        growth, dilation = spec.growth_rate[index], spec.dilation[index]
+    for stage in spec.stages():
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        for block in range(num_blocks):
-            members: OrderedDict[str, nn.Module] = OrderedDict(dense=DenseBlock(channels, growth, dilation, clip))
-            channels += growth
-            if spec.improvement:
-                members["improvement"] = ImprovementBlock(channels, growth, dilation, clip)
-            blocks[f"block{block + 1}"] = nn.Sequential(members)
-        parts[f"stage{index + 1}"] = Stage(blocks)
-        if index < len(spec.transition_channels):
-            target = spec.transition_channels[index]
-            parts[f"transition{index + 1}"] = _transition(channels, target, spec.groups, spec.pools[index])
-            channels = target
-    parts["head"] = build_head(channels, spec.num_classes, norm=True, relu=True)
+        for unit in stage.units:
+            make = ImprovementBlock if unit.adds else DenseBlock
+            block = blocks.setdefault(f"block{unit.block}", nn.Sequential())
+            block.add_module(unit.kind, make(unit.channels, unit.growth, unit.dilation, clip))
+        parts[stage.name] = Stage(blocks)
+        if stage.transition is not None:
+            parts[stage.transition.name] = _transition(stage.transition)
+    parts["head"] = build_head(stage.channels, spec.num_classes, norm=True, relu=True)
     return nn.Sequential(parts)
 
 
-def _transition(channels: int, target: int, groups: int, pool: bool) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict(bn=nn.BatchNorm2d(channels))
-    if pool:
+def _transition(transition: Transition) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict(bn=nn.BatchNorm2d(transition.channels))
+    if transition.pools:
         layers["pool"] = nn.MaxPool2d(2)
     layers["relu"] = nn.ReLU()
-    if groups > 1:
-        layers["shuffle"] = ChannelShuffle(SHUFFLE_GROUPS, channels)
-    layers["conv"] = float_conv(channels, target, 1, groups=groups)
+    if transition.groups > 1:
+        layers["shuffle"] = ChannelShuffle(SHUFFLE_GROUPS, transition.channels)
+    layers["conv"] = float_conv(transition.channels, transition.target, 1, groups=transition.groups)
     return nn.Sequential(layers)

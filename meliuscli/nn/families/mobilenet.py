@@ -11,8 +11,12 @@ from meliuscli.nn.families.parts import build_head
 from meliuscli.nn.layers import float_conv
 
 
-def build_mobilenet_v1(spec: MobileNetV1Spec) -> nn.Sequential:
+def build(spec: MobileNetV1Spec | MobileNetV2Spec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
+    return _first_version(spec) if isinstance(spec, MobileNetV1Spec) else _second_version(spec)
+
+
+def _first_version(spec: MobileNetV1Spec) -> nn.Sequential:
     channels = spec.stem_channels
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=_conv_bn(spec.input_channels, channels, 3, 2))
     for block, (width, stride) in enumerate(zip(spec.channels, spec.strides, strict=True), start=1):
@@ -42,8 +46,7 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-def build_mobilenet_v2(spec: MobileNetV2Spec) -> nn.Sequential:
-    """Module names are those of ``spec.layers()``."""
+def _second_version(spec: MobileNetV2Spec) -> nn.Sequential:
     channels = spec.stem_channels
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=_conv_bn(spec.input_channels, channels, 3, 2, act=nn.ReLU6()))
     rows = zip(spec.num_blocks, spec.expansion, spec.channels, spec.strides, strict=True)

@@ -71,7 +71,7 @@ class PokeBottleneck(nn.Module):
         return self.unit3(self.unit2(self.unit1(x)), x)  # type: ignore[no-any-return]
 
 
-def build_pokebnn(spec: PokeBNNSpec) -> nn.Sequential:
+def build(spec: PokeBNNSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     groups, width = spec.stem_groups, spec.stem_channels
     stem: OrderedDict[str, nn.Module] = OrderedDict()

@@ -39,7 +39,7 @@ def blur(channels: int) -> nn.Conv2d:
     return conv
 
 
-def build_quicknet(spec: QuickNetSpec) -> nn.Sequential:
+def build(spec: QuickNetSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     width = spec.channels[0]
     narrow = width // 4

@@ -48,7 +48,7 @@ class ReActBlock(nn.Module):
         return self.act2(self.bn2(self.conv2(signs)) + middle)  # type: ignore[no-any-return]
 
 
-def build_reactnet(spec: ReActNetSpec) -> nn.Sequential:
+def build(spec: ReActNetSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     channels = spec.stem_channels
     stem = OrderedDict(conv=float_conv(spec.input_channels, channels, 3, 2), bn=nn.BatchNorm2d(channels))

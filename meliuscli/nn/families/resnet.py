@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = float_conv(channels, width, 3, stride), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = float_conv(width, width, 3), nn.BatchNorm2d(width)
-        self.shortcut = _strided_shortcut(channels, width, stride)
+        self.shortcut = strided_shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = float_conv(channels, inner, 1), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = float_conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
         self.conv3, self.bn3 = float_conv(inner, width, 1), nn.BatchNorm2d(width)
-        self.shortcut = _strided_shortcut(channels, width, stride)
+        self.shortcut = strided_shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -56,7 +56,8 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
 
 
-def _strided_shortcut(channels: int, width: int, stride: int) -> nn.Module:
+def strided_shortcut(channels: int, width: int, stride: int) -> nn.Module:
+    """A float 1x1 convolution with the stride, and BN; the identity where the shape stays."""
     if stride == 1 and channels == width:
         return nn.Identity()
     return nn.Sequential(
@@ -96,7 +97,7 @@ class XnorBlock(nn.Module):
         if spec.shortcut == "binary" and (stride > 1 or channels != width):
             self.shortcut: nn.Module = XnorUnit(channels, width, 1, stride, spec.scaling)
         else:
-            self.shortcut = _strided_shortcut(channels, width, stride)
+            self.shortcut = strided_shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.unit2(self.unit1(x)) + self.shortcut(x)  # type: ignore[no-any-return]
@@ -188,7 +189,7 @@ class RealToBinaryBlock(nn.Module):
         return out + self.shortcut(x)  # type: ignore[no-any-return]
 
 
-def build_residual(spec: ResidualSpec, clip: float) -> nn.Sequential:
+def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, spec.stem_activation)
@@ -200,23 +201,33 @@ def build_residual(spec: ResidualSpec, clip: float) -> nn.Sequential:
     two_streams = isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck"
     if two_streams:
         parts["split"] = Split()
-    make, channels = _block_maker(spec, clip), spec.stem_channels
+    parts |= residual_stages(spec, _block_maker(spec, clip))
+    if two_streams:
+        parts["wide"] = Wide()
+    norm, relu = isinstance(spec, XnorResNetSpec), isinstance(spec, XnorResNetSpec | ResNetESpec)
+    parts["head"] = build_head(spec.channels[-1], spec.num_classes, norm=norm, relu=relu)
+    return nn.Sequential(parts)
+
+
+BlockMaker = Callable[[int, int, int, bool], nn.Module]
+"""(channels, width, stride, is the network's first) -> block."""
+
+
+def residual_stages(spec: ResidualSpec, make: BlockMaker) -> OrderedDict[str, nn.Module]:
+    """The stages by name; all but the first halve the map in their first block."""
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = spec.stem_channels
     for stage, (num, width) in enumerate(zip(spec.num_blocks, spec.channels, strict=True), start=1):
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for block in range(1, num + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             blocks[f"block{block}"] = make(channels, width, stride, stage == block == 1)
             channels = width
-        parts[f"stage{stage}"] = nn.Sequential(blocks)
-    if two_streams:
-        parts["wide"] = Wide()
-    norm, relu = isinstance(spec, XnorResNetSpec), isinstance(spec, XnorResNetSpec | ResNetESpec)
-    parts["head"] = build_head(channels, spec.num_classes, norm=norm, relu=relu)
-    return nn.Sequential(parts)
+        stages[f"stage{stage}"] = nn.Sequential(blocks)
+    return stages
 
 
-def _block_maker(spec: ResidualSpec, clip: float) -> Callable[[int, int, int, bool], nn.Module]:
-    """(channels, width, stride, is the network's first) -> block."""
+def _block_maker(spec: ResidualSpec, clip: float) -> BlockMaker:
     if isinstance(spec, ResNetSpec):
         block = BasicBlock if spec.block == "basic" else Bottleneck
         return lambda channels, width, stride, _: block(channels, width, stride)
