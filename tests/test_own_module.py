@@ -16,7 +16,7 @@ from meliuscli.arch.zoo import load_arch
 from meliuscli.cli.compare import compare
 from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.own import OwnCount, count_own, load_module
+from meliuscli.counting.foreign import OwnCount, count_own, load_module
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.build import build
 

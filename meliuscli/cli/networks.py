@@ -40,7 +40,7 @@ def count_own_module(
     arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage
 ) -> Counted:
     """A module of the user's own, counted by fvcore."""
-    from meliuscli.counting.own import count_own, load_module
+    from meliuscli.counting.foreign import count_own, load_module
 
     if set_:
         raise BadInputError("--set changes the field of a spec; a module of your own has none")

@@ -15,7 +15,7 @@ from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
 
 if TYPE_CHECKING:
-    from meliuscli.counting.own import OwnCount
+    from meliuscli.counting.foreign import OwnCount
 
 _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from meliuscli.counting.conventions import Convention
     from meliuscli.counting.counts import Count
-    from meliuscli.counting.own import OwnCount, Verdict
+    from meliuscli.counting.foreign import OwnCount, Verdict
 
 HARMLESS = "no MACs"
 """The verdict of operations that need no line of their own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from meliuscli.counting.own.bits import some
+from meliuscli.counting.foreign.bits import some
 
 
 @dataclass(frozen=True, slots=True)

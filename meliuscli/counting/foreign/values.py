@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS
-from meliuscli.counting.own.bits import FLOAT, OwnBits, bits_text, weight_of
-from meliuscli.counting.own.verdicts import Note
-from meliuscli.counting.own.watch import Watch
+from meliuscli.counting.foreign.bits import FLOAT, OwnBits, bits_text, weight_of
+from meliuscli.counting.foreign.verdicts import Note
+from meliuscli.counting.foreign.watch import Watch
 
 _WEIGHT_BITS = {2: 1, 3: 2}
 """By levels (see ``Seen.levels``): three values take two bits."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from meliuscli.counting.own.bits import some
-from meliuscli.counting.own.source import is_out_of_memory, let_ctrl_c_through, said
-from meliuscli.counting.own.watch import Watch, tensors_in
+from meliuscli.counting.foreign.bits import some
+from meliuscli.counting.foreign.source import is_out_of_memory, let_ctrl_c_through, said
+from meliuscli.counting.foreign.watch import Watch, tensors_in
 from meliuscli.counting.traced import Trace, run_trace
 from meliuscli.errors import BadInputError, MissingError
 

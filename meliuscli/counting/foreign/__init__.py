@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Storage, merged, size_bytes
-from meliuscli.counting.own.bits import own_network_bits
-from meliuscli.counting.own.roads import Roads, compared
-from meliuscli.counting.own.run import is_lazy_network, materialized, traced, unwrapped, watched
-from meliuscli.counting.own.source import load_module, stdout_to_stderr
-from meliuscli.counting.own.values import as_seen
-from meliuscli.counting.own.verdicts import Verdict, verdicts
+from meliuscli.counting.foreign.bits import own_network_bits
+from meliuscli.counting.foreign.roads import Roads, compared
+from meliuscli.counting.foreign.run import is_lazy_network, materialized, traced, unwrapped, watched
+from meliuscli.counting.foreign.source import load_module, stdout_to_stderr
+from meliuscli.counting.foreign.values import as_seen
+from meliuscli.counting.foreign.verdicts import Verdict, verdicts
 from meliuscli.counting.traced import Trace, count_trace
 from meliuscli.errors import BadInputError
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.counts import FLOAT_BITS
-from meliuscli.counting.own.source import let_ctrl_c_through
+from meliuscli.counting.foreign.source import let_ctrl_c_through
 from meliuscli.errors import BadInputError
 
 FLOAT = (FLOAT_BITS, FLOAT_BITS)

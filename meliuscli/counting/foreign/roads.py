@@ -9,10 +9,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from meliuscli.counting.own.bits import OwnBits, weight_of
-from meliuscli.counting.own.values import value_notes
-from meliuscli.counting.own.verdicts import Note
-from meliuscli.counting.own.watch import WITH_MACS, Kind, Seen, Watch, is_harmless
+from meliuscli.counting.foreign.bits import OwnBits, weight_of
+from meliuscli.counting.foreign.values import value_notes
+from meliuscli.counting.foreign.verdicts import Note
+from meliuscli.counting.foreign.watch import WITH_MACS, Kind, Seen, Watch, is_harmless
 from meliuscli.counting.traced import Trace
 
 Macs = dict[str, dict[Kind, int]]
