@@ -138,7 +138,7 @@ def _row(
     storage: Storage,
 ) -> Count:
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
-        weights = [(FLOAT_BITS, min(_stored(part), storage.bn_params) * part.num_features)]
+        weights = [(FLOAT_BITS, min(stored_bn_values(part), storage.bn_params) * part.num_features)]
         kind = "batch_norm"
     else:
         # Weights are matrices and kernels; vectors beside them are biases and scales, kept in float.
@@ -150,7 +150,7 @@ def _row(
     return Count(name, kind, (), by_op, by_bits, size_bytes(by_bits, storage))
 
 
-def _stored(norm: nn.modules.batchnorm._BatchNorm) -> int:
+def stored_bn_values(norm: nn.modules.batchnorm._BatchNorm) -> int:
     """Values a channel on disk: mean and variance, and what is learned of scale and shift."""
     learned = sum(p is not None and p.requires_grad for p in (norm.weight, norm.bias))
     return 2 * (norm.running_mean is not None) + learned

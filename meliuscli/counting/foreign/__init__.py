@@ -1,97 +1,118 @@
 """A network of the user's own: any ``nn.Module`` from a Python file, counted with the same rows as the specs.
 
-fvcore's trace misses what runs inside autograd Functions, in scripted code and in operations that it does not know. So
-the network runs once more under torch's dispatcher, which sees every operation that torch executes; where the two
-differ the dispatcher's MACs count, and a verdict says so."""
+The network runs once under torch's dispatcher, which sees every operation that torch executes, inside autograd
+Functions and scripted code too. Each product goes to the module whose weights it multiplies, at the bits that a ruling
+gives it (``bits.ruling``)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Storage, merged, size_bytes
-from meliuscli.counting.foreign.bits import own_network_bits
-from meliuscli.counting.foreign.roads import Roads, compared
-from meliuscli.counting.foreign.run import is_lazy_network, materialized, traced, unwrapped, watched
-from meliuscli.counting.foreign.source import load_module, stdout_to_stderr
-from meliuscli.counting.foreign.values import as_seen
-from meliuscli.counting.foreign.verdicts import Verdict, verdicts
-from meliuscli.counting.traced import Trace, count_trace
-from meliuscli.errors import BadInputError
+from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
+from meliuscli.counting.foreign.bits import Bits, Ruling, Word, check_words, parse_word, some
+from meliuscli.counting.foreign.layers import Layer, layers_of
+from meliuscli.counting.foreign.run import Example, unwrapped, watched
+from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
+from meliuscli.counting.foreign.watch import Watch
 
-__all__ = ["OwnCount", "Verdict", "count_own", "load_module"]
+__all__ = ["Example", "OwnCount", "Verdict", "count_own", "load_example", "load_module", "parse_word"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found beside the plain count: an operation or a kind of module, how often, in which modules, and what it
+    means in plain words. ``doubt``: the count may be wrong because of it."""
+
+    what: str
+    times: int
+    modules: tuple[str, ...]
+    verdict: str
+    doubt: bool = False
+
+    @property
+    def where(self) -> str:
+        """The first modules: ``layer1.0, layer1.1, layer1.2 and 4 more``."""
+        return some(self.modules)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnCount:
-    """The count of a user's network. ``verdicts``: doubts first. ``recognised``: why each layer that is not float
-    without more ado counts at its bits, by the row's name."""
+    """The count of a user's network. ``verdicts``: doubts first. ``rulings``: the bits of each layer with MACs, and why,
+    by the row's name. ``dearest``: the count, were nothing assumed that makes it cheaper."""
 
     count: NetworkCount
+    dearest: NetworkCount
     verdicts: tuple[Verdict, ...]
-    recognised: Mapping[str, str]
+    rulings: Mapping[str, tuple[Ruling, ...]]
+    input_shape: tuple[int, ...] = ()
+
+    @property
+    def recognised(self) -> dict[str, str]:
+        """Why each layer that is not float without more ado counts at its bits, by the row's name."""
+        named = {row: [one for one in all_ if min(one.bits) < FLOAT_BITS] for row, all_ in self.rulings.items()}
+        return {row: few[0].why for row, few in named.items() if few}
 
 
 def count_own(
     module: nn.Module,
-    input_shape: tuple[int, int, int],
-    patterns: Sequence[str] = (),
+    example: Example | tuple[int, ...],
+    words: Sequence[Word | str] = (),
     storage: Storage = Storage(),  # noqa: B008
 ) -> OwnCount:
-    """Count ``module`` for one image of (channels, height, width), in evaluation mode and without gradients.
+    """Count ``module`` for one example (or one image of (channels, height, width)), in evaluation mode and without
+    gradients.
 
-    ``patterns`` name binary modules (see ``own_network_bits``). Rows are modules with MACs or parameters of their own;
-    what the network itself does outside its modules is a row named after its class, in parentheses. Elementwise
-    operations are not counted. The module is left as it was; a lazy one is counted on a copy. Raises ``BadInputError``
-    for an input that the network does not take and for patterns that match nothing, ``MissingError`` for too little
-    memory."""
-    module = unwrapped(module)
+    ``words``: the bits of modules, by patterns; a pattern alone names binary ones. Rows are modules with MACs or weights
+    of their own; what the network itself does outside its modules is a row named after its class, in parentheses.
+    Elementwise operations are not counted. The module is left as it was; a lazy one is counted on a copy. Raises
+    ``BadInputError`` for an input that the network does not take and for patterns that match nothing,
+    ``MissingError`` for too little memory."""
+    said = [parse_word(word) if isinstance(word, str) else word for word in words]
     with stdout_to_stderr():
-        if is_lazy_network(module):
-            module = materialized(module, input_shape)
-        watch = watched(module, input_shape)
-        bits = as_seen(own_network_bits(module, patterns), watch)
-        trace, failure = traced(module, input_shape)
-    if failure and watch.blind:
-        raise BadInputError(f"the network runs, but cannot be counted: fvcore: {failure}; torch: {watch.blind}")
-    roads, notes = compared(module, watch, trace, failure, bits)
-    plain, owned = count_trace(module, Trace(roads.macs), bits, storage).layers, _owned(roads.parts)
-    rows = {row.name: _finished(row, roads, owned[row.name], storage) for row in plain}
-    named = {row.name: bits.reasons[name] for name, row in rows.items() if name in bits.reasons and _has_bits(row)}
-    return OwnCount(NetworkCount(tuple(rows.values()), nested=True), verdicts(notes), named)
-
-
-def _has_bits(row: Count) -> bool:
-    return bool(row.macs) or any(bits < FLOAT_BITS for bits, _ in row.weights)
-
-
-def _finished(row: Count, roads: Roads, own: Sequence[nn.Parameter], storage: Storage) -> Count:
-    """The row with its output shape, the name that it is shown under, and its weights at their bits."""
-    part, shapes = roads.parts[row.name], roads.seen(row.name).shapes
-    name, output = row.name or f"({type(part).__name__})", shapes[-1][1][1:] if shapes else ()
-    bits = roads.bits(row.name, part)[0]
-    if bits == FLOAT_BITS:
-        return replace(row, name=name, output=output)
-    used = bool(row.macs) or not shapes or isinstance(part, nn.utils.parametrize.ParametrizationList)
-    largest = max(own, key=Tensor.numel, default=None)
-    by_bits = merged(
-        (bits if used and _is_kernel(p, p is largest and bool(row.macs)) else FLOAT_BITS, p.numel()) for p in own
+        module, watch = watched(unwrapped(module), example if isinstance(example, Example) else Example.of(example))
+    layers = layers_of(module, watch, said)
+    check_words(said, {layer.row: layer.names for layer in layers}, [x.row for x in layers if x.has_weights_or_macs])
+    return OwnCount(
+        _network(layers, watch, storage, [ruling.bits for layer in layers for ruling in layer.rulings]),
+        _network(layers, watch, storage, [ruling.dearer for layer in layers for ruling in layer.rulings]),
+        _verdicts([note for layer in layers for note in layer.notes()]),
+        {layer.shown: layer.rulings for layer in layers if layer.rulings},
+        watch.input[1:],
     )
-    return replace(row, name=name, output=output, weights=by_bits, size_bytes=size_bytes(by_bits, storage))
 
 
-def _is_kernel(parameter: nn.Parameter, is_main: bool) -> bool:
-    """Is it what multiplies, not a bias or a scale a channel (which may have the dimensions of a map)?"""
-    return parameter.dim() > 1 and (is_main or parameter.numel() > max(parameter.shape))
+def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, bits: Iterable[Bits]) -> NetworkCount:
+    """``bits``: of all products of all layers, in order."""
+    remaining = iter(bits)
+    chosen = [(layer, [next(remaining) for _ in layer.rulings]) for layer in layers]
+    kernel_bits: dict[int, int] = {}
+    for layer, taken in chosen:
+        for key, weight_bits in layer.kernels(taken):
+            kernel_bits[key] = max(kernel_bits.get(key, 0), weight_bits)
+    rows = (_row(layer, taken, kernel_bits, storage) for layer, taken in chosen)
+    return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
 
 
-def _owned(parts: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
-    """Each parameter under the first module that has it."""
-    counted: set[int] = set()
-    owned: dict[str, list[nn.Parameter]] = {}
-    for name, part in parts.items():
-        owned[name] = [p for p in part.parameters(recurse=False) if id(p) not in counted]
-        counted.update(map(id, owned[name]))
-    return owned
+def _row(layer: Layer, bits: Sequence[Bits], kernel_bits: Mapping[int, int], storage: Storage) -> Count:
+    macs = merged((Op(p.kind, *one), p.macs) for p, one in zip(layer.products, bits, strict=True))
+    weights = merged(layer.weights(kernel_bits, storage.bn_params))
+    kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
+    size = size_bytes(weights, storage) + layer.index_bytes
+    return Count(layer.shown, kind, layer.output, macs, weights, size)
+
+
+def _verdicts(notes: Iterable[tuple[str, str, str, int, bool]]) -> tuple[Verdict, ...]:
+    """Notes (what, text, module, number, doubt) of the same words make one verdict; ``{n}`` is the sum of the numbers."""
+    groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
+    for what, text, module, number, doubt in notes:
+        groups.setdefault((what, text, doubt), []).append((module, number))
+    return tuple(sorted(_joined(groups), key=lambda verdict: not verdict.doubt))
+
+
+def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Verdict]:
+    for (what, text, doubt), same in groups.items():
+        said = text.replace("{n}", f"{sum(number for _, number in same):,}")
+        yield Verdict(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)

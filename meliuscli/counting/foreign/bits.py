@@ -1,4 +1,4 @@
-"""Which layers of somebody's module are binary, or of few bits, and by what rule."""
+"""At which bits a layer counts: one ruling from what the user says, what is stated, what is stored and what was seen."""
 
 from __future__ import annotations
 
@@ -7,113 +7,144 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from operator import attrgetter
-
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.counts import FLOAT_BITS
-from meliuscli.counting.foreign.source import let_ctrl_c_through
+from meliuscli.counting.foreign.statements import Stated
+from meliuscli.counting.foreign.values import MANY, Seen
 from meliuscli.errors import BadInputError
+
+Bits = tuple[int, int]
+"""Of the weights and of the activations; 32 for float."""
 
 FLOAT = (FLOAT_BITS, FLOAT_BITS)
 
 
-_CONV_OR_LINEAR = re.compile(
-    # QConv2d, QConv2d_NoAct, _QLinearComposed (bitorch), QuantConv2d, QuantDense (larq); BConv2d, IRConv2d (IR-Net)
-    r"(?:(?:q|quant|b|ir)(?:conv[123]d|conv2dtranspose|linear|dense)"
-    # BinaryConv2d, BinConv, BinarizeLinear, BinarizedConv2d, HardBinaryConv (ReActNet), XnorConv2d, BnnLinear
-    r"|(?:hard|soft|my|ada)?(?:bin|bnn|binary|binari[sz]ed?|xnor)(?:conv(?:[123]d)?|convolution|linear|dense|fc))"
-    r"(?:noact|base|composed|layer)?"
-)
-"""Names of binary layers in the field, in lower case and without underscores."""
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the user says: the modules that a pattern matches have these bits."""
 
-_WEIGHT_BITS = ("weight_bits", "weight_bit_width", "weight_bit", "w_bits", "w_bit", "wbits", "wbit", "nbits_w")
-_ACTIVATION_BITS = ("activation_bits", "input_bits", "input_bit_width", "a_bits", "a_bit", "abits", "abit", "nbits_a")
-_WEIGHT_QUANTIZERS = ("_weight_quantize", "weight_quantization", "weight_quantizer", "weight_quant", "kernel_quantizer")
-_ACTIVATION_QUANTIZERS = ("activation.activation_function", "input_quantization", "input_quantizer", "input_quant")
-_QUANTIZER_BITS = ("bit_width", "num_bits", "bits", "n_bits", "nbits", "bitwidth")
+    pattern: str
+    bits: Bits
+    option: str
 
-_OWN_WORDS = ("weight_bits", "activation_bits")
-_BY_USER = "by --binary"
-
-_WITHOUT_MACS = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-    nn.Embedding,
-    nn.EmbeddingBag,
-)
-"""Their weights scale or are looked up; no pattern makes them binary."""
+    def names(self, paths: Iterable[str]) -> bool:
+        """``fnmatch`` style; ``*`` crosses dots. A pattern names a module with all below it."""
+        return any(fnmatchcase(above, self.pattern) for path in paths for above in _and_above(path))
 
 
 @dataclass(frozen=True, slots=True)
-class OwnBits:
-    """Bits by module name, with the rule that decided each; modules without an entry are float. What ``count_trace``
-    asks. ``layers``: the module whose rule it was, by the names of all that are part of the same layer. ``by_user``:
-    those that a pattern names. ``ignored``: modules whose attributes state bits that are none, and which.
-    ``changed``: those whose values say otherwise (``as_seen``)."""
+class Evidence:
+    """Of one operand: what is stated (and by whom), the bits of an integer type, and the values seen."""
 
-    bits: Mapping[str, tuple[int, int]]
-    reasons: Mapping[str, str]
-    layers: Mapping[str, str]
-    by_user: frozenset[str]
-    ignored: Mapping[str, str]
-    changed: frozenset[str] = frozenset()
-
-    def __call__(self, name: str, module: nn.Module) -> tuple[int, int]:
-        return self.bits.get(name, FLOAT)
+    stated: Stated | None = None
+    stored: int | None = None
+    seen: Seen = Seen()  # noqa: RUF009
 
 
-def own_network_bits(module: nn.Module, patterns: Sequence[str] = ()) -> OwnBits:
-    """Which parts of ``module`` are binary, or of few bits. The first rule that holds decides:
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """``dearer``: the bits, were what is assumed not so; ``bits`` again where nothing is. ``doubt`` says what is
+    assumed, ``note`` what else there is to say."""
 
-    1. a pattern (``fnmatch`` style; ``*`` crosses dots) matches the module's name or that of one above it: 1x1 bits;
-    2. the module has ``weight_bits`` and ``activation_bits``, integers of 1 to 32, as our own layers;
-    3. its class, or one that it inherits from outside torch, has a name that the field gives to binary layers: the
-       bits that its quantizers state, else 1x1. Where such a layer has no weights of its own it wraps one: then its
-       convolutions (or else its linear layers) are what is binary.
-
-    Normalization and embeddings are never binary. Raises ``BadInputError`` for a pattern that matches no module, or
-    none with weights."""
-    names: dict[nn.Module, list[str]] = {}
-    for name, part in module.named_modules(remove_duplicate=False):
-        names.setdefault(part, []).append(name)
-    for pattern in patterns:
-        _check_pattern(names, pattern)
-    rules: dict[str, tuple[tuple[int, int], str, str]] = {}
-    ignored: dict[str, str] = {}
-    for part, (name, *others) in names.items():
-        if isinstance(part, _WITHOUT_MACS):
-            continue
-        by_user = _by_pattern([name, *others], patterns)
-        found = by_user or _by_own_word(part) or _by_class_name(part)
-        if found:
-            rules[name] = (*found, name)
-            rules.update((heir, (*found, name)) for heir in _heirs(name, part) if heir not in rules)
-        if not by_user and (words := _words_that_are_no_bits(part)):
-            ignored[name] = words
-    return OwnBits(
-        {name: bits for name, (bits, _, _) in rules.items()},
-        {name: f"{bits_text(bits)} {by}" for name, (bits, by, _) in rules.items()},
-        {name: layer for name, (_, _, layer) in rules.items()},
-        frozenset(name for name, (_, by, _) in rules.items() if by.startswith(_BY_USER)),
-        ignored,
-    )
+    bits: Bits
+    dearer: Bits
+    why: str
+    doubt: str = ""
+    note: str = ""
 
 
-def bits_text(bits: tuple[int, int]) -> str:
-    if bits == (1, FLOAT_BITS):
-        return "binary weights, float MACs"
+def parse_word(text: str) -> Word:
+    """``--bits PATTERN=WxA`` (bits 1 to 32; ternary is 2, and 1.58 too, for that is what storing and multiplying it
+    takes) or ``--binary PATTERN``; a pattern alone names binary modules. Raises ``BadInputError``."""
+    option, _, pattern = text.partition(" ")
+    if option != "--bits":
+        return Word(text.removeprefix("--binary "), (1, 1), "--binary")
+    match = re.fullmatch(r"(.+)=(\d\d?|1\.58|ternary)x(\d\d?|1\.58|ternary)", pattern)
+    bits = [2 if side in ("1.58", "ternary") else int(side) for side in match.groups()[1:]] if match else []
+    if match is None or not all(1 <= side <= FLOAT_BITS for side in bits):
+        hint = "write PATTERN=WxA, bits of weights and activations: 1x1, 1x8, 2x8 (ternary is 2), 1x32 (32 is float)"
+        raise BadInputError(f"--bits {pattern}: not a pattern with bits", hint)
+    return Word(match[1], (bits[0], bits[1]), option)
+
+
+def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary_name: bool) -> Ruling:
+    """The first of these that holds decides, for each operand: the user's word, what is stated, an integer type, the
+    distinct values that were seen.
+
+    A name decides nothing. But in a layer with a binary one, whose activations take two values, float weights are taken
+    for ones that are yet to be made binary, and zeros among the signs for torch's sign of zero: both are doubts."""
+    if word is not None:
+        broken = _broken_words(weight, activation, word.bits)
+        doubt = f"counts as {bits_text(word.bits)}, but {broken} here" if broken else ""
+        return Ruling(word.bits, word.bits, f"{bits_text(word.bits)} by {word.option} {word.pattern}", doubt)
+    (w, dearer_w, why_w), (a, dearer_a, why_a) = _decided(weight), _decided(activation)
+    is_seen = [_is_by_values(evidence) for evidence in (weight, activation)]
+    note = ""
+    if has_binary_name and is_seen[1] and activation.seen.signed:
+        a = 1
+    if has_binary_name and a == 1 and is_seen[0] and w == FLOAT_BITS and weight.seen.levels == MANY:
+        w = 1
+    elif has_binary_name and w == FLOAT_BITS and (more := _broken_words(weight, activation, (1, 1))):
+        note = f"its name is that of a binary layer, but {more}: it counts as float"
+    if w == FLOAT_BITS and is_seen[1]:
+        a = dearer_a = FLOAT_BITS
+    broken = _broken_words(weight, activation, (w, a))
+    assumed = f"counts as {bits_text((w, a))}, but {broken}" if broken else ""
+    why = f"{bits_text((w, a))}: {_why(why_w, why_a)}"
+    return Ruling((w, a), (max(w, dearer_w), max(a, dearer_a)), why, assumed, note)
+
+
+def _decided(evidence: Evidence) -> tuple[int, int, str]:
+    """Bits, the dearer reading, and why."""
+    seen = evidence.seen
+    if evidence.stated is not None:
+        bits = evidence.stated.bits
+        dearer = max(bits, seen.bits) if seen.levels > 2**bits else bits
+        return bits, dearer, f"are {bits}-bit as {evidence.stated.by} states"
+    if evidence.stored is not None:
+        return evidence.stored, evidence.stored, f"are integers of {evidence.stored} bits"
+    if seen.thin:
+        return 2, 2, "take two values (thin: a third may have been missed)"
+    return seen.bits, seen.bits, f"take {_number(seen.levels)}" if seen.levels else "were not seen"
+
+
+def _is_by_values(evidence: Evidence) -> bool:
+    return evidence.stated is None and evidence.stored is None
+
+
+def _why(weight: str, activation: str) -> str:
+    if weight == activation:
+        return f"weights and activations {weight}"
+    return f"weights {weight}, activations {activation}"
+
+
+def _number(levels: int) -> str:
+    words = {1: "one value", 2: "two values", 3: "three values", 4: "four values"}
+    return words.get(levels, f"{levels} values" if levels < MANY else "more than 256 values")
+
+
+def _broken_words(weight: Evidence, activation: Evidence, bits: Bits) -> str:
+    """``its weights take three values and its activations more than two values``: of those that take too many."""
+    operands = (("weights", weight.seen, bits[0]), ("activations", activation.seen, bits[1]))
+    broken = {role: _too_many(seen, limit) for role, seen, limit in operands if seen.levels > 2**limit}
+    if broken.get("activations") == "three values" and activation.seen.signed:
+        del broken["activations"]
+        zero = ["zero is a third value of its activations (torch.sign of 0, or padding)"]
+    else:
+        zero = []
+    if len(set(broken.values())) < len(broken):
+        return f"its weights and activations take {broken['weights']}"
+    return " and ".join([*zero, *(f"its {role} take {values}" for role, values in broken.items())])
+
+
+def _too_many(seen: Seen, bits: int) -> str:
+    return _number(seen.levels) if seen.levels == 3 else f"more than {'two' if bits == 1 else 2**bits} values"
+
+
+def bits_text(bits: Bits) -> str:
+    if bits[0] < bits[1] == FLOAT_BITS:
+        return f"{'binary' if bits[0] == 1 else f'{bits[0]}-bit'} weights, float MACs"
     return "binary" if bits == (1, 1) else "float" if bits == FLOAT else f"{bits[0]}x{bits[1]} bits"
-
-
-def _by_pattern(names: Sequence[str], patterns: Sequence[str]) -> tuple[tuple[int, int], str] | None:
-    """``names`` are one module's: a shared one has several."""
-    paths = {path for name in names for path in _and_above(name)}
-    hit = next((pattern for pattern in patterns if any(fnmatchcase(path, pattern) for path in paths)), None)
-    return None if hit is None else ((1, 1), f"{_BY_USER} {hit}")
 
 
 def _and_above(name: str) -> list[str]:
@@ -121,92 +152,21 @@ def _and_above(name: str) -> list[str]:
     return [name, *(".".join(parts[:depth]) for depth in range(len(parts) - 1, 0, -1))]
 
 
-def _by_own_word(part: nn.Module) -> tuple[tuple[int, int], str] | None:
-    weight, activation = (_integer(part, word) for word in _OWN_WORDS)
-    if weight is None or activation is None or (weight, activation) == FLOAT:
-        return None
-    return (weight, activation), f"as {type(part).__name__} states"
+def check_words(words: Sequence[Word], rows: Mapping[str, Sequence[str]], counted: Iterable[str]) -> None:
+    """Raises ``BadInputError`` for a word that matches no row (with all the names that it has) or none that has weights
+    or products."""
+    with_macs = [row for row in rows if row in set(counted)]
+    for word in words:
+        matched = [row for row, names in rows.items() if word.names(names)]
+        if set(matched) & set(with_macs):
+            continue
+        near = difflib.get_close_matches(word.pattern, with_macs, n=3, cutoff=0.4)
+        hint = f"nearest: {', '.join(near)}" if near else f"modules with weights or products: {some(with_macs)}"
+        reason = f"matches only modules without weights or products ({some(matched)})" if matched else _NO_SUCH
+        raise BadInputError(f"{word.option} {word.pattern}: {reason}", hint)
 
 
-def _words_that_are_no_bits(part: nn.Module) -> str:
-    """``weight_bits`` and ``activation_bits`` where one of them is no number of bits; None goes for not there."""
-    values = {word: value for word in _OWN_WORDS if (value := _attribute(part, word)) is not None}
-    if all(_integer(part, word) is not None for word in values):
-        return ""
-    return " and ".join(f"{word}={value!r:.40}" for word, value in values.items() if _integer(part, word) is None)
-
-
-def _by_class_name(part: nn.Module) -> tuple[tuple[int, int], str] | None:
-    own = [cls.__name__ for cls in part.__class__.__mro__ if cls.__module__.partition(".")[0] != "torch"]
-    name = next((name for name in own if _CONV_OR_LINEAR.fullmatch(name.lower().replace("_", ""))), None)
-    if name is None:
-        return None
-    weight = _stated_bits(part, _WEIGHT_BITS, _WEIGHT_QUANTIZERS)
-    activation = _stated_bits(part, _ACTIVATION_BITS, _ACTIVATION_QUANTIZERS)
-    if weight is None and activation is None:
-        return (1, 1), f"by class name {name}"
-    return (weight or activation or 1, activation or weight or 1), f"as the quantizers of {name} state"
-
-
-def _stated_bits(part: nn.Module, direct: Iterable[str], quantizers: Iterable[str]) -> int | None:
-    paths = [*direct, *(f"{quantizer}.{bits}" for quantizer in quantizers for bits in _QUANTIZER_BITS)]
-    return next((bits for bits in (_integer(part, path) for path in paths) if bits is not None), None)
-
-
-def _integer(part: nn.Module, path: str) -> int | None:
-    """The attribute as a number of bits, 1 to 32; None for whatever else is there."""
-    value = _attribute(part, path)
-    try:
-        number = value.item() if isinstance(value, Tensor) else value
-        whole = int(number) if not isinstance(number, bool) and number == int(number) else 0  # type: ignore[call-overload]
-    except Exception:  # what somebody else's class holds can be anything
-        return None
-    return whole if 1 <= whole <= FLOAT_BITS else None
-
-
-def _attribute(part: nn.Module, path: str) -> object:
-    """None where it is not there: a property of somebody else's class can raise whatever it likes."""
-    try:
-        return attrgetter(path)(part)
-    except BaseException as error:
-        let_ctrl_c_through(error)
-        return None
-
-
-def _heirs(name: str, part: nn.Module) -> list[str]:
-    """Modules below a binary one that are part of the same layer: where it holds its weights itself, those without any
-    (what applies the weights); else the convolutions, or else the linear layers."""
-    below = {f"{name}.{key}" if name else key: child for key, child in part.named_modules() if key}
-    bare = [
-        key for key, child in below.items() if weight_of(child) is None and not list(child.parameters(recurse=False))
-    ]
-    if weight_of(part) is not None:
-        return bare
-    weighted = {key: weight.dim() for key, child in below.items() if (weight := weight_of(child)) is not None}
-    convs = [key for key, dims in weighted.items() if dims > 2]
-    return [*bare, *(convs or weighted)]
-
-
-def weight_of(part: nn.Module) -> nn.Parameter | None:
-    """The largest parameter of its own, where that is a matrix or a kernel that multiplies."""
-    own = [p for p in part.parameters(recurse=False) if not is_lazy(p)]
-    largest = max(own, key=Tensor.numel, default=None)
-    if largest is None or largest.dim() < 2 or isinstance(part, _WITHOUT_MACS):
-        return None
-    return largest
-
-
-def _check_pattern(modules: Mapping[nn.Module, Sequence[str]], pattern: str) -> None:
-    matched = {part: names for part, names in modules.items() if _by_pattern(names, [pattern])}
-    if any(weight_of(part) is not None for part in matched):
-        return
-    weighted = [names[0] for part, names in modules.items() if weight_of(part) is not None]
-    near = difflib.get_close_matches(pattern, weighted, n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(near)}" if near else f"modules with weights: {some(weighted)}"
-    if matched:
-        found = some([names[0] for names in matched.values()])
-        raise BadInputError(f"--binary {pattern}: matches only modules without weights ({found})", hint)
-    raise BadInputError(f"--binary {pattern}: no module of the network has such a name", hint)
+_NO_SUCH = "no module of the network has such a name"
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

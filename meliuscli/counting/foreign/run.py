@@ -1,11 +1,13 @@
-"""A user's module run once under each road, and left as it was."""
+"""A user's module run once, on an example of what it takes, and left as it was."""
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,71 @@ from torch.nn.parameter import is_lazy
 from meliuscli.counting.foreign.bits import some
 from meliuscli.counting.foreign.source import is_out_of_memory, let_ctrl_c_through, said
 from meliuscli.counting.foreign.watch import Watch, tensors_in
-from meliuscli.counting.traced import Trace, run_trace
 from meliuscli.errors import BadInputError, MissingError
+
+_WAYS = (
+    "--input CxHxW gives the shape that it takes (--input 1x28x28); repeat it for several, with names and types for"
+    " others (--input ids=int64:1x128), or let the factory return (module, example_inputs)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a network is called with: ``parts`` are names, types and shapes of tensors (without the batch where it is
+    plain images), or ``given`` is what the factory returned: a tuple of arguments, a mapping of keywords, or one."""
+
+    parts: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    given: Any = None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Example:
+        return cls((("", "", shape),))
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Example:
+        """From ``3x224x224``, ``224`` (three channels), ``ids=int64:1x128``. Raises ``BadInputError``."""
+        return cls(tuple(map(_parsed, texts)))
+
+    def __str__(self) -> str:
+        if self.given is not None:
+            return ", ".join("x".join(map(str, t.shape)) for t in tensors_in(self.given)) or "the example"
+        return ", ".join("=".join(filter(None, (name, "x".join(map(str, shape))))) for name, _, shape in self.parts)
+
+    def calls(self, module: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Arguments and keywords: the likeliest reading of the example, and another one. Where one has a
+        type the shapes are whole; else they lack the batch."""
+        if isinstance(self.given, Mapping):
+            return [((), dict(self.given)), ((self.given,), {})]
+        if self.given is not None:
+            one, several = ((self.given,), {}), (tuple(self.given) if isinstance(self.given, list | tuple) else (), {})
+            return [several, one] if isinstance(self.given, tuple) else [one, several][: 1 + bool(several[0])]
+        whole = any(dtype for _, dtype, _ in self.parts)
+        return [self._call(module, () if whole else (1,)), self._call(module, (1,) if whole else ())]
+
+    def _call(self, module: nn.Module, batch: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        numbers = torch.Generator().manual_seed(0)
+        like = next((p for p in module.parameters() if p.is_floating_point() or p.is_complex()), torch.empty(0))
+        made = [(name, _tensor(dtype, batch + shape, like, numbers)) for name, dtype, shape in self.parts]
+        return tuple(tensor for name, tensor in made if not name), {name: tensor for name, tensor in made if name}
+
+
+def _parsed(text: str) -> tuple[str, str, tuple[int, ...]]:
+    match = re.fullmatch(r"(?:([A-Za-z_]\w*)=)?(?:([a-z]\w*):)?(\d{1,7}(?:x\d{1,7})*)", text.strip())
+    shape = tuple(map(int, match[3].split("x"))) if match else (0,)
+    if match is None or 0 in shape or (match[2] and not isinstance(getattr(torch, match[2], None), torch.dtype)):
+        hint = "write it as 3x224x224, or 224 for three channels; others as ids=int64:1x128 (name, type, whole shape)"
+        raise BadInputError(f"--input {text!r}: not an input shape", hint)
+    is_size = len(shape) == 1 and not match[1] and not match[2]
+    return match[1] or "", match[2] or "", (3, *shape, *shape) if is_size else shape
+
+
+def _tensor(dtype: str, shape: tuple[int, ...], like: Tensor, numbers: torch.Generator) -> Tensor:
+    """Random numbers, the same each time, of the type that is asked for, else of the parameters'; integers are 0 and 1,
+    which are in every vocabulary."""
+    kind = getattr(torch, dtype) if dtype else like.dtype
+    if not kind.is_floating_point and not kind.is_complex:
+        return torch.randint(0, 2, shape, generator=numbers).to(kind).to(like.device)
+    return torch.randn(shape, generator=numbers, device="cpu", dtype=torch.float32).to(like.device, kind)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -34,81 +99,63 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def is_lazy_network(module: nn.Module) -> bool:
-    return any(map(is_lazy, [*module.parameters(), *module.buffers()]))
+def watched(module: nn.Module, example: Example) -> tuple[nn.Module, Watch]:
+    """The network, or a copy of a lazy one whose parameters have their shapes, and what one run of it shows."""
+    if _lazy_names(module):
+        module = _materialized(module, example)
+    calls = example.calls(module)
+    for number, call in enumerate(calls):
+        with _untouched(module):
+            watch = Watch(module)
+            watch.feed(call)
+            try:
+                _run(module, call, watch, example)
+            except BadInputError as error:
+                if number == 0:
+                    first = error
+                continue
+            watch.input = next((tuple(t.shape) for t in tensors_in(call)), ())
+            return module, watch
+    raise first
 
 
-def materialized(module: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
-    """A copy of a lazy network whose parameters have their shapes."""
-    hint = "run it once on an input before it is returned"
+def _lazy_names(module: nn.Module) -> list[str]:
+    return [name for name, value in [*module.named_parameters(), *module.named_buffers()] if is_lazy(value)]
+
+
+def _materialized(module: nn.Module, example: Example) -> nn.Module:
     try:
         module = copy.deepcopy(module)
     except BaseException as error:
         let_ctrl_c_through(error)
+        hint = "run it once on an input before it is returned"
         raise BadInputError(f"the network is lazy and cannot be copied: {said(error)}", hint) from error
     with _quiet():
-        _run(module, input_shape)
-    if is_lazy_network(module):
-        lazy = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if is_lazy(value)]
+        _run(module, example.calls(module)[0], nullcontext(), example)
+    if lazy := _lazy_names(module):
         raise BadInputError(f"the network has parameters without shapes, of modules never called: {some(lazy)}")
     return module
 
 
-def watched(module: nn.Module, input_shape: tuple[int, ...]) -> Watch:
-    with _untouched(module):
-        watch = Watch(module)
-        try:
-            module.eval()
-            with watch:
-                module(_example(module, input_shape))
-        except BaseException as error:
-            let_ctrl_c_through(error)
-            watch.blind, watch.seen = said(error), {}
-            _run(module, input_shape)  # most often it is the network that fails
-    return watch
-
-
-def _run(module: nn.Module, input_shape: tuple[int, ...]) -> None:
+def _run(module: nn.Module, call: tuple[Any, Any], watch: Any, example: Example) -> None:
     """One forward; whatever it raises becomes an error for the user."""
-    shape = "x".join(map(str, input_shape))
     try:
         module.eval()
-        module(_example(module, input_shape))
+        with watch:
+            module(*call[0], **call[1])
     except BaseException as error:
         let_ctrl_c_through(error)
         if is_out_of_memory(error):
-            raise MissingError(f"too little memory to run the network on {shape}: {said(error)}") from error
+            raise MissingError(f"too little memory to run the network on {example}: {said(error)}") from error
         if isinstance(error, SystemExit):
             raise BadInputError(f"the network ends the program when it is called ({said(error)})") from error
-        hint = "--input CxHxW gives the shape that it takes (--input 1x28x28)"
-        raise BadInputError(f"the network cannot take an input of {shape}: {said(error)}", hint) from error
-
-
-def _example(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """One random image, the same each time, of the parameters' type and device."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32)
-    return image.to(like)
-
-
-def traced(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Trace, str | None]:
-    """fvcore's trace, or an empty one and why it fails."""
-    with _untouched(module):
-        # Tracing takes nothing but tensors for an output.
-        module.register_forward_hook(lambda _module, _inputs, output: tuple(tensors_in(output)))
-        try:
-            return run_trace(module, input_shape), None
-        except BaseException as error:
-            let_ctrl_c_through(error)
-            if is_out_of_memory(error):
-                raise MissingError(f"too little memory to trace the network: {said(error)}") from error
-            return Trace({}), said(error)
+        raise BadInputError(f"the network cannot take an input of {example}: {said(error)}", _WAYS) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No gradients, random numbers that are put back, and attention in its parts, not as the one operation that neither
-    fvcore nor the dispatcher looks into."""
+    """No gradients, random numbers that are put back, and attention in its parts, not as the one operation that the
+    dispatcher does not look into."""
     python, numpy, fast = random.getstate(), np.random.get_state(), torch.backends.mha.get_fastpath_enabled()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -136,7 +183,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         for tensor, data, values, attributes in tensors:
             tensor.data = data
             _put_back(vars(tensor), attributes)
-            if not (tensor.is_meta or torch.equal(data, values)):
+            if not tensor.is_meta and not _is_same(data, values):
                 data.copy_(values)
 
 
@@ -144,3 +191,7 @@ def _put_back(value: Any, saved: Any) -> None:
     """In place: the handles of hooks, and others, hold on to the container."""
     value.clear()
     value.extend(saved) if isinstance(value, list) else value.update(saved)
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one.layout != torch.strided or torch.equal(one, other)

@@ -1,76 +1,138 @@
-"""What the values of the operands say about their bits. The input is random, the weights are as they are."""
+"""How many values an operand takes: what a tensor that torch multiplied says about its bits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor
 
 from meliuscli.counting.counts import FLOAT_BITS
-from meliuscli.counting.foreign.bits import FLOAT, OwnBits, bits_text, weight_of
-from meliuscli.counting.foreign.verdicts import Note
-from meliuscli.counting.foreign.watch import Watch
 
-_WEIGHT_BITS = {2: 1, 3: 2}
-"""By levels (see ``Seen.levels``): three values take two bits."""
-_ACTIVATION_BITS = {1: 1, 2: 1, 3: 1, 4: FLOAT_BITS}
-"""A zero among the activations is most often torch's sign of zero, where a sign is meant: one bit, with a doubt."""
-_VALUES = {3: "three values", 4: "more than two values"}
+MANY = 1 << 16
+"""Levels of an operand whose values are those of a float."""
 
-
-def as_seen(bits: OwnBits, watch: Watch) -> OwnBits:
-    """What counts is what is seen: a layer that goes for binary has the bits that its operands take.
-
-    Two exceptions. What the user names is as the user says; and where a layer's weights take more than three values
-    they may be yet to be binarized (BNext's are, slowly, in training), so that the rule stands, with a doubt."""
-    seen = {
-        name: (_WEIGHT_BITS[weights], _ACTIVATION_BITS[activations])
-        for name, was in bits.bits.items()
-        for weights, activations in [_levels(name, bits, watch)]
-        if was == (1, 1) and name not in bits.by_user and weights in _WEIGHT_BITS and activations
-    }
-    changed = {name: now for name, now in seen.items() if now != (1, 1)}
-    words = {
-        name: f"{bits_text(now)} {bits.reasons[name].removeprefix('binary ')}, but {_many(*_levels(name, bits, watch))}"
-        for name, now in changed.items()
-    }
-    return replace(bits, bits={**bits.bits, **changed}, reasons={**bits.reasons, **words}, changed=frozenset(changed))
+_ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
+_EXACT, _ON_GRID = 1e-5, 2e-3
+"""How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
+_RARE, _AMPLE = 0.01, 0.25
+"""Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
+this share, or a third may have been missed."""
 
 
-def _levels(name: str, bits: OwnBits, watch: Watch) -> tuple[int, int]:
-    """Of the module, or, where it multiplies nothing itself, of the others of its layer."""
-    if name in watch.seen and any(watch.seen[name].levels):
-        return watch.seen[name].levels
-    layer = bits.layers[name]
-    others = [watch.seen[other].levels for other, of in bits.layers.items() if of == layer and other in watch.seen]
-    return max((w for w, _ in others), default=0), max((a for _, a in others), default=0)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``levels``: distinct values (1 to 256), ``MANY`` for those of a float, 0 where nothing could be looked at.
+    ``signed``: two values, and zero as a third. ``thin``: two values of which a third may have been missed."""
+
+    levels: int = 0
+    signed: bool = False
+    thin: bool = False
+
+    @property
+    def bits(self) -> int:
+        """One value or none is evidence of nothing."""
+        widths = ((1, 0), (2, 1), (4, 2), (16, 4), (_FEW, 8))
+        return next((bits for most, bits in widths if self.levels <= most), FLOAT_BITS) or FLOAT_BITS
+
+    def __or__(self, other: Seen) -> Seen:
+        """Of two calls the one that says more."""
+        return max(self, other, key=lambda seen: (seen.bits if seen.levels else 0, seen.thin, seen.levels))
 
 
-def _many(weights: int, activations: int) -> str:
-    """``its weights take three values, its activations more than two values``: of those that take more than two."""
-    if weights == activations:
-        return f"its weights and activations take {_VALUES[weights]}"
-    levels = {"weights": weights, "activations": activations}
-    return " and ".join(f"its {operand} take {_VALUES[n]}" for operand, n in levels.items() if n in _VALUES)
+def seen_values(operand: Tensor, rows_dim: int, is_weight: bool) -> Seen:
+    """``rows_dim``: along it each slice may have a scale of its own (output channels, or tokens).
+
+    Values count over the whole and slice by slice; the fewer decide. A weight that is a scale a row times a scale a
+    column times signs takes two values. Samples of random places, the same each time, stand for large operands."""
+    if operand.is_meta or not operand.is_floating_point() or operand.layout != torch.strided or not operand.numel():
+        return Seen()
+    rows = operand.movedim(rows_dim, 0).flatten(1) if operand.dim() > 1 else operand[None]
+    part = rows[_places(rows.shape[0], _ROWS)][:, _places(rows.shape[1], _COLUMNS)].float()
+    if is_weight and _is_scaled_sign(part):
+        return Seen(2)
+    by_row = _levels_of_rows(part)
+    if by_row == MANY and _levels(part.flatten()[:_COLUMNS]) == MANY:
+        return Seen(MANY)
+    whole = _without_padding(operand) if not is_weight and operand.dim() > 2 else operand
+    values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
+    levels, signed, thin = _levels(values), False, False
+    distinct, times = _distinct(values)
+    if len(distinct) == 3 and abs(distinct[1]) <= _EXACT * distinct[2] and abs(distinct[0] + distinct[2]) <= _EXACT:
+        signed = times[1] > _RARE
+        levels = 3 if signed else 2
+        distinct, times = [distinct[0], distinct[2]], [times[0], times[2]]
+    elif levels == 2:
+        is_sign = abs(distinct[0] + distinct[-1]) <= _EXACT and abs(distinct[-1] - 1) <= _EXACT
+        thin = min(times) < _AMPLE and not is_sign
+    return Seen(levels, signed, thin) if levels <= by_row else Seen(by_row)
 
 
-def value_notes(parts: Mapping[str, nn.Module], watch: Watch, bits: OwnBits) -> Iterator[Note]:
-    """Do the operands of binary MACs take two values, and those of float ones more?"""
-    for name, part in parts.items():
-        what, counts = type(part).__name__, bits(name, part)
-        weights, activations = watch.seen[name].levels if name in watch.seen else (0, 0)
-        if counts == (1, 1) and activations == 3 and weights < 3:
-            text = "counts as binary, but zero is a third value of its activations (torch.sign of 0, or padding)"
-            yield Note(what, text, name, doubt=True)
-        elif counts == (1, 1) and max(weights, activations) > 2:
-            yield Note(what, f"counts as binary, but {_many(weights, activations)} here", name, doubt=True)
-        elif name in bits.changed and weights == 3:
-            text = f"goes for binary, but counts as {bits_text(counts)}: {_many(weights, activations)}"
-            yield Note(what, text, name, doubt=True)
-        elif counts == FLOAT and (weights, activations) == (2, 2):
-            text = "counts as float, but its weights and activations take two values: --binary counts it as binary"
-            yield Note(what, text, name, doubt=True)
-        if name in bits.ignored and (weight_of(part) is not None or weights):
-            text = f"{bits.ignored[name]}: no bits (1 to 32), ignored; counts as {bits_text(counts)}"
-            yield Note(what, text, name, doubt=True)
+def _places(size: int, most: int) -> Tensor:
+    """All places in order, or ``most`` of them at random, the same each time."""
+    if size <= most:
+        return torch.arange(size)
+    return torch.randint(size, (most,), generator=torch.Generator().manual_seed(size)).sort().values
+
+
+def _is_scaled_sign(part: Tensor) -> bool:
+    """Are the absolute values a number a row times a number a column?"""
+    size = part.abs()
+    if min(part.shape) < 2 or part.numel() < 8 or float(part.max()) <= 0 or float(part.min()) >= 0:
+        return False
+    largest = float(size.max())
+    cross = size * size[0, 0] - size[:, :1] * size[:1]
+    return bool((part != 0).all()) and float(cross.abs().max()) <= 1e-4 * largest * largest
+
+
+def _levels_of_rows(part: Tensor) -> int:
+    """The most levels of a row; ``MANY`` where one of them has those of a float, or says nothing."""
+    levels = 0
+    for row in part:
+        if (here := _levels(row)) > 1:
+            levels = max(levels, here)
+        if here == MANY:
+            break
+    return levels or MANY
+
+
+def _levels(values: Tensor) -> int:
+    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on."""
+    distinct, _ = _distinct(values)
+    number = len(distinct)
+    if number == 1 and len(values) > 1:
+        return 1
+    if number > _FEW or (number < 8 and len(values) < 2 * number):
+        return MANY
+    if len(values) >= 16 * number or number <= 2:
+        return number
+    return _grid(distinct)
+
+
+def _distinct(values: Tensor) -> tuple[list[float], list[float]]:
+    """The values (up to 257, in order) and their shares. Equal but for rounding is equal."""
+    ordered = values.flatten().sort().values
+    limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
+    ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
+    return ordered[starts[: _FEW + 1]].tolist(), ((ends - starts)[: _FEW + 1] / len(ordered)).tolist()
+
+
+def _grid(distinct: list[float]) -> int:
+    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``."""
+    low, high = distinct[0], distinct[-1]
+    share = (torch.tensor(distinct) - low) / (high - low)
+    steps = torch.arange(1.0, _FEW)[:, None]
+    for values in (share[:: max(1, len(share) // 8)], share):
+        at = steps * values
+        steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]
+    return int(steps[0, 0]) + 1 if len(steps) else MANY
+
+
+def _without_padding(x: Tensor) -> Tensor:
+    """A batch of maps without the rows and columns at its sides that are zero in all of them."""
+    for dim in range(2, x.dim()):
+        filled = (x != 0).transpose(0, dim).flatten(1).any(1).nonzero()
+        if len(filled):
+            x = x.narrow(dim, int(filled[0]), int(filled[-1] - filled[0]) + 1)
+    return x
