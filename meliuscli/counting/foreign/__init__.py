@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
-from meliuscli.counting.foreign.bits import Bits, Ruling, Word, check_words, parse_word, some
-from meliuscli.counting.foreign.layers import Layer, layers_of
+from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
+from meliuscli.counting.foreign.layers import Layer, Note, layers_of
 from meliuscli.counting.foreign.run import Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
 from meliuscli.counting.foreign.watch import Watch
@@ -74,37 +74,34 @@ def count_own(
     with stdout_to_stderr():
         module, watch = watched(unwrapped(module), example if isinstance(example, Example) else Example.of(example))
     layers = layers_of(module, watch, said)
-    check_words(said, {layer.row: layer.names for layer in layers}, [x.row for x in layers if x.has_weights_or_macs])
+    check_words(said, {x.shown: x.names for x in layers}, [x.shown for x in layers if x.is_counted])
     return OwnCount(
-        _network(layers, watch, storage, [ruling.bits for layer in layers for ruling in layer.rulings]),
-        _network(layers, watch, storage, [ruling.dearer for layer in layers for ruling in layer.rulings]),
-        _verdicts([note for layer in layers for note in layer.notes()]),
-        {layer.shown: layer.rulings for layer in layers if layer.rulings},
+        _network(layers, watch, storage, dearest=False),
+        _network(layers, watch, storage, dearest=True),
+        _verdicts(note for layer in layers for note in layer.notes()),
+        {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
         watch.input[1:],
     )
 
 
-def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, bits: Iterable[Bits]) -> NetworkCount:
-    """``bits``: of all products of all layers, in order."""
-    remaining = iter(bits)
-    chosen = [(layer, [next(remaining) for _ in layer.rulings]) for layer in layers]
+def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
     kernel_bits: dict[int, int] = {}
-    for layer, taken in chosen:
-        for key, weight_bits in layer.kernels(taken):
-            kernel_bits[key] = max(kernel_bits.get(key, 0), weight_bits)
-    rows = (_row(layer, taken, kernel_bits, storage) for layer, taken in chosen)
+    for key, bits in (one for layer in layers for one in layer.kernel_bits(dearest)):
+        kernel_bits[key] = max(kernel_bits.get(key, 0), bits)
+    rows = [_row(layer, kernel_bits, storage, dearest) for layer in layers]
     return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
 
 
-def _row(layer: Layer, bits: Sequence[Bits], kernel_bits: Mapping[int, int], storage: Storage) -> Count:
-    macs = merged((Op(p.kind, *one), p.macs) for p, one in zip(layer.products, bits, strict=True))
+def _row(layer: Layer, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
+    bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
+    macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
     weights = merged(layer.weights(kernel_bits, storage.bn_params))
     kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
-    size = size_bytes(weights, storage) + layer.index_bytes
+    size = size_bytes(weights, storage) + layer.index_bytes()
     return Count(layer.shown, kind, layer.output, macs, weights, size)
 
 
-def _verdicts(notes: Iterable[tuple[str, str, str, int, bool]]) -> tuple[Verdict, ...]:
+def _verdicts(notes: Iterable[Note]) -> tuple[Verdict, ...]:
     """Notes (what, text, module, number, doubt) of the same words make one verdict; ``{n}`` is the sum of the numbers."""
     groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
     for what, text, module, number, doubt in notes:

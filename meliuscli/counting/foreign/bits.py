@@ -40,6 +40,14 @@ class Evidence:
     stored: int | None = None
     seen: Seen = Seen()  # noqa: RUF009
 
+    def __or__(self, other: Evidence) -> Evidence:
+        """Of two calls: what both state, and the more values."""
+        stated = max(self.stated, other.stated) if self.stated and other.stated else None
+        return Evidence(stated, self.stored and other.stored, self.seen | other.seen)
+
+
+NOTHING = Evidence()
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:

@@ -25,6 +25,9 @@ _WAYS = (
     " others (--input ids=int64:1x128), or let the factory return (module, example_inputs)"
 )
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments and keywords of a forward."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -48,18 +51,20 @@ class Example:
             return ", ".join("x".join(map(str, t.shape)) for t in tensors_in(self.given)) or "the example"
         return ", ".join("=".join(filter(None, (name, "x".join(map(str, shape))))) for name, _, shape in self.parts)
 
-    def calls(self, module: nn.Module) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Arguments and keywords: the likeliest reading of the example, and another one. Where one has a
-        type the shapes are whole; else they lack the batch."""
+    def calls(self, module: nn.Module) -> list[Call]:
+        """Arguments and keywords: the likeliest reading of the example first. Where one has a type the shapes
+        are whole; else they lack the batch. Several may be meant as a list."""
         if isinstance(self.given, Mapping):
             return [((), dict(self.given)), ((self.given,), {})]
         if self.given is not None:
-            one, several = ((self.given,), {}), (tuple(self.given) if isinstance(self.given, list | tuple) else (), {})
-            return [several, one] if isinstance(self.given, tuple) else [one, several][: 1 + bool(several[0])]
+            several = list(self.given) if isinstance(self.given, list | tuple) else [self.given]
+            calls: list[Call] = [(tuple(several), {}), ((self.given,), {})]
+            return calls if isinstance(self.given, tuple) else calls[::-1]
         whole = any(dtype for _, dtype, _ in self.parts)
-        return [self._call(module, () if whole else (1,)), self._call(module, (1,) if whole else ())]
+        calls = [self._call(module, () if whole else (1,)), self._call(module, (1,) if whole else ())]
+        return [*calls, *(((list(args),), keywords) for args, keywords in calls if len(args) > 1)]
 
-    def _call(self, module: nn.Module, batch: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _call(self, module: nn.Module, batch: tuple[int, ...]) -> Call:
         numbers = torch.Generator().manual_seed(0)
         like = next((p for p in module.parameters() if p.is_floating_point() or p.is_complex()), torch.empty(0))
         made = [(name, _tensor(dtype, batch + shape, like, numbers)) for name, dtype, shape in self.parts]
@@ -137,7 +142,7 @@ def _materialized(module: nn.Module, example: Example) -> nn.Module:
     return module
 
 
-def _run(module: nn.Module, call: tuple[Any, Any], watch: Any, example: Example) -> None:
+def _run(module: nn.Module, call: Call, watch: Any, example: Example) -> None:
     """One forward; whatever it raises becomes an error for the user."""
     try:
         module.eval()

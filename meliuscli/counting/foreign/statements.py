@@ -16,17 +16,14 @@ from meliuscli.counting.foreign.source import let_ctrl_c_through
 Side = Literal["weight", "activation", "both"]
 
 _BITS = r"(?:q|n|num|quant)?(?:bits?|qtype)(?:width|num)?"
-_SIDES: dict[Side, str] = {"weight": r"(?:w|weights?|kernel)", "activation": r"(?:a|acts?|activations?|inputs?|in|x)"}
-_STATE = {"both": re.compile(_BITS)} | {
-    side: re.compile(rf"{word}(?:fake)?{_BITS}|{_BITS}{word}") for side, word in _SIDES.items()
+_WEIGHT, _ACTIVATION = r"(?:w|weights?|kernel)", r"(?:a|acts?|activations?|inputs?|in|x)"
+_STATE: dict[Side, re.Pattern[str]] = {
+    "both": re.compile(_BITS),
+    "weight": re.compile(rf"{_WEIGHT}{_BITS}|{_BITS}{_WEIGHT}"),
+    "activation": re.compile(rf"{_ACTIVATION}{_BITS}|{_BITS}{_ACTIVATION}"),
 }
 """Of attributes, in lower case and without underscores: ``weight_bits``, ``w_bit``, ``num_bits_weight``, ``bitW``,
 ``weight_qtype``; ``bit_width``, ``num_bits``, ``bits``."""
-
-_QUANTIZERS = {
-    side: re.compile(rf"{word}(?:fake)?(?:quan\w*|fq|q)|quan\w*?{word}(?:fn)?") for side, word in _SIDES.items()
-}
-"""``weight_quant``, ``_weight_quantizer``, ``kernel_quantizer``, ``quan_w_fn``, ``_input_quantizer``."""
 
 BINARY_NAME = re.compile(
     r"(?!\w*(?:net\w*|block|stage)$)(?:\w*(?:bin(?!g|s)|binary|binari[sz]ed?|bnn|xnor|sign)|ir|b|bi)(?:scaledstd|block)?"
@@ -64,26 +61,16 @@ def stated_bits(part: nn.Module) -> Statement:
             wrong.append(f"{name}={value!r:.40}")
     if wrong:
         return Statement(None, None, None, " and ".join(wrong))
-    for side, quantizer in _quantizers(part):
-        own = [(kind, bits) for kind, _, value in _attributes(quantizer) if (bits := bits_of(value)) is not None]
-        found.update({side: bits for kind, bits in own if kind in (side, "both") and side not in found})
     return Statement(found.get("weight"), found.get("activation"), found.get("both"))
 
 
 def _attributes(thing: Any) -> Iterator[tuple[Side, str, Any]]:
     held = [getattr(thing, where, None) for where in ("__dict__", "_buffers", "_parameters")]
     names = [name for one in held if type(one) is dict for name in one]
-    for name in dict.fromkeys([*_names_of(type(thing)), *names]):
+    for name in dict.fromkeys([*_names_of(type(thing)), *names]):  # type: ignore[arg-type]
         side = _side(name)
         if side is not None:
             yield side, name, _value(thing, name)
-
-
-def _quantizers(part: nn.Module) -> Iterator[tuple[Side, Any]]:
-    for name, value in {**vars(part), **part._modules}.items():
-        side = _quantized_side(name)
-        if side is not None and value is not None and not isinstance(value, Tensor | str | int | float):
-            yield side, value
 
 
 @cache
@@ -95,12 +82,6 @@ def _names_of(cls: type) -> tuple[str, ...]:
 def _side(name: str) -> Side | None:
     plain = name.lower().replace("_", "")
     return next((side for side, pattern in _STATE.items() if pattern.fullmatch(plain)), None)
-
-
-@cache
-def _quantized_side(name: str) -> Side | None:
-    plain = name.lower().replace("_", "")
-    return next((side for side, pattern in _QUANTIZERS.items() if pattern.fullmatch(plain)), None)
 
 
 def _value(thing: Any, name: str) -> Any:

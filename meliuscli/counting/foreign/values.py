@@ -22,7 +22,8 @@ this share, or a third may have been missed."""
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``levels``: distinct values (1 to 256), ``MANY`` for those of a float, 0 where nothing could be looked at.
+    """``levels``: distinct values (1 to 256), ``MANY`` for those of a float, 0 where there is nothing, or too little, to
+    look at.
     ``signed``: two values, and zero as a third. ``thin``: two values of which a third may have been missed."""
 
     levels: int = 0
@@ -40,32 +41,33 @@ class Seen:
         return max(self, other, key=lambda seen: (seen.bits if seen.levels else 0, seen.thin, seen.levels))
 
 
-def seen_values(operand: Tensor, rows_dim: int, is_weight: bool) -> Seen:
-    """``rows_dim``: along it each slice may have a scale of its own (output channels, or tokens).
+def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
+    """Of an operand as rows, each of which may have a scale of its own (output channels, or tokens).
 
-    Values count over the whole and slice by slice; the fewer decide. A weight that is a scale a row times a scale a
-    column times signs takes two values. Samples of random places, the same each time, stand for large operands."""
-    if operand.is_meta or not operand.is_floating_point() or operand.layout != torch.strided or not operand.numel():
+    Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
+    times signs takes two values. Samples of random places, the same each time, stand for large operands."""
+    if rows is None or rows.is_meta or not rows.is_floating_point() or rows.layout != torch.strided or not rows.numel():
         return Seen()
-    rows = operand.movedim(rows_dim, 0).flatten(1) if operand.dim() > 1 else operand[None]
-    part = rows[_places(rows.shape[0], _ROWS)][:, _places(rows.shape[1], _COLUMNS)].float()
+    flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
+    part = flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
     if is_weight and _is_scaled_sign(part):
         return Seen(2)
+    if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
+        rows = part = part[:1]
     by_row = _levels_of_rows(part)
-    if by_row == MANY and _levels(part.flatten()[:_COLUMNS]) == MANY:
+    if by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
         return Seen(MANY)
-    whole = _without_padding(operand) if not is_weight and operand.dim() > 2 else operand
+    whole = rows if is_weight else _without_padding(rows)
     values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
-    levels, signed, thin = _levels(values), False, False
-    distinct, times = _distinct(values)
-    if len(distinct) == 3 and abs(distinct[1]) <= _EXACT * distinct[2] and abs(distinct[0] + distinct[2]) <= _EXACT:
-        signed = times[1] > _RARE
-        levels = 3 if signed else 2
-        distinct, times = [distinct[0], distinct[2]], [times[0], times[2]]
-    elif levels == 2:
-        is_sign = abs(distinct[0] + distinct[-1]) <= _EXACT and abs(distinct[-1] - 1) <= _EXACT
-        thin = min(times) < _AMPLE and not is_sign
-    return Seen(levels, signed, thin) if levels <= by_row else Seen(by_row)
+    levels, (distinct, times) = _levels(values), _distinct(values)
+    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
+    if is_signed and times[1] <= _RARE:
+        return Seen(2)
+    is_sign = max(abs(distinct[0] + 1), abs(distinct[-1] - 1)) <= _EXACT
+    thin = levels == 2 and min(times) < _AMPLE and not is_sign
+    if levels in (0, MANY) or 0 < by_row < levels:
+        return Seen(by_row or levels)
+    return Seen(levels, is_signed, thin)
 
 
 def _places(size: int, most: int) -> Tensor:
@@ -86,24 +88,26 @@ def _is_scaled_sign(part: Tensor) -> bool:
 
 
 def _levels_of_rows(part: Tensor) -> int:
-    """The most levels of a row; ``MANY`` where one of them has those of a float, or says nothing."""
+    """The most levels of a row of more than one value."""
     levels = 0
     for row in part:
-        if (here := _levels(row)) > 1:
-            levels = max(levels, here)
-        if here == MANY:
+        levels = max(levels, _levels(row))
+        if levels == MANY:
             break
-    return levels or MANY
+    return levels if levels > 1 else 0
 
 
 def _levels(values: Tensor) -> int:
-    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on."""
+    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on. 0 for
+    too few to say."""
     distinct, _ = _distinct(values)
     number = len(distinct)
     if number == 1 and len(values) > 1:
         return 1
-    if number > _FEW or (number < 8 and len(values) < 2 * number):
+    if number > _FEW:
         return MANY
+    if number < 8 and len(values) < 4 * number:
+        return 0
     if len(values) >= 16 * number or number <= 2:
         return number
     return _grid(distinct)
@@ -129,10 +133,10 @@ def _grid(distinct: list[float]) -> int:
     return int(steps[0, 0]) + 1 if len(steps) else MANY
 
 
-def _without_padding(x: Tensor) -> Tensor:
-    """A batch of maps without the rows and columns at its sides that are zero in all of them."""
-    for dim in range(2, x.dim()):
-        filled = (x != 0).transpose(0, dim).flatten(1).any(1).nonzero()
+def _without_padding(rows: Tensor) -> Tensor:
+    """Maps, channel by channel, without the lines at their sides that are zero in all of them."""
+    for dim in range(2, rows.dim()):
+        filled = (rows != 0).transpose(0, dim).flatten(1).any(1).nonzero()
         if len(filled):
-            x = x.narrow(dim, int(filled[0]), int(filled[-1] - filled[0]) + 1)
-    return x
+            rows = rows.narrow(dim, int(filled[0]), int(filled[-1] - filled[0]) + 1)
+    return rows
