@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -603,7 +604,7 @@ def own_class(kinds: list[str], widths: list[int]) -> nn.Module:
         return self._conv_forward(inputs(x), weights(self.weight), None)
 
     cls = type("Mine", (nn.Conv2d,), {"forward": forward})
-    layers = [cls(a, b, 3, padding=1, bias=False) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [cls(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)]
     for one, kind in zip(layers, kinds, strict=True):
         one.kind = kind
     return nn.Sequential(*(part for one in layers for part in (one, nn.InstanceNorm2d(one.out_channels))))
@@ -611,7 +612,7 @@ def own_class(kinds: list[str], widths: list[int]) -> nn.Module:
 
 def parametrized(kinds: list[str], widths: list[int]) -> nn.Module:
     parts: list[nn.Module] = []
-    for kind, a, b in zip(kinds, widths, widths[1:], strict=False):
+    for kind, (a, b) in zip(kinds, pairwise(widths), strict=True):
         weights, inputs = operands(kind)
         made = nn.Conv2d(a, b, 3, padding=1, bias=False)
         parametrize.register_parametrization(made, "weight", Function(weights))
@@ -623,7 +624,7 @@ class Functional(nn.Module):
     def __init__(self, kinds: list[str], widths: list[int]) -> None:
         super().__init__()
         self.kinds = kinds
-        self.kernels = nn.ParameterList(torch.randn(b, a, 3, 3) for a, b in zip(widths, widths[1:], strict=False))
+        self.kernels = nn.ParameterList(torch.randn(b, a, 3, 3) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for kind, kernel in zip(self.kinds, self.kernels, strict=True):
@@ -642,7 +643,7 @@ def test_a_network_counts_the_same_in_three_styles_and_by_hand(kinds: list[str],
     widths = channels[: len(kinds) + 1]
     macs: dict[tuple[int, int], int] = {}
     weights: dict[int, int] = {}
-    for kind, a, b in zip(kinds, widths, widths[1:], strict=False):
+    for kind, (a, b) in zip(kinds, pairwise(widths), strict=True):
         macs[KINDS[kind]] = macs.get(KINDS[kind], 0) + a * b * 9 * 256
         weights[KINDS[kind][0]] = weights.get(KINDS[kind][0], 0) + a * b * 9
     for style in (own_class, parametrized, Functional):

@@ -79,19 +79,20 @@ def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary
     """The first of these that holds decides, for each operand: the user's word, what is stated, an integer type, the
     distinct values that were seen.
 
-    A name decides nothing. But in a layer with a binary one, whose activations take two values, float weights are taken
-    for ones that are yet to be made binary, and zeros among the signs for torch's sign of zero: both are doubts."""
+    A name decides nothing where values do. In a layer with a binary one, operands of one value (as signs are in a
+    network that was not trained) go for two; and, where its activations do, float weights go for ones that are yet to be
+    made binary, and zeros among the signs for torch's sign of zero: both are doubts."""
     if word is not None:
         broken = _broken_words(weight, activation, word.bits)
         doubt = f"counts as {bits_text(word.bits)}, but {broken} here" if broken else ""
         return Ruling(word.bits, word.bits, f"{bits_text(word.bits)} by {word.option} {word.pattern}", doubt)
     (w, dearer_w, why_w), (a, dearer_a, why_a) = _decided(weight), _decided(activation)
-    is_seen = [_is_by_values(evidence) for evidence in (weight, activation)]
+    is_seen = [evidence.stated is None and evidence.stored is None for evidence in (weight, activation)]
     note = ""
-    if has_binary_name and is_seen[1] and activation.seen.signed:
-        a = 1
-    if has_binary_name and a == 1 and is_seen[0] and w == FLOAT_BITS and weight.seen.levels == MANY:
-        w = 1
+    if has_binary_name and is_seen[1] and (activation.seen.signed or activation.seen.levels == 1):
+        a, dearer_a = 1, 2 if activation.seen.signed else 1
+    if has_binary_name and a == 1 and is_seen[0] and weight.seen.levels in (1, MANY):
+        w, dearer_w = 1, FLOAT_BITS if weight.seen.levels == MANY else 1
     elif has_binary_name and w == FLOAT_BITS and (more := _broken_words(weight, activation, (1, 1))):
         note = f"its name is that of a binary layer, but {more}: it counts as float"
     if w == FLOAT_BITS and is_seen[1]:
@@ -114,10 +115,6 @@ def _decided(evidence: Evidence) -> tuple[int, int, str]:
     if seen.thin:
         return 2, 2, "take two values (thin: a third may have been missed)"
     return seen.bits, seen.bits, f"take {_number(seen.levels)}" if seen.levels else "were not seen"
-
-
-def _is_by_values(evidence: Evidence) -> bool:
-    return evidence.stated is None and evidence.stored is None
 
 
 def _why(weight: str, activation: str) -> str:

@@ -155,7 +155,7 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[La
         layer = layers.setdefault(row_of(name), Layer(row_of(name), part, watch, stated_bits(part)))
         layer.names += aliases[id(part)]
         if isinstance(part, _BatchNorm):
-            layer.norms.append(part)
+            layer.norms += [part] if list(part.parameters(recurse=False)) else []
             continue
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             key = storage_of(tensor)

@@ -55,6 +55,8 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
         rows = part = part[:1]
     by_row = _levels_of_rows(part)
+    if by_row == 1:  # signs that are all alike: of a network that was not trained
+        return Seen(1)
     if by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
         return Seen(MANY)
     whole = rows if is_weight else _without_padding(rows)
@@ -88,13 +90,13 @@ def _is_scaled_sign(part: Tensor) -> bool:
 
 
 def _levels_of_rows(part: Tensor) -> int:
-    """The most levels of a row of more than one value."""
+    """The most levels of a row."""
     levels = 0
     for row in part:
         levels = max(levels, _levels(row))
         if levels == MANY:
             break
-    return levels if levels > 1 else 0
+    return levels
 
 
 def _levels(values: Tensor) -> int:
