@@ -141,9 +141,23 @@ def test_two_values_of_two_are_no_evidence() -> None:
 
 def test_thin_evidence_takes_the_dearer_reading() -> None:
     """Two of the four values of two bits occur."""
-    own = counted(layer(sign, lambda x: (3 * (0.1 * x).clamp(0, 1)).round() / 3))
-    assert bits_of(own) == (1, 2)
-    assert "thin" in own.recognised["0"]
+    for inputs in (lambda x: (3 * (0.1 * x).clamp(0, 1)).round() / 3, lambda x: 0.5 * sign(x)):
+        own = counted(layer(sign, inputs))
+        assert bits_of(own) == (1, 2)
+        assert "thin" in own.recognised["0"]
+        named = counted(layer(sign, inputs, "BinaryConv2d"))
+        assert (bits_of(named), named.rulings["0"][0].dearer) == ((1, 1), (1, 2))
+        assert doubts(named) == [
+            "counts as binary, but its activations may take more than the two values that are seen"
+        ]
+
+
+def test_signs_of_a_network_that_was_not_trained_may_all_be_alike() -> None:
+    same = layer(
+        lambda w: sign(w.abs()) * w.abs().mean((1, 2, 3), keepdim=True), lambda x: sign(x.abs()), "HardBinaryConv"
+    )
+    own = counted(same)
+    assert (own.count.total.binary_macs, own.count.total.binary_params, own.verdicts) == (MACS, 576, ())
 
 
 def test_a_name_raises_the_question_and_the_values_answer_it() -> None:
@@ -188,6 +202,7 @@ class Quantizer(nn.Module):
 
 class WithMethod(Quantizer):
     def bit_width(self) -> Tensor:
+        self(torch.randn(8))  # as brevitas has it
         return torch.tensor(float(self._states))
 
 

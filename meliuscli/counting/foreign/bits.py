@@ -89,15 +89,22 @@ def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary
     (w, dearer_w, why_w), (a, dearer_a, why_a) = _decided(weight), _decided(activation)
     is_seen = [evidence.stated is None and evidence.stored is None for evidence in (weight, activation)]
     note = ""
-    if has_binary_name and is_seen[1] and (activation.seen.signed or activation.seen.levels == 1):
-        a, dearer_a = 1, 2 if activation.seen.signed else 1
+    if (
+        has_binary_name
+        and is_seen[1]
+        and (activation.seen.signed or activation.seen.thin or activation.seen.levels == 1)
+    ):
+        a, dearer_a, why_a = 1, 2 - (activation.seen.levels == 1), f"{why_a}: signs, by its name"
     if has_binary_name and a == 1 and is_seen[0] and weight.seen.levels in (1, MANY):
         w, dearer_w = 1, FLOAT_BITS if weight.seen.levels == MANY else 1
+        why_w = f"{why_w}: yet to be signs, by its name"
     elif has_binary_name and w == FLOAT_BITS and (more := _broken_words(weight, activation, (1, 1))):
         note = f"its name is that of a binary layer, but {more}: it counts as float"
     if w == FLOAT_BITS and is_seen[1]:
         a = dearer_a = FLOAT_BITS
     broken = _broken_words(weight, activation, (w, a))
+    if not broken and a < dearer_a:
+        broken = "its activations may take more than the two values that are seen"
     assumed = f"counts as {bits_text((w, a))}, but {broken}" if broken else ""
     why = f"{bits_text((w, a))}: {_why(why_w, why_a)}"
     return Ruling((w, a), (max(w, dearer_w), max(a, dearer_a)), why, assumed, note)

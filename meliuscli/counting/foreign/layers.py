@@ -10,12 +10,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
 from meliuscli.counting.foreign.watch import Product, Watch, row_of, storage_of
-from meliuscli.counting.traced import stored_bn_values
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""

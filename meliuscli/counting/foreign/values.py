@@ -54,6 +54,8 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
         return Seen(2)
     if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
         rows = part = part[:1]
+    if not bool(part.isfinite().all()):
+        return Seen()
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
@@ -65,11 +67,19 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
     if is_signed and times[1] <= _RARE:
         return Seen(2)
-    is_sign = max(abs(distinct[0] + 1), abs(distinct[-1] - 1)) <= _EXACT
-    thin = levels == 2 and min(times) < _AMPLE and not is_sign
+    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times))
     if levels in (0, MANY) or 0 < by_row < levels:
         return Seen(by_row or levels)
     return Seen(levels, is_signed, thin)
+
+
+def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
+    """Can two values be those of two bits that occur here? Not -1 and 1, nor two of which both are frequent; but other
+    opposite ones are the middle of four steps too."""
+    is_sign, is_opposite = (
+        abs(distinct[0] + one) + abs(distinct[-1] - one) <= 2 * _EXACT * one for one in (1, abs(distinct[-1]))
+    )
+    return not is_sign and (is_opposite or rarer < _AMPLE)
 
 
 def _places(size: int, most: int) -> Tensor:

@@ -56,6 +56,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stated: dict[int, Stated] = {}
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
+        self._is_asking = False
         for name, part in module.named_modules():
             for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
                 key = storage_of(tensor)
@@ -80,8 +81,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._calls.pop()
             self.shapes.setdefault(row_of(name), []).append((_shape(inputs), _shape(output)))
             self.output = _shape(output)
-            if before == len(self.products):
+            if before == len(self.products) and not self._is_asking:
+                self._is_asking = True  # brevitas' bit_width() calls the module
                 self._take_its_word(module, output)
+                self._is_asking = False
 
         return left
 
