@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.foreign.bits import some
 from meliuscli.counting.foreign.source import is_out_of_memory, let_ctrl_c_through, said
-from meliuscli.counting.foreign.watch import Watch, tensors_in
+from meliuscli.counting.foreign.watch import Watch, storage_of, tensors_in
 from meliuscli.errors import BadInputError, MissingError
 
 _WAYS = (
@@ -178,15 +178,17 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     parts = [vars(part) for part in module.modules()]
     held = [*parts, *(value for part in parts for value in part.values() if isinstance(value, dict | list))]
     before = [(value, copy.copy(value)) for value in held]
-    tensors = [(t, t.data, t.detach().clone(), dict(vars(t))) for t in (*module.parameters(), *module.buffers())]
+    held_tensors = [*module.parameters(), *module.buffers()]
+    tensors = [(t, storage_of(t), t.data, t.detach().clone(), dict(vars(t))) for t in held_tensors]
     try:
         with _quiet():
             yield
     finally:
         for value, saved in before:
             _put_back(value, saved)
-        for tensor, data, values, attributes in tensors:
-            tensor.data = data
+        for tensor, storage, data, values, attributes in tensors:
+            if (storage_of(tensor), tensor.shape) != (storage, data.shape):
+                tensor.data = data
             _put_back(vars(tensor), attributes)
             if not tensor.is_meta and not _is_same(data, values):
                 data.copy_(values)
