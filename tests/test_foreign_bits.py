@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from meliuscli.cli.count import count
 from meliuscli.counting.foreign import Example, OwnCount, count_own, load_example, parse_word
 from meliuscli.errors import BadInputError, FailedError
+from meliuscli.training.optimizer import flatten_parameters
 
 SHAPE = (8, 8, 8)
 MACS = 8 * 8 * 9 * 64
@@ -397,6 +398,14 @@ def test_tied_weights_count_once_at_the_bits_of_their_product() -> None:
     own = count_own(Tied(), Example.parse(["ids=int64:1x16"]))
     assert (own.count.total.linear_macs, own.count.total.params) == (16 * 32 * 100, 3200)
     assert [row.name for row in own.count.layers if row.macs] == ["head"]
+
+
+def test_weights_that_are_views_of_one_long_tensor_are_told_apart() -> None:
+    module = nn.Sequential(layer(sign, sign)[0], conv(), nn.BatchNorm2d(8))
+    before = counted(module)
+    flatten_parameters(module)
+    assert counted(module) == before
+    assert before.count.total.weights == ((1, 576), (32, 576 + 16))
 
 
 # Who owns a MAC

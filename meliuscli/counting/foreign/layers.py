@@ -15,7 +15,7 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.watch import Product, Watch, row_of, storage_of
+from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
@@ -73,7 +73,7 @@ class Layer:
                 if key == product.roots[0] or (tensor.dim() > 1 and tensor.numel() > max(tensor.shape)):
                     yield key, (rule.dearer if dearest else rule.bits)[0]
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
-            yield storage_of(self.main_weight), self.word.bits[0]
+            yield key_of(self.main_weight), self.word.bits[0]
 
     def weights(self, kernel_bits: Mapping[int, int], bn_values: int) -> Iterator[tuple[int, int]]:
         """Numbers of weights by bits."""
@@ -125,7 +125,7 @@ class Layer:
         macs = [_macs_of_shapes(self.part, weight, *call) for call in self.calls]
         if all(macs):
             kind: Kind = "linear" if weight.dim() == 2 else "conv"
-            roots = (storage_of(weight),)
+            roots = (key_of(weight),)
             self.products.append(Product(self.row, kind, sum(macs), self.calls[-1][1], roots, weight.numel()))
             self.is_guessed = True
 
@@ -158,7 +158,7 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[La
             layer.norms += [part] if list(part.parameters(recurse=False)) else []
             continue
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            key = storage_of(tensor)
+            key = key_of(tensor)
             if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
                 counted.add(key)
                 layer.tensors[key] = tensor

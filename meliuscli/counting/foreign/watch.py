@@ -51,6 +51,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.holders: dict[int, list[str]] = {}
         self.input: tuple[int, ...] = ()
         self.output: tuple[int, ...] = ()
+        self._spans: dict[int, dict[int, range]] = {}
         self._roots: dict[int, tuple[int, ...]] = {}
         self._moving: set[int] = set()
         self._stated: dict[int, Stated] = {}
@@ -59,10 +60,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._is_asking = False
         for name, part in module.named_modules():
             for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-                key = storage_of(tensor)
+                key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
-                self._roots[key] = (key,)
+                self._spans.setdefault(storage_of(tensor), {})[key] = _span(tensor)
             if not isinstance(part, torch.jit.ScriptModule):
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
@@ -116,7 +117,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         keys = [storage_of(t) for t in inputs]
         is_moving = any(key in self._moving for key in keys)
-        roots = tuple(dict.fromkeys(root for key in keys for root in self._roots.get(key, ())))
+        roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
         says = next((self._stated[key] for key in keys if key in self._stated), None)
         keeps = says is not None and _KEEPS.fullmatch(func._schema.name.partition("::")[2])
@@ -129,19 +130,25 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._stated.pop(key, None)
             if is_moving:
                 self._moving.add(key)
-            elif roots and key not in self.tensors:
+            elif roots and key not in self._spans:
                 self._roots[key] = roots
             if says is not None and keeps:
                 self._stated[key] = says
 
+    def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
+        """What of the network's tensors it is made of; several may be views of one long one."""
+        spans = self._spans.get(storage_of(tensor))
+        if spans is None:
+            return self._roots.get(storage_of(tensor), ())
+        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if _span(tensor).start in s)
+
     def _is_weight(self, tensor: Any) -> bool:
-        key = storage_of(tensor) if isinstance(tensor, Tensor) else None
-        return key in self._roots and key not in self._moving
+        return isinstance(tensor, Tensor) and storage_of(tensor) not in self._moving and bool(self._roots_of(tensor))
 
     def _add(self, measure: Measure, output: tuple[int, ...]) -> None:
         row, (weight, x) = self._calls[-1][0], measure.operands
         is_weight = self._is_weight(weight)
-        roots = self._roots[storage_of(weight)] if weight is not None and is_weight else ()
+        roots = self._roots_of(weight) if weight is not None and is_weight else ()
         roots = tuple(sorted(roots, key=lambda root: _importance(self.tensors[root]), reverse=True))
         if roots and not any(row in self.holders[root] for root in roots):
             row = self.holders[roots[0]][0]
@@ -150,7 +157,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             macs *= (1 + weight.is_complex()) * (1 + x.is_complex())
             # torch makes a complex convolution of three real ones; that of sums stands for two.
             split = bool(roots) and self.tensors[roots[0]].is_complex() and not weight.is_complex()
-            macs *= 2 if split and storage_of(weight) not in roots else 1
+            macs *= 2 if split and storage_of(weight) not in self._spans else 1
         evidence = tuple(
             NOTHING if t is None else Evidence(self._stated.get(storage_of(t)), stored_bits(t), seen_values(r, w))
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
@@ -170,6 +177,18 @@ def storage_of(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse one has none
         return id(tensor)
+
+
+def key_of(tensor: Tensor) -> int:
+    """The same for tied tensors."""
+    start = _span(tensor).start
+    return hash((storage_of(tensor), start)) if start else storage_of(tensor)
+
+
+def _span(tensor: Tensor) -> range:
+    """Where in its storage it lies."""
+    start = tensor.storage_offset() if tensor.layout == torch.strided else 0
+    return range(start, start + max(1, tensor.numel()))
 
 
 def stored_bits(tensor: Tensor) -> int | None:
