@@ -10,7 +10,7 @@ import typer
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, make_view
+from meliuscli.cli.networks import count_any, is_own, make_view, words_of
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_table, compare_warnings
 from meliuscli.report.count import count_object
@@ -32,8 +32,9 @@ def compare(
     convention: options.ConventionName = "melius",
     float_bits: options.FloatBits = None,
     bn_params: options.BnParams = None,
-    input_: options.Input = None,
+    input_: options.Inputs = None,
     binary: options.Binary = None,
+    bits: options.Bits = None,
     pareto: Annotated[
         Path | None,
         typer.Option(
@@ -49,12 +50,14 @@ def compare(
     names = [*(archs or []), *(name for name in arch_names() if all_ and name not in (archs or []))]
     if not names:
         raise BadInputError("no network to compare", "name some (meliuscli list), or give --all")
-    if binary and not any(map(is_own, names)):
-        raise BadInputError("--binary is for modules of your own (FILE.py:FACTORY), and none is given")
+    if (binary or bits) and not any(map(is_own, names)):
+        option = "--binary" if binary else "--bits"
+        raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY), and none is given")
+    words = words_of(bits, binary)
     counted = []
     for name in names:
         try:
-            counted.append(count_any(name, set_ or [], binary or [], input_, view.storage, reports))
+            counted.append(count_any(name, set_ or [], words, input_ or [], view.storage, reports))
         except SpecError as error:
             if name in (archs or []):
                 raise BadInputError(f"{name}: {error.message}", error.hint) from None

@@ -8,7 +8,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, make_view, the_one
+from meliuscli.cli.networks import count_any, is_own, make_view, the_one, words_of
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.report.count import Counted, View, count_object, count_table, shape_text, warnings
@@ -25,8 +25,9 @@ def count(
     convention: options.ConventionName = "melius",
     float_bits: options.FloatBits = None,
     bn_params: options.BnParams = None,
-    input_: options.Input = None,
+    input_: options.Inputs = None,
     binary: options.Binary = None,
+    bits: options.Bits = None,
     verify: options.Verify = True,
     max_ops: Annotated[
         str | None, typer.Option("--max-ops", help="Exit 1 when OPs are above this (5e8, 500M).", show_default=False)
@@ -47,9 +48,10 @@ def count(
     arch = the_one(network_, arch_)
     view = make_view(convention, float_bits, bn_params)
     limits = _Limits(view, max_ops, max_size)
-    if binary and not is_own(arch):
-        raise BadInputError(f"--binary is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
-    network = count_any(arch, set_ or [], binary or [], input_, view.storage, reports)
+    if (binary or bits) and not is_own(arch):
+        option = "--binary" if binary else "--bits"
+        raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
+    network = count_any(arch, set_ or [], words_of(bits, binary), input_ or [], view.storage, reports)
     verify = verify and not is_own(arch)
     talk_of(fmt, warnings(network, view))
     problems: list[str] = []
@@ -82,8 +84,12 @@ class _Limits:
     def problems(self, network: Counted) -> list[str]:
         found, total = [], network.count.total
         ops, unit = self._view.convention.derive(total, self._view.float_bits).ops, self._view.convention.unit
+        dearest = None if network.own is None else self._view.dearest_ops(network.own)
         if self._ops is not None and ops is not None and ops > self._ops:
             found.append(f"{ops:,} {unit} ({format_count(ops)}) are more than --max-ops {self._ops:,}")
+        elif self._ops is not None and dearest is not None and dearest > self._ops:
+            what = f"{dearest:,} {unit} ({format_count(dearest)}), were the doubts true,"
+            found.append(f"{what} are more than --max-ops {self._ops:,}")
         if self._size is not None and total.size_bytes > self._size:
             size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
             found.append(f"{size} are more than --max-size {self._size:,} bytes")

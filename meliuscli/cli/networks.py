@@ -81,32 +81,45 @@ def count_named(
 
 
 def count_own_module(
-    arch: str, set_: Sequence[str], binary: Sequence[str], input_: str | None, storage: Storage
+    arch: str, set_: Sequence[str], words: Sequence[str], inputs: Sequence[str], storage: Storage
 ) -> Counted:
-    """A module of the user's own, counted by fvcore."""
-    from meliuscli.counting.own import count_own, load_module
+    """A module of the user's own, counted as torch executes it. ``words``: see ``words_of``."""
+    from meliuscli.counting.foreign import Example, count_own, load_example, parse_word
 
     if set_:
         raise BadInputError("--set changes the field of a spec; a module of your own has none")
-    shape = DEFAULT_INPUT if input_ is None else parse_input(input_)
-    require_memory(8 * math.prod(shape), f"one image of {shape_text(shape)}", "take a smaller --input")
-    with status(f"tracing {arch}"):
-        own = count_own(load_module(arch), shape, tuple(binary), storage)
-    return Counted(arch, None, shape, own.count, own)
+    said = [parse_word(word) for word in words]
+    example = Example.parse(inputs)
+    for _, _, shape in example.parts:
+        require_memory(8 * math.prod(shape), f"an input of {shape_text(shape)}", "take a smaller --input")
+    with status(f"running {arch}"):
+        module, given = load_example(arch)
+        if not inputs:
+            example = Example.of(DEFAULT_INPUT) if given is None else Example(given=given)
+        own = count_own(module, example, said, storage)
+    return Counted(arch, None, own.input_shape, own.count, own)
 
 
 def count_any(
     arch: str,
     set_: Sequence[str],
-    binary: Sequence[str],
-    input_: str | None,
+    words: Sequence[str],
+    inputs: Sequence[str] | str,
     storage: Storage,
     reports: Path = REPORTS,
 ) -> Counted:
     """Whatever ``arch`` names."""
+    inputs = [inputs] if isinstance(inputs, str) else inputs
     if is_own(arch):
-        return count_own_module(arch, set_, binary, input_, storage)
-    return count_named(arch, set_, input_, storage, reports)
+        return count_own_module(arch, set_, words, inputs, storage)
+    if len(inputs) > 1:
+        raise BadInputError(f"--input is given {len(inputs)} times, but {arch} takes one image")
+    return count_named(arch, set_, inputs[0] if inputs else None, storage, reports)
+
+
+def words_of(bits: Sequence[str] | None, binary: Sequence[str] | None) -> list[str]:
+    """What the user says of the bits of modules: ``PATTERN=WxA`` of --bits, ``PATTERN`` of --binary."""
+    return [*(f"--bits {word}" for word in bits or []), *(f"--binary {word}" for word in binary or [])]
 
 
 def with_input(spec: ArchSpec, text: str, name: str) -> ArchSpec:

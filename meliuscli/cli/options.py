@@ -62,10 +62,28 @@ Input = Annotated[
         "--input", metavar="CxHxW", help="Input shape, or its size (64) for three channels.", show_default=False
     ),
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Input shape (3x224x224), or its size (64) for three channels; repeatable, as ids=int64:1x128, for"
+        " FILE.py:FACTORY.",
+        show_default=False,
+    ),
+]
 Binary = Annotated[
     list[str] | None,
     typer.Option(
         "--binary", metavar="PATTERN", help="Names of the binary modules of FILE.py:FACTORY (layer*.conv?); repeatable."
+    ),
+]
+Bits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bits",
+        metavar="PATTERN=WxA",
+        help="Bits of weights and activations of modules of FILE.py:FACTORY (layer*=1x8; 32 is float); repeatable.",
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out image files that cannot be read, and count them.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 from typing import Literal, TypeVar
 
@@ -141,10 +141,13 @@ class NetworkCount:
 
     layers: tuple[Count, ...]
     nested: bool = False
+    output: tuple[int, ...] | None = None
+    """Where it is not the last layer's."""
 
     @property
     def total(self) -> Count:
-        return add(self.layers, "total", "total")
+        total = add(self.layers, "total", "total")
+        return total if self.output is None else replace(total, output=self.output)
 
     def rows(self, by: By) -> tuple[Count, ...]:
         """The layers, or their sums by block or stage; what has no blocks is one row of its own."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
+from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 from meliuscli.nn.quantized import QuantConv2d
 
@@ -25,18 +26,8 @@ MAC_OPERATORS: dict[str, Literal["conv", "linear"]] = {
 }
 """fvcore's names of what is made of MACs; it counts batch norm and pooling too, in other units."""
 
-Bits = Callable[[str, nn.Module], tuple[int, int]]
-"""A module's name and itself to the bits of its weights and activations, (32, 32) for float."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What fvcore saw: MACs by module (its own, without its children's) and by kind of layer, operations that it cannot
-    count by module, and modules that were never called."""
-
-    macs: Mapping[str, Mapping[Literal["conv", "linear"], int]]
-    unsupported: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    uncalled: frozenset[str] = frozenset()
+Macs = Mapping[str, Mapping[Literal["conv", "linear"], int]]
+"""By module (its own, without its children's) and by kind of layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +49,25 @@ def trace_module(
 
     MACs come from fvcore, module by module; bits are the module's own attributes; parameters are the module's own. Only
     layers with MACs or parameters appear, in order of registration. The module is left as it was."""
-    return count_trace(module, run_trace(module, input_shape), own_bits, storage)
+    macs = _traced_macs(module, input_shape)
+    rows: list[Count] = []
+    counted: set[int] = set()
+    for name, part in module.named_modules():
+        own = [p for p in part.parameters(recurse=False) if id(p) not in counted]
+        counted.update(map(id, own))
+        if own or any(macs.get(name, {}).values()):
+            rows.append(_row(name, part, macs.get(name, {}), own, storage))
+    return NetworkCount(tuple(rows))
 
 
-def run_trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
-    """The trace of one zero image, of the parameters' type and device. Whatever ``module`` raises comes through."""
+def _traced_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> Macs:
+    """Of one zero image, of the parameters' type and device. Whatever ``module`` raises comes through."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.no_grad(), _left_as_it_was(module):
         module.eval()
         analysis = FlopCountAnalysis(module, (like.new_zeros((1, *input_shape)),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        macs = _without_children(analysis.by_module_and_operator())
-        unsupported = _without_children({name: analysis.unsupported_ops(name) for name in macs})
-        uncalled = frozenset(analysis.uncalled_modules())
-    return Trace({name: _by_kind(ops) for name, ops in macs.items()}, unsupported, uncalled)
+        return {name: _by_kind(ops) for name, ops in _without_children(analysis.by_module_and_operator()).items()}
 
 
 def _without_children(inclusive: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:
@@ -109,7 +105,7 @@ def _left_as_it_was(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def own_bits(_name: str, module: nn.Module) -> tuple[int, int]:
+def _bits(module: nn.Module) -> tuple[int, int]:
     """The bits that our own layers state."""
     weight_bits, activation_bits = getattr(module, "weight_bits", None), getattr(module, "activation_bits", None)
     if isinstance(weight_bits, int) and isinstance(activation_bits, int):
@@ -117,29 +113,16 @@ def own_bits(_name: str, module: nn.Module) -> tuple[int, int]:
     return FLOAT_BITS, FLOAT_BITS
 
 
-def count_trace(module: nn.Module, trace: Trace, bits: Bits, storage: Storage) -> NetworkCount:
-    """A row for each module with MACs or parameters of its own; a shared module's count once."""
-    rows: list[Count] = []
-    counted: set[int] = set()
-    for name, part in module.named_modules():
-        own = [p for p in part.parameters(recurse=False) if id(p) not in counted]
-        counted.update(map(id, own))
-        macs = trace.macs.get(name, {})
-        if own or any(macs.values()):
-            rows.append(_row(name, part, macs, own, bits(name, part), storage))
-    return NetworkCount(tuple(rows))
-
-
 def _row(
     name: str,
     part: nn.Module,
     macs: Mapping[Literal["conv", "linear"], int],
     own: list[nn.Parameter],
-    bits: tuple[int, int],
     storage: Storage,
 ) -> Count:
+    bits = _bits(part)
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
-        weights = [(FLOAT_BITS, min(_stored(part), storage.bn_params) * part.num_features)]
+        weights = [(FLOAT_BITS, min(stored_bn_values(part), storage.bn_params) * part.num_features)]
         kind = "batch_norm"
     else:
         # Weights are matrices and kernels; vectors beside them are biases and scales, kept in float.
@@ -150,12 +133,6 @@ def _row(
     by_bits = merged(weights)
     by_op = merged((Op(layer, *bits), n) for layer, n in macs.items())
     return Count(name, kind, (), by_op, by_bits, size_bytes(by_bits, storage))
-
-
-def _stored(norm: nn.modules.batchnorm._BatchNorm) -> int:
-    """Values a channel on disk: mean and variance, and what is learned of scale and shift."""
-    learned = sum(p is not None and p.requires_grad for p in (norm.weight, norm.bias))
-    return 2 * (norm.running_mean is not None) + learned
 
 
 def differences(analytic: NetworkCount, traced: NetworkCount) -> list[Difference]:

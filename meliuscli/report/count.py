@@ -15,7 +15,7 @@ from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
 
 if TYPE_CHECKING:
-    from meliuscli.counting.own import OwnCount
+    from meliuscli.counting.foreign import OwnCount
 
 _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
 
@@ -43,6 +43,10 @@ class View:
     convention: Convention
     storage: Storage = Storage()  # noqa: RUF009
     float_bits: int | None = None
+
+    def dearest_ops(self, own: OwnCount) -> float | None:
+        """The total, were nothing assumed of the bits of a module of one's own that makes it cheaper."""
+        return self.convention.derive(own.dearest.total, self.float_bits).ops
 
     @property
     def size_legend(self) -> str:
@@ -73,8 +77,21 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "ops": derived.ops,
         },
         "verified": verified,
-        **({} if network.own is None else own_object(network.own)),
+        **({} if network.own is None else own_object(network.own, _assumes_much(network, view))),
     }
+
+
+_MUCH = 1.05
+
+
+def _assumes_much(network: Counted, view: View) -> bool:
+    """Would the network cost 5 % more, were the doubts true?"""
+    assert network.own is not None
+    ops = view.convention.derive(network.count.total, view.float_bits).ops
+    dearest = view.dearest_ops(network.own)
+    if ops is None or dearest is None:
+        return network.own.dearest != network.own.count
+    return dearest > _MUCH * ops
 
 
 def _row_object(row: Count) -> dict[str, Any]:

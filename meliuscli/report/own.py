@@ -1,4 +1,4 @@
-"""What is to be said beside the count of a user's own module: what was recognised, and what fvcore cannot see."""
+"""What is to be said beside the count of a user's own module: the bits of its layers and why, and what may be wrong."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ if TYPE_CHECKING:
 
     from meliuscli.counting.conventions import Convention
     from meliuscli.counting.counts import Count
-    from meliuscli.counting.own import OwnCount, Verdict
-
-HARMLESS = "no MACs"
-"""The verdict of operations that need no line of their own."""
+    from meliuscli.counting.foreign import OwnCount, Verdict
+    from meliuscli.counting.foreign.bits import Ruling
 
 
-def own_object(own: OwnCount) -> dict[str, Any]:
-    """Keys that the JSON of ``count`` has for a module of one's own."""
+def own_object(own: OwnCount, assumes_much: bool) -> dict[str, Any]:
+    """Keys that the JSON of ``count`` has for a module of one's own. ``doubts``: why the network may cost more than is
+    said; empty where what is assumed changes less than 5 % (``assumes_much``) and nothing may hide MACs."""
+    assumed = {ruling.doubt for rulings in own.rulings.values() for ruling in rulings if ruling.doubt}
     return {
-        "recognised": dict(own.recognised),
+        "recognised": own.recognised,
+        "layers": [_layer_object(name, ruling) for name, rulings in own.rulings.items() for ruling in rulings],
+        "doubts": [_line(v) for v in own.verdicts if v.doubt and (assumes_much or v.verdict not in assumed)],
         "verdicts": [
             {
                 "what": verdict.what,
@@ -32,19 +34,23 @@ def own_object(own: OwnCount) -> dict[str, Any]:
     }
 
 
+def _layer_object(name: str, ruling: Ruling) -> dict[str, Any]:
+    """The bits of products of a layer: weights and activations, why, and what they would be, were the doubt true."""
+    bits, dearer = ("x".join(map(str, pair)) for pair in (ruling.bits, ruling.dearer))
+    return {"name": name, "bits": bits, "why": ruling.why, "doubt": ruling.doubt or None, "dearer": dearer}
+
+
 def own_lines(own: OwnCount) -> tuple[str, ...]:
-    """Why layers count at their bits, a line a reason; then verdicts, doubts first, operations without MACs in one."""
+    """Why layers count at their bits, a line a reason; then verdicts, doubts first."""
     layers: dict[str, list[str]] = {}
     for name, reason in own.recognised.items():
         layers.setdefault(reason, []).append(name)
-    recognised = [f"{_layers(len(names))} {reason}: {_first(names)}" for reason, names in layers.items()]
+    recognised = [f"{_layers(names)} as {reason}" for reason, names in layers.items()]
     if not own.count.layers:
         recognised = ["nothing to count: no layer has MACs or parameters"]
     elif not recognised:
-        recognised = ["all layers count as float: none is recognised as binary (--binary PATTERN names those that are)"]
-    harmless = [verdict.what.removeprefix("aten::") for verdict in own.verdicts if verdict.verdict == HARMLESS]
-    listed = [f"not seen by fvcore, without MACs: {', '.join(sorted(set(harmless)))}"] if harmless else []
-    return (*recognised, *(_line(verdict) for verdict in own.verdicts if verdict.verdict != HARMLESS), *listed)
+        recognised = ["all layers count as float: none is seen to have fewer bits (--bits PATTERN=WxA says otherwise)"]
+    return (*recognised, *map(_line, own.verdicts))
 
 
 def left_out(total: Count, convention: Convention) -> list[str]:
@@ -68,8 +74,9 @@ def _line(verdict: Verdict) -> str:
     return f"{'doubt: ' if verdict.doubt else ''}{verdict.what}{where}: {verdict.verdict}"
 
 
-def _layers(count: int) -> str:
-    return f"{count} layer{'s' * (count != 1)}"
+def _layers(names: Sequence[str]) -> str:
+    number = len(names)
+    return f"{number} layer{'s' * (number != 1)} ({_first(names)}) count{'s' * (number == 1)}"
 
 
 def _first(names: Sequence[str]) -> str:

@@ -25,8 +25,13 @@ _FORM = "write FILE.py:NAME, where NAME is a function without arguments that ret
 
 
 def load_module(reference: str) -> nn.Module:
+    """The network of ``load_example``."""
+    return load_example(reference)[0]
+
+
+def load_example(reference: str) -> tuple[nn.Module, object | None]:
     """The network that ``path/to/file.py:name`` names: an ``nn.Module``, or what a function or class of that name
-    returns when called without arguments. ``name`` may have dots.
+    returns when called without arguments, with the example inputs that it may return beside it. ``name`` may have dots.
 
     The file's folder is importable while the file is executed and the network is made. What that code prints goes to
     stderr. Raises ``BadInputError`` for anything that is wrong with the file or the name, and ``MissingError`` for a
@@ -36,8 +41,10 @@ def load_module(reference: str) -> nn.Module:
         found = _find(_execute(path), path, name)
         made = found if isinstance(found, nn.Module) else _call(found, path, name)
     if isinstance(made, nn.Module):
+        return made, None
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made
-    hint = "return the network alone" if isinstance(made, tuple | list | dict) else None
+    hint = "return the network alone, or (module, example_inputs)" if isinstance(made, tuple | list | dict) else None
     raise BadInputError(f"{path}:{name} returns no torch.nn.Module but a {type(made).__name__}", hint)
 
 

@@ -1,0 +1,115 @@
+"""A network of the user's own: any ``nn.Module`` from a Python file, counted with the same rows as the specs.
+
+The network runs once under torch's dispatcher, which sees every operation that torch executes, inside autograd
+Functions and scripted code too. Each product goes to the module whose weights it multiplies, at the bits that a ruling
+gives it (``bits.ruling``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
+from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
+from meliuscli.counting.foreign.layers import Layer, Note, layers_of
+from meliuscli.counting.foreign.run import Example, unwrapped, watched
+from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
+from meliuscli.counting.foreign.watch import Watch
+
+__all__ = ["Example", "OwnCount", "Verdict", "count_own", "load_example", "load_module", "parse_word"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found beside the plain count: an operation or a kind of module, how often, in which modules, and what it
+    means in plain words. ``doubt``: the count may be wrong because of it."""
+
+    what: str
+    times: int
+    modules: tuple[str, ...]
+    verdict: str
+    doubt: bool = False
+
+    @property
+    def where(self) -> str:
+        """The first modules: ``layer1.0, layer1.1, layer1.2 and 4 more``."""
+        return some(self.modules)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCount:
+    """The count of a user's network. ``verdicts``: doubts first. ``rulings``: the bits of each layer with MACs, and why,
+    by the row's name. ``dearest``: the count, were nothing assumed that makes it cheaper."""
+
+    count: NetworkCount
+    dearest: NetworkCount
+    verdicts: tuple[Verdict, ...]
+    rulings: Mapping[str, tuple[Ruling, ...]]
+    input_shape: tuple[int, ...] = ()
+
+    @property
+    def recognised(self) -> dict[str, str]:
+        """Why each layer that is not float without more ado counts at its bits, by the row's name."""
+        named = {row: [one for one in all_ if min(one.bits) < FLOAT_BITS] for row, all_ in self.rulings.items()}
+        return {row: few[0].why for row, few in named.items() if few}
+
+
+def count_own(
+    module: nn.Module,
+    example: Example | tuple[int, ...],
+    words: Sequence[Word | str] = (),
+    storage: Storage = Storage(),  # noqa: B008
+) -> OwnCount:
+    """Count ``module`` for one example (or one image of (channels, height, width)), in evaluation mode and without
+    gradients.
+
+    ``words``: the bits of modules, by patterns; a pattern alone names binary ones. Rows are modules with MACs or weights
+    of their own; what the network itself does outside its modules is a row named after its class, in parentheses.
+    Elementwise operations are not counted. The module is left as it was; a lazy one is counted on a copy. Raises
+    ``BadInputError`` for an input that the network does not take and for patterns that match nothing,
+    ``MissingError`` for too little memory."""
+    said = [parse_word(word) if isinstance(word, str) else word for word in words]
+    with stdout_to_stderr():
+        module, watch = watched(unwrapped(module), example if isinstance(example, Example) else Example.of(example))
+    layers = layers_of(module, watch, said)
+    check_words(said, {x.shown: x.names for x in layers}, [x.shown for x in layers if x.is_counted])
+    return OwnCount(
+        _network(layers, watch, storage, dearest=False),
+        _network(layers, watch, storage, dearest=True),
+        _verdicts(note for layer in layers for note in layer.notes()),
+        {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
+        watch.input[1:],
+    )
+
+
+def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
+    kernel_bits: dict[int, int] = {}
+    for key, bits in (one for layer in layers for one in layer.kernel_bits(dearest)):
+        kernel_bits[key] = max(kernel_bits.get(key, 0), bits)
+    rows = [_row(layer, kernel_bits, storage, dearest) for layer in layers]
+    return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
+
+
+def _row(layer: Layer, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
+    bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
+    macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
+    weights = merged(layer.weights(kernel_bits, storage.bn_params))
+    kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
+    size = size_bytes(weights, storage) + layer.index_bytes()
+    return Count(layer.shown, kind, layer.output, macs, weights, size)
+
+
+def _verdicts(notes: Iterable[Note]) -> tuple[Verdict, ...]:
+    """Notes (what, text, module, number, doubt) of the same words make one verdict; ``{n}`` is the sum of the numbers."""
+    groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
+    for what, text, module, number, doubt in notes:
+        groups.setdefault((what, text, doubt), []).append((module, number))
+    return tuple(sorted(_joined(groups), key=lambda verdict: not verdict.doubt))
+
+
+def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Verdict]:
+    for (what, text, doubt), same in groups.items():
+        said = text.replace("{n}", f"{sum(number for _, number in same):,}")
+        yield Verdict(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)

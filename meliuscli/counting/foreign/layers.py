@@ -1,0 +1,243 @@
+"""The network's layers: products with their rulings, weights at their real size, and what is to be said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from meliuscli.counting.batch_norm import stored_bn_values
+from meliuscli.counting.counts import FLOAT_BITS
+from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
+from meliuscli.counting.foreign.formulas import Kind
+from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
+from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
+
+Note = tuple[str, str, str, int, bool]
+"""What it is about, in which words, in which module, a number, and whether it is a doubt."""
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+_WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(slots=True)
+class Layer:
+    """A row. ``names``: all that its module has. ``tensors``: stored in it, and in no row before it, by storage; in
+    ``packed`` those of ``torch.ao``. ``rulings``: one a product."""
+
+    row: str
+    part: nn.Module
+    watch: Watch
+    statement: Statement
+    names: list[str] = field(default_factory=list)
+    tensors: dict[int, Tensor] = field(default_factory=dict)
+    packed: list[Tensor] = field(default_factory=list)
+    norms: list[_BatchNorm] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    rulings: list[Ruling] = field(default_factory=list)
+    word: Word | None = None
+    is_guessed: bool = False
+
+    @property
+    def shown(self) -> str:
+        return self.row or f"({type(self.part).__name__})"
+
+    @property
+    def calls(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Shapes of the input and the output of each call."""
+        return self.watch.shapes.get(self.row, [])
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        return (self.calls[-1][1] if self.calls else self.products[-1].output if self.products else ())[1:]
+
+    @property
+    def main_weight(self) -> Tensor | None:
+        """The largest tensor of its own, where that is a matrix or a kernel."""
+        largest = max(self.tensors.values(), key=_number, default=None)
+        return None if largest is None or largest.dim() < 2 or isinstance(self.part, _WITHOUT_MACS) else largest
+
+    @property
+    def is_counted(self) -> bool:
+        return bool(self.products or self.packed) or self.main_weight is not None
+
+    def kernel_bits(self, dearest: bool) -> Iterator[tuple[int, int]]:
+        """Storages of what its products multiply (not of biases and scales), and the bits that they take."""
+        for product, rule in zip(self.products, self.rulings, strict=True):
+            for key in product.roots:
+                tensor = self.watch.tensors[key]
+                if key == product.roots[0] or (tensor.dim() > 1 and tensor.numel() > max(tensor.shape)):
+                    yield key, (rule.dearer if dearest else rule.bits)[0]
+        if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
+            yield key_of(self.main_weight), self.word.bits[0]
+
+    def weights(self, kernel_bits: Mapping[int, int], bn_values: int) -> Iterator[tuple[int, int]]:
+        """Numbers of weights by bits."""
+        for norm in self.norms:
+            like = next((t for t in (norm.weight, norm.running_mean) if t is not None), torch.empty(0))
+            yield _type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
+        sizes = {p.roots[0]: p.num_weights for p in self.products if p.roots}
+        for key, tensor in self.tensors.items():
+            bits, is_float = kernel_bits.get(key, FLOAT_BITS), tensor.is_floating_point() or tensor.is_complex()
+            number = _number(tensor) if is_float or bits == FLOAT_BITS else sizes.get(key, _number(tensor))
+            yield (bits if bits < FLOAT_BITS else _type_bits(tensor)), number
+        yield from ((_type_bits(tensor), tensor.numel()) for tensor in self.packed)
+
+    def index_bytes(self) -> int:
+        """Of sparse weights: where their values are."""
+        return sum(_nbytes(t) - _values(t).nbytes for t in self.tensors.values() if t.layout != torch.strided)
+
+    def notes(self) -> Iterator[Note]:
+        what, number = type(self.part).__name__, sum(map(_number, self.tensors.values()))
+        said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]
+        if self.statement.wrong and self.is_counted:
+            counted = bits_text(self.rulings[0].bits if self.rulings else FLOAT)
+            said.append((f"{self.statement.wrong}: no bits (1 to 32), ignored; counts as {counted}", True))
+        if self.is_guessed:
+            said.append(("no MACs are seen in it; those of its weight's and its output's shape count", False))
+        elif self.main_weight is not None and self.multiplies_unseen():
+            said.append(("has {n} weights, but no MACs are seen in it", True))
+        if self.tensors and not self.calls and not self.watch.used & set(self.tensors):
+            said.append(("never called: its {n} weights count, its operations do not", self.word is not None))
+        if any(t.is_complex() for t in self.tensors.values()):
+            said.append(("complex: a weight counts as two real ones, a MAC as four", False))
+        if any(not isinstance(t, nn.Parameter) for t in self.tensors.values()):
+            said.append(("its weights are in buffers, which count", False))
+        yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
+        for operation in self.watch.unknown.get(self.row, Counter()).elements():
+            yield operation, _UNKNOWN, self.row, 0, True
+
+    def multiplies_unseen(self) -> bool:
+        """Is it a layer that was called, and no product seen in it?"""
+        is_layer = isinstance(self.part, nn.modules.conv._ConvNd | nn.Linear) or self.row in self.watch.unknown
+        below = f"{self.row}." if self.row else ""
+        return is_layer and bool(self.calls) and not any(f"{p.row}.".startswith(below) for p in self.watch.products)
+
+    def guess(self) -> None:
+        """MACs that are not seen are counted from the shapes, where those are of a convolution or a linear layer."""
+        weight = self.main_weight
+        if weight is None or not self.multiplies_unseen():
+            return
+        macs = [_macs_of_shapes(self.part, weight, *call) for call in self.calls]
+        if all(macs):
+            kind: Kind = "linear" if weight.dim() == 2 else "conv"
+            roots = (key_of(weight),)
+            self.products.append(Product(self.row, kind, sum(macs), self.calls[-1][1], roots, weight.numel()))
+            self.is_guessed = True
+
+    def rule(self, has_binary_name: bool) -> None:
+        """What the module itself states holds where nothing nearer to the operand does."""
+        says, by = self.statement, type(self.part).__name__
+        own = [None if bits is None else Stated(bits, by) for bits in (says.weight or says.both, says.activation)]
+        for product in self.products:
+            known = own if product.roots or self.packed else [None, None]
+            pair = [replace(e, stated=e.stated or s) for e, s in zip(product.evidence, known, strict=True)]
+            self.rulings.append(ruling(pair[0], pair[1], self.word, has_binary_name))
+
+
+_UNKNOWN = "may hide MACs (torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula)"
+
+
+def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Layer]:
+    """One for each module, in order of registration; what two share counts in the first. A buffer counts where it is
+    what a product multiplies."""
+    layers: dict[str, Layer] = {}
+    counted: set[int] = set()
+    multiplied = {product.roots[0] for product in watch.products if product.roots}
+    aliases: dict[int, list[str]] = {}
+    for name, part in module.named_modules(remove_duplicate=False):
+        aliases.setdefault(id(part), []).append(name)
+    for name, part in module.named_modules():
+        layer = layers.setdefault(row_of(name), Layer(row_of(name), part, watch, stated_bits(part)))
+        layer.names += aliases[id(part)]
+        if isinstance(part, _BatchNorm):
+            layer.norms += [part] if list(part.parameters(recurse=False)) else []
+            continue
+        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            key = key_of(tensor)
+            if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
+                counted.add(key)
+                layer.tensors[key] = tensor
+        layer.packed += _packed(part)
+    for product in _merged(watch.products):
+        layers[product.row].products.append(product)
+    for layer in layers.values():
+        layer.names.append(layer.shown)
+        layer.word = next((word for word in words if word.names(layer.names)), None)
+        layer.guess()
+        layer.rule(_has_binary_name(layer, layers))
+    return list(layers.values())
+
+
+def _packed(part: nn.Module) -> list[Tensor]:
+    """What a module of ``torch.ao.nn.quantized`` holds packed: its weight and bias."""
+    methods = [getattr(part, name, None) for name in ("weight", "bias")] if hasattr(part, "_packed_params") else []
+    return [held for method in methods if callable(method) and isinstance(held := method(), Tensor)]
+
+
+def _merged(products: Sequence[Product]) -> list[Product]:
+    """Products with the same weights in the same row are one: of several calls the dearest reading counts."""
+    merged: dict[object, Product] = {}
+    for number, new in enumerate(products):
+        old = merged.get(key := (new.row, new.kind, new.roots) if new.roots else number)
+        if old is not None:
+            pair = tuple(a | b for a, b in zip(old.evidence, new.evidence, strict=True))
+            new = replace(new, macs=old.macs + new.macs, evidence=(pair[0], pair[1]))
+        merged[key] = new
+    return list(merged.values())
+
+
+def _has_binary_name(layer: Layer, layers: Mapping[str, Layer]) -> bool:
+    """Its class, one that it inherits from outside torch, or that of the module around it."""
+    around = layers.get(layer.row.rpartition(".")[0], layer)
+    classes = [*type(layer.part).__mro__, type(around.part)]
+    own = [cls.__name__.lower().replace("_", "") for cls in classes if cls.__module__.partition(".")[0] != "torch"]
+    return any(map(BINARY_NAME.fullmatch, own))
+
+
+def _type_bits(tensor: Tensor) -> int:
+    """Of a value as it is stored; of a real one where it is complex."""
+    if tensor.dtype in (torch.quint4x2, torch.quint2x4):
+        return 4 if tensor.dtype == torch.quint4x2 else 2
+    return tensor.element_size() * (4 if tensor.is_complex() else 8)
+
+
+def _number(tensor: Tensor) -> int:
+    """Of the real numbers that are stored."""
+    return _values(tensor).numel() * (1 + tensor.is_complex())
+
+
+def _values(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.layout == torch.strided:
+        return tensor
+    return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
+
+
+def _nbytes(tensor: Tensor) -> int:
+    """Of a sparse tensor, values and indices."""
+    tensor = tensor.detach()
+    if tensor.layout == torch.sparse_coo:
+        return tensor.coalesce().indices().nbytes + _values(tensor).nbytes
+    by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    places = (tensor.crow_indices, tensor.col_indices) if by_rows else (tensor.ccol_indices, tensor.row_indices)
+    return _values(tensor).nbytes + sum(place().nbytes for place in places)
+
+
+def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    """MACs of one call, from the shapes of its input and output; 0 where they are not those of a convolution or linear
+    layer with this weight."""
+    if not before or not after:
+        return 0
+    if weight.dim() == 2:
+        return prod(after) * before[-1] if (after[-1], before[-1]) == tuple(weight.shape) else 0
+    if len(before) != weight.dim() or len(after) != weight.dim():
+        return 0
+    if isinstance(part, nn.modules.conv._ConvTransposeNd):
+        return prod(before[2:]) * after[0] * weight.numel() if before[1] == weight.shape[0] else 0
+    fits = after[1] == weight.shape[0] and not before[1] % weight.shape[1]
+    return prod(after[2:]) * after[0] * weight.numel() if fits else 0

@@ -1,0 +1,154 @@
+"""How many values an operand takes: what a tensor that torch multiplied says about its bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from meliuscli.counting.counts import FLOAT_BITS
+
+MANY = 1 << 16
+"""Levels of an operand whose values are those of a float."""
+
+_ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
+_EXACT, _ON_GRID = 1e-5, 2e-3
+"""How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
+_RARE, _AMPLE = 0.01, 0.25
+"""Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
+this share, or a third may have been missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``levels``: distinct values (1 to 256), ``MANY`` for those of a float, 0 where there is nothing, or too little, to
+    look at.
+    ``signed``: two values, and zero as a third. ``thin``: two values of which a third may have been missed."""
+
+    levels: int = 0
+    signed: bool = False
+    thin: bool = False
+
+    @property
+    def bits(self) -> int:
+        """One value or none is evidence of nothing."""
+        widths = ((1, 0), (2, 1), (4, 2), (16, 4), (_FEW, 8))
+        return next((bits for most, bits in widths if self.levels <= most), FLOAT_BITS) or FLOAT_BITS
+
+    def __or__(self, other: Seen) -> Seen:
+        """Of two calls the one that says more."""
+        return max(self, other, key=lambda seen: (seen.bits if seen.levels else 0, seen.thin, seen.levels))
+
+
+def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
+    """Of an operand as rows, each of which may have a scale of its own (output channels, or tokens).
+
+    Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
+    times signs takes two values. Samples of random places, the same each time, stand for large operands."""
+    if rows is None or rows.is_meta or not rows.is_floating_point() or rows.layout != torch.strided or not rows.numel():
+        return Seen()
+    flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
+    part = flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
+    if is_weight and _is_scaled_sign(part):
+        return Seen(2)
+    if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
+        rows = part = part[:1]
+    if not bool(part.isfinite().all()):
+        return Seen()
+    by_row = _levels_of_rows(part)
+    if by_row == 1:  # signs that are all alike: of a network that was not trained
+        return Seen(1)
+    if by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
+        return Seen(MANY)
+    whole = rows if is_weight else _without_padding(rows)
+    values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
+    levels, (distinct, times) = _levels(values), _distinct(values)
+    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
+    if is_signed and times[1] <= _RARE:
+        return Seen(2)
+    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times))
+    if levels in (0, MANY) or 0 < by_row < levels:
+        return Seen(by_row or levels)
+    return Seen(levels, is_signed, thin)
+
+
+def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
+    """Can two values be those of two bits that occur here? Not -1 and 1, nor two of which both are frequent; but other
+    opposite ones are the middle of four steps too."""
+    is_sign, is_opposite = (
+        abs(distinct[0] + one) + abs(distinct[-1] - one) <= 2 * _EXACT * one for one in (1, abs(distinct[-1]))
+    )
+    return not is_sign and (is_opposite or rarer < _AMPLE)
+
+
+def _places(size: int, most: int) -> Tensor:
+    """All places in order, or ``most`` of them at random, the same each time."""
+    if size <= most:
+        return torch.arange(size)
+    return torch.randint(size, (most,), generator=torch.Generator().manual_seed(size)).sort().values
+
+
+def _is_scaled_sign(part: Tensor) -> bool:
+    """Are the absolute values a number a row times a number a column?"""
+    size = part.abs()
+    if min(part.shape) < 2 or part.numel() < 8 or float(part.max()) <= 0 or float(part.min()) >= 0:
+        return False
+    largest = float(size.max())
+    cross = size * size[0, 0] - size[:, :1] * size[:1]
+    return bool((part != 0).all()) and float(cross.abs().max()) <= 1e-4 * largest * largest
+
+
+def _levels_of_rows(part: Tensor) -> int:
+    """The most levels of a row."""
+    levels = 0
+    for row in part:
+        levels = max(levels, _levels(row))
+        if levels == MANY:
+            break
+    return levels
+
+
+def _levels(values: Tensor) -> int:
+    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on. 0 for
+    too few to say."""
+    distinct, _ = _distinct(values)
+    number = len(distinct)
+    if number == 1 and len(values) > 1:
+        return 1
+    if number > _FEW:
+        return MANY
+    if number < 8 and len(values) < 4 * number:
+        return 0
+    if len(values) >= 16 * number or number <= 2:
+        return number
+    return _grid(distinct)
+
+
+def _distinct(values: Tensor) -> tuple[list[float], list[float]]:
+    """The values (up to 257, in order) and their shares. Equal but for rounding is equal."""
+    ordered = values.flatten().sort().values
+    limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
+    ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
+    return ordered[starts[: _FEW + 1]].tolist(), ((ends - starts)[: _FEW + 1] / len(ordered)).tolist()
+
+
+def _grid(distinct: list[float]) -> int:
+    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``."""
+    low, high = distinct[0], distinct[-1]
+    share = (torch.tensor(distinct) - low) / (high - low)
+    steps = torch.arange(1.0, _FEW)[:, None]
+    for values in (share[:: max(1, len(share) // 8)], share):
+        at = steps * values
+        steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]
+    return int(steps[0, 0]) + 1 if len(steps) else MANY
+
+
+def _without_padding(rows: Tensor) -> Tensor:
+    """Maps, channel by channel, without the lines at their sides that are zero in all of them."""
+    for dim in range(2, rows.dim()):
+        filled = (rows != 0).transpose(0, dim).flatten(1).any(1).nonzero()
+        if len(filled):
+            rows = rows.narrow(dim, int(filled[0]), int(filled[-1] - filled[0]) + 1)
+    return rows

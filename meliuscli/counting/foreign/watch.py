@@ -1,0 +1,226 @@
+"""What torch executes, seen from below autograd: products, whose weights they multiply, and what nobody knows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from meliuscli.counting.counts import FLOAT_BITS
+from meliuscli.counting.foreign.bits import NOTHING, Evidence
+from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
+from meliuscli.counting.foreign.statements import Stated, stated_bits
+from meliuscli.counting.foreign.values import seen_values
+
+_KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
+"""Operations whose results have the values of their operand, in other places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """MACs of one operation. ``row``: the module that they belong to. ``roots``: storages of what the weights are made
+    of, the main one first; none where two activations are multiplied. ``evidence``: of weights and activations."""
+
+    row: str
+    kind: Kind
+    macs: int
+    output: tuple[int, ...]
+    roots: tuple[int, ...]
+    num_weights: int
+    evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operation below autograd, scripts and composite operations, by the module whose weights it multiplies, else
+    by the module that is being called. Storages are followed: what is made of weights alone is weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.products: list[Product] = []
+        self.unknown: dict[str, Counter[str]] = {}
+        self.shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        self.used: set[int] = set()
+        self.tensors: dict[int, Tensor] = {}
+        self.holders: dict[int, list[str]] = {}
+        self.input: tuple[int, ...] = ()
+        self.output: tuple[int, ...] = ()
+        self._spans: dict[int, dict[int, range]] = {}
+        self._roots: dict[int, tuple[int, ...]] = {}
+        self._moving: set[int] = set()
+        self._stated: dict[int, Stated] = {}
+        self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
+        self._calls: list[tuple[str, int]] = [("", 0)]
+        self._is_asking = False
+        for name, part in module.named_modules():
+            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+                key = key_of(tensor)
+                self.tensors.setdefault(key, tensor)
+                self.holders.setdefault(key, []).append(row_of(name))
+                self._spans.setdefault(storage_of(tensor), {})[key] = _span(tensor)
+            if not isinstance(part, torch.jit.ScriptModule):
+                part.register_forward_pre_hook(self._entering(name))
+                part.register_forward_hook(self._leaving(name), always_call=True)
+
+    def feed(self, inputs: Any) -> None:
+        """What the network is called with: whatever is made of it is no weight."""
+        self._moving.update(map(storage_of, tensors_in(inputs)))
+
+    def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
+
+    def _leaving(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def left(module: nn.Module, inputs: Any, output: Any) -> None:
+            row, before = self._calls[-1]
+            if row == row_of(name):  # not where one of its hooks has failed before ours
+                self._calls.pop()
+            self.shapes.setdefault(row_of(name), []).append((_shape(inputs), _shape(output)))
+            self.output = _shape(output)
+            if before == len(self.products) and not self._is_asking:
+                self._is_asking = True  # brevitas' bit_width() calls the module
+                self._take_its_word(module, output)
+                self._is_asking = False
+
+        return left
+
+    def _take_its_word(self, module: nn.Module, output: Any) -> None:
+        """What a module without products states is about what it returns: it is a quantizer."""
+        says = stated_bits(module)
+        for key in map(storage_of, tensors_in(output)):
+            bits = says.both or (says.activation if key in self._moving else says.weight)
+            if bits:
+                self._stated[key] = Stated(bits, type(module).__name__)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            return func(*args, **kwargs)
+        if not (with_macs := has_formula(func, args)):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        self._follow(func, [t for value in (*args, *kwargs.values()) for t in _tensors(value)], _tensors(out))
+        if with_macs:
+            self._add(measured(func, args, kwargs, out, self._is_weight), _shape(out))
+        elif not is_harmless(func):
+            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name] += 1
+        return out
+
+    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        keys = [storage_of(t) for t in inputs]
+        is_moving = any(key in self._moving for key in keys)
+        roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
+        self.used.update(roots)
+        says = next((self._stated[key] for key in keys if key in self._stated), None)
+        keeps = says is not None and _KEEPS.fullmatch(func._schema.name.partition("::")[2])
+        for tensor in outputs:
+            key = storage_of(tensor)
+            if key in keys and not func._schema.is_mutable:
+                continue
+            if key not in keys and tensor.layout == torch.strided:
+                self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
+            self._stated.pop(key, None)
+            if is_moving:
+                self._moving.add(key)
+            elif roots and key not in self._spans:
+                self._roots[key] = roots
+            if says is not None and keeps:
+                self._stated[key] = says
+
+    def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
+        """What of the network's tensors it is made of; several may be views of one long one."""
+        spans = self._spans.get(storage_of(tensor))
+        if spans is None:
+            return self._roots.get(storage_of(tensor), ())
+        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if _span(tensor).start in s)
+
+    def _is_weight(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and storage_of(tensor) not in self._moving and bool(self._roots_of(tensor))
+
+    def _add(self, measure: Measure, output: tuple[int, ...]) -> None:
+        row, (weight, x) = self._calls[-1][0], measure.operands
+        is_weight = self._is_weight(weight)
+        roots = self._roots_of(weight) if weight is not None and is_weight else ()
+        roots = tuple(sorted(roots, key=lambda root: _importance(self.tensors[root]), reverse=True))
+        if roots and not any(row in self.holders[root] for root in roots):
+            row = self.holders[roots[0]][0]
+        macs = measure.macs
+        if weight is not None and x is not None:
+            macs *= (1 + weight.is_complex()) * (1 + x.is_complex())
+            # torch makes a complex convolution of three real ones; that of sums stands for two.
+            split = bool(roots) and self.tensors[roots[0]].is_complex() and not weight.is_complex()
+            macs *= 2 if split and storage_of(weight) not in self._spans else 1
+        evidence = tuple(
+            NOTHING if t is None else Evidence(self._stated.get(storage_of(t)), stored_bits(t), seen_values(r, w))
+            for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
+        )
+        size = 0 if weight is None else weight.numel()
+        self.products.append(Product(row, measure.kind, macs, output, roots, size, (evidence[0], evidence[1])))
+
+
+def row_of(name: str) -> str:
+    """A module's name; what makes a weight of another one (``torch.nn.utils.parametrize``) is part of that layer."""
+    return re.sub(r"(^|\.)parametrizations\..*", "", name)
+
+
+def storage_of(tensor: Tensor) -> int:
+    """The same for all views of a tensor."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # a sparse one has none
+        return id(tensor)
+
+
+def key_of(tensor: Tensor) -> int:
+    """The same for tied tensors."""
+    start = _span(tensor).start
+    return hash((storage_of(tensor), start)) if start else storage_of(tensor)
+
+
+def _span(tensor: Tensor) -> range:
+    """Where in its storage it lies."""
+    start = tensor.storage_offset() if tensor.layout == torch.strided else 0
+    return range(start, start + max(1, tensor.numel()))
+
+
+def stored_bits(tensor: Tensor) -> int | None:
+    """Bits of an integer type; None for the floating-point types, whose values have to be looked at."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return None
+    if tensor.dtype == torch.bool:
+        return 1
+    return min(FLOAT_BITS, tensor.element_size() * 8)
+
+
+def _importance(tensor: Tensor) -> tuple[bool, int]:
+    return isinstance(tensor, nn.Parameter), tensor.numel()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Of an argument: itself, or those in a list."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for t in value if isinstance(t, Tensor)] if isinstance(value, list | tuple) else []
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of the first tensor in a nested value; () where there is none."""
+    return next((tuple(tensor.shape) for tensor in tensors_in(value)), ())
+
+
+def tensors_in(value: Any, depth: int = 8) -> Iterator[Tensor]:
+    """The tensors in whatever a module returns."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and not isinstance(value, nn.Module | type | str | bytes):
+        held = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        for part in held or getattr(value, "__dict__", {}).values():
+            yield from tensors_in(part, depth - 1)
