@@ -89,7 +89,9 @@ class MultiBaseConv2d(nn.Module):
         conv = self.conv
         weight: Tensor = conv.quantizer(conv.weight)
         x = self._weighted(signs.reshape(self.num_activations, -1, *signs.shape[1:]))
-        return F.conv2d(x, weight.reshape(self.num_weights, -1, *weight.shape[1:]).sum(0), None, conv.stride, conv.padding)
+        return F.conv2d(
+            x, weight.reshape(self.num_weights, -1, *weight.shape[1:]).sum(0), None, conv.stride, conv.padding
+        )
 
     def _weighted(self, bases: Tensor) -> Tensor:
         return (self.sign.scale.view(-1, 1, 1, 1, 1) * bases).sum(0)
