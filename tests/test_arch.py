@@ -9,6 +9,7 @@ from conftest import specs
 from hypothesis import given
 
 from meliuscli.arch.adapt import at_input
+from meliuscli.arch.families import FAMILIES
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import arch_names, load_arch, load_name, parse_override
@@ -31,6 +32,14 @@ def test_the_canonical_names_are_all_there() -> None:
         *(f"pokebnn-{width}" for width in ("0.5", "0.75", "1.0", "1.25", "1.4", "1.5", "1.75", "2.0")),
     }
     assert len(arch_names()) == 57
+
+
+def test_the_documents_say_how_many_networks_and_families_there_are() -> None:
+    root, networks, families = Path(__file__).parents[1], len(arch_names()), len(FAMILIES)
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert f"{networks} networks of {families} families" in readme
+    assert f"all {networks} networks are counted" in readme
+    assert f"{networks} named networks of {families} families" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

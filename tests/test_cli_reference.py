@@ -93,6 +93,12 @@ def test_explain_lists_its_topics_and_pages_fit_a_hundred_columns(cli: Cli) -> N
         assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+def test_the_option_and_readme_list_every_convention(cli: Cli) -> None:
+    names = "|".join(CONVENTIONS)
+    assert names in cli("count", "--help", COLUMNS="200").stdout
+    assert f"--convention {names}" in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
 def test_explain_conventions_names_every_rule_with_its_source(cli: Cli) -> None:
     page = cli("explain", "conventions").stdout
     assert all(f"\n{name}: " in page for name in CONVENTIONS)

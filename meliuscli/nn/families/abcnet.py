@@ -45,8 +45,9 @@ def least_squares(bases: list[Tensor], target: Tensor) -> Tensor:
     # Elementwise products: they are no MACs of the network, and are not counted as such.
     gram = torch.stack([torch.stack([(one * other).sum() for other in bases]) for one in bases]).double()
     right = torch.stack([(base * target).sum() for base in bases]).double()
-    inverse = torch.linalg.pinv(gram, rtol=RANK_TOLERANCE, hermitian=True)
-    return (inverse * right).sum(1).to(target.dtype)
+    inverse: Tensor = torch.linalg.pinv(gram, rtol=RANK_TOLERANCE, hermitian=True)
+    scales: Tensor = (inverse * right).sum(1)
+    return scales.to(target.dtype)
 
 
 class ActivationBases(nn.Module):
@@ -87,8 +88,10 @@ class MultiBaseConv2d(nn.Module):
         """The same up to rounding, as one float convolution of both sums, which trains in a fraction of the time."""
         conv = self.conv
         weight: Tensor = conv.quantizer(conv.weight)
-        x = self._weighted(signs.unflatten(0, (self.num_activations, -1)))
-        return F.conv2d(x, weight.unflatten(0, (self.num_weights, -1)).sum(0), None, conv.stride, conv.padding)
+        x = self._weighted(signs.reshape(self.num_activations, -1, *signs.shape[1:]))
+        return F.conv2d(
+            x, weight.reshape(self.num_weights, -1, *weight.shape[1:]).sum(0), None, conv.stride, conv.padding
+        )
 
     def _weighted(self, bases: Tensor) -> Tensor:
         return (self.sign.scale.view(-1, 1, 1, 1, 1) * bases).sum(0)
