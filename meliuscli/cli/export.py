@@ -10,7 +10,7 @@ import typer
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.networks import with_input
+from meliuscli.cli.networks import DEFAULT_INPUT, is_own, own_arch, parse_input, with_input
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.results import require_directory
 from meliuscli.units import format_mib
@@ -25,7 +25,9 @@ def export(
     arch: Annotated[
         str | None,
         typer.Option(
-            "--arch", help="A name or a TOML file; with --weights run:ID it may be left out.", show_default=False
+            "--arch",
+            help="A name, a TOML file, or FILE.py:FACTORY; with --weights run:ID it may be left out.",
+            show_default=False,
         ),
     ] = None,
     set_: options.Set = None,
@@ -56,8 +58,13 @@ def export(
 
     Without --weights the network is untrained, from --seed (0). The file takes images of --input (default: the size
     that the network was made for, or trained at)."""
-    name, spec, network = _network(arch, set_ or [], weights, seed, reports)
-    if input_ is not None:
+    if arch is not None and is_own(arch):
+        if weights is not None or set_ or to == "packed":
+            raise BadInputError(f"{arch}: is exported untrained, --to onnx; a training of it by --weights run:ID alone")
+        name, spec, network = _own_network(arch, input_, seed or 0)
+    else:
+        name, spec, network = _network(arch, set_ or [], weights, seed, reports)
+    if input_ is not None and not (arch is not None and is_own(arch)):
         spec, network = _resized(network, with_input(spec, input_, name), input_)
     suffix = "onnx" if to == "onnx" else "packed.safetensors"
     path = Path(f"{name}.{suffix}") if output is None else output
@@ -111,14 +118,33 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
 
 def _resized(network: nn.Module, spec: ArchSpec, text: str) -> tuple[ArchSpec, nn.Module]:
     """The network's weights in one of ``spec``, which is for images of another size, and that spec."""
-    from meliuscli.nn.build import build
+    from meliuscli.training.network import build_for_training
 
-    resized = build(spec)
+    resized = build_for_training(spec)
     try:
         resized.load_state_dict(network.state_dict())
     except RuntimeError:
         raise BadInputError(f"--input {text}: the network's weights do not fit images of that shape") from None
     return spec, resized.eval()
+
+
+def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpec, nn.Module]:
+    """A module of the user's own as it is made, for images of ``input_``."""
+    import torch
+
+    from meliuscli.counting.foreign import count_own, load_module
+
+    channels, height, width = DEFAULT_INPUT if input_ is None else parse_input(input_)
+    if height != width:
+        raise BadInputError(f"--input {input_}: {arch} is exported for square images only")
+    torch.manual_seed(seed)
+    talk(f"no --weights: {arch} is untrained, from seed {seed}")
+    network, named = load_module(arch), own_arch(arch, [])
+    logits = count_own(network, (channels, height, width)).count.total.output
+    if len(logits) != 1:
+        raise BadInputError(f"{arch}: gives {'x'.join(map(str, logits))} for an image, not logits")
+    changes = {"num_classes": logits[0], "input_channels": channels, "input_size": height}
+    return named.name, named.spec.replace(**changes), network.eval()
 
 
 def _network(

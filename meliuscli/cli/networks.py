@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import load_arch
+from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import find_convention
@@ -34,6 +34,17 @@ def count_named(arch: str, set_: Sequence[str], input_: str | None, storage: Sto
     named = load_arch(arch, set_)
     spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
     return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage))
+
+
+def own_arch(arch: str, set_: Sequence[str]) -> NamedArch:
+    """A module of the user's own as what is trained."""
+    from meliuscli.arch.own import own_spec
+    from meliuscli.counting.foreign.source import split_reference
+
+    if set_:
+        raise BadInputError("--set changes the field of a spec; a module of your own has none")
+    path, factory = split_reference(arch)
+    return NamedArch(f"{path.name}:{factory}", own_spec(path, factory))
 
 
 def count_own_module(

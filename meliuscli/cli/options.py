@@ -16,7 +16,10 @@ Arch = Annotated[
     ),
 ]
 TrainArch = Annotated[
-    str | None, typer.Option("--arch", help="A network's name (meliuscli list) or a TOML file.", show_default=False)
+    str | None,
+    typer.Option(
+        "--arch", help="A name (meliuscli list), a TOML file, or FILE.py:FACTORY for a module.", show_default=False
+    ),
 ]
 Set = Annotated[
     list[str] | None,

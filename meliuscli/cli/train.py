@@ -12,6 +12,7 @@ import typer
 from meliuscli.arch.zoo import load_arch, parse_overrides
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.networks import is_own, own_arch
 from meliuscli.cli.sessions import Ready, Wanted, begin, resume
 from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
@@ -95,7 +96,7 @@ def train(
         else:
             if arch is None:
                 raise BadInputError("--arch is missing", "for example --arch meliusnet22, or --resume run:ID")
-            named = load_arch(arch, set_ or [])
+            named = own_arch(arch, set_ or []) if is_own(arch) else load_arch(arch, set_ or [])
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             sizes = (seeds, input_size, width_divisor)

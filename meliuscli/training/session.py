@@ -15,8 +15,8 @@ from typing import Any, Self
 import filelock
 from torch import nn
 
+from meliuscli.arch.own import trained_spec
 from meliuscli.arch.spec import ArchSpec, validate
-from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import cannot_write, write_json
@@ -62,7 +62,7 @@ class Plan:
         return cls(
             **{
                 **fields,
-                "trained_as": spec_from_fields(fields["trained_as"]),
+                "trained_as": trained_spec(fields["trained_as"]),
                 "recipe": validate(Recipe, fields["recipe"]),
                 "execution": Execution.from_fields(fields["execution"]),
             }
