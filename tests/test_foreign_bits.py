@@ -233,6 +233,7 @@ class QType:
         ({"num_bits_weight": 8, "num_bits": 8}, (8, 32)),
         ({"weight_qtype": QType(8), "activation_qtype": None}, (8, 32)),
         ({"weight_qtype": torch.qint8}, (8, 32)),
+        ({"w_bits": "4", "a_bits": "fp16"}, (4, 32)),
         ({"weight_bit_width": torch.tensor(3.0)}, (3, 32)),
         ({"w_bits": 1.58, "a_bits": 8}, (2, 8)),
         ({"w_bits": 32, "a_bits": 32}, (32, 32)),
@@ -599,6 +600,7 @@ def test_max_ops_is_held_against_the_doubts_too(file: Path, capsys: pytest.Captu
     assert value["doubts"] == ["doubt: BinaryConv2d in 0: counts as binary, but its weights take more than two values"]
     (layer_,) = value["layers"]
     assert (layer_["name"], layer_["bits"], layer_["dearer"]) == ("0", "1x1", "32x1")
+    assert layer_["doubts"] == ["counts as binary, but its weights take more than two values"]
     count(f"{file}:fresh", input_=["8x8x8"], max_ops="1000", bits=["0=1x1"], fmt="json")
     assert json.loads(capsys.readouterr().out)["doubts"] == []
 

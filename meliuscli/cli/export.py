@@ -10,7 +10,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.networks import load_network, the_one, with_input
+from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.results import require_directory
@@ -29,7 +29,7 @@ PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
 
 
 def export(
-    network_: options.Network = None,
+    network_: options.AnyNetwork = None,
     arch_: options.Arch = None,
     set_: options.Set = None,
     input_: options.Input = None,
@@ -73,7 +73,10 @@ def export(
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
-    name, spec, network = _network(arch, set_ or [], weights, seed, reports, input_)
+    if is_own(arch or ""):
+        name, spec, network = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
+    else:
+        name, spec, network = _network(arch, set_ or [], weights, seed, reports, input_)
     path = Path(f"{name.replace(':', '-')}{SUFFIXES[to]}") if output is None else output
     _check_place(path, force)
     shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
@@ -145,14 +148,45 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
 
 def _resized(network: nn.Module, spec: ArchSpec, text: str) -> nn.Module:
     """The network's weights in one of ``spec``, which is for images of another size."""
-    from meliuscli.nn.build import build
+    from meliuscli.training.network import build_for_training
 
-    resized = build(spec)
+    resized = build_for_training(spec)
     try:
         resized.load_state_dict(network.state_dict())
     except RuntimeError:
         raise BadInputError(f"--input {text}: the network's weights do not fit images of that shape") from None
     return resized.eval()
+
+
+def _own(
+    arch: str, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None, to: str
+) -> tuple[str, ArchSpec, nn.Module]:
+    """A module of the user's own, as it is made or, with a run that this file was trained in, trained."""
+    if set_ or to == "packed":
+        raise BadInputError(f"{arch}: a module of your own has no fields to --set, and is exported --to onnx")
+    if weights is None:
+        return _own_network(arch, input_, seed or 0)
+    own_arch(arch, [])  # so the command line names the file that the run's record wants executed
+    return _network(None, set_, weights, seed, reports, input_)
+
+
+def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpec, nn.Module]:
+    """A module of the user's own as it is made, for images of ``input_``."""
+    import torch
+
+    from meliuscli.counting.foreign import count_own, load_module
+
+    channels, height, width = DEFAULT_INPUT if input_ is None else parse_input(input_)
+    if height != width:
+        raise BadInputError(f"--input {input_}: {arch} is exported for square images only")
+    torch.manual_seed(seed)
+    talk(f"no --weights: {arch} is untrained, from seed {seed}")
+    network, named = load_module(arch), own_arch(arch, [])
+    logits = count_own(network, (channels, height, width)).count.total.output
+    if len(logits) != 1:
+        raise BadInputError(f"{arch}: gives {'x'.join(map(str, logits))} for an image, not logits")
+    changes = {"num_classes": logits[0], "input_channels": channels, "input_size": height}
+    return named.name, named.spec.replace(**changes), network.eval()
 
 
 def _network(

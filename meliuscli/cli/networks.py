@@ -49,7 +49,7 @@ def the_one(argument: str | None, option: str | None) -> str:
 def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -> NamedArch:
     """The network of a name, a TOML file, TOML on stdin (``-``) or a recorded run (``run:ID``: what was trained).
 
-    Raises ``BadInputError`` for a module of one's own, and as ``load_arch``."""
+    Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
         raise BadInputError(
             f"{arch}: a module of your own can be counted and compared, and nothing else",
@@ -78,6 +78,17 @@ def count_named(
     named = load_network(arch, set_, reports)
     spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
     return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage))
+
+
+def own_arch(arch: str, set_: Sequence[str]) -> NamedArch:
+    """A module of the user's own as what is trained."""
+    from meliuscli.arch.own import own_spec
+    from meliuscli.counting.foreign.source import split_reference
+
+    if set_:
+        raise BadInputError("--set changes the field of a spec; a module of your own has none")
+    path, factory = split_reference(arch)
+    return NamedArch(f"{path.name}:{factory}", own_spec(path, factory))
 
 
 def count_own_module(

@@ -12,7 +12,7 @@ import typer
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import options
 from meliuscli.cli.console import SHELL, answer, answer_tables, talk
-from meliuscli.cli.networks import load_network, the_one
+from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_table
@@ -92,10 +92,13 @@ def train(
     leads = os.environ.get("RANK", "0") == "0"
     try:
         if resume_ is not None:
-            _refuse_changes(context)
+            if is_own(arch_ or ""):
+                own_arch(str(arch_), [])  # so the command line names the file that the run wants executed
+            _refuse_changes(context, is_own(arch_ or ""))
             ready = resume_run(resume_, data, reports, SHELL)
         else:
-            named = load_network(the_one(network_, arch_), set_ or [], reports)
+            arch = the_one(network_, arch_)
+            named = own_arch(arch, set_ or []) if is_own(arch) else load_network(arch, set_ or [], reports)
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             sizes = (seeds, input_size, width_divisor)
@@ -148,8 +151,8 @@ def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Rec
     return find_recipe(name, {**parse_overrides(overrides, "--recipe-set"), **given})
 
 
-def _refuse_changes(context: typer.Context) -> None:
-    """A resumed run is what it was begun as."""
+def _refuse_changes(context: typer.Context, names_file: bool) -> None:
+    """A resumed run is what it was begun as. ``names_file``: --arch only says that the run's file may be executed."""
     names = {
         "fmt": "format",
         "set_": "set",
@@ -160,6 +163,8 @@ def _refuse_changes(context: typer.Context) -> None:
     }
     for name in context.params:
         source = context.get_parameter_source(name)
+        if name == "arch_" and names_file:
+            continue
         if name not in GOES_WITH_RESUME and source is not None and source.name == "COMMANDLINE":
             option = names.get(name, name).replace("_", "-")
             raise BadInputError(f"--{option}: a run goes on as it was begun", "leave it out with --resume")

@@ -35,9 +35,15 @@ def own_object(own: OwnCount, assumes_much: bool) -> dict[str, Any]:
 
 
 def _layer_object(name: str, ruling: Ruling) -> dict[str, Any]:
-    """The bits of products of a layer: weights and activations, why, and what they would be, were the doubt true."""
+    """The bits of products of a layer: weights and activations, why, and what they would be, were the doubts true."""
     bits, dearer = ("x".join(map(str, pair)) for pair in (ruling.bits, ruling.dearer))
-    return {"name": name, "bits": bits, "why": ruling.why, "doubt": ruling.doubt or None, "dearer": dearer}
+    return {
+        "name": name,
+        "bits": bits,
+        "why": ruling.why,
+        "doubts": [ruling.doubt] * bool(ruling.doubt),
+        "dearer": dearer,
+    }
 
 
 def own_lines(own: OwnCount) -> tuple[str, ...]:

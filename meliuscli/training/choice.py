@@ -13,9 +13,9 @@ from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
-from meliuscli.nn.build import build
 from meliuscli.training.execution import Execution, describe_device, has_bfloat16
 from meliuscli.training.loop import Training
+from meliuscli.training.network import build_for_training
 from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_duration
 
@@ -110,7 +110,7 @@ def _stepper(
 ) -> Callable[[], float]:
     """A function that trains one step and returns its seconds, after one to warm up."""
     torch.manual_seed(0)
-    network = build(spec, recipe.clip_threshold, recipe.sign_gradient)
+    network = build_for_training(spec, recipe)
     training = Training(network, data, recipe, 0, execution, teacher)
 
     def step() -> float:

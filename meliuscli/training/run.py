@@ -13,12 +13,12 @@ from torch import nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import InterruptedByUser
-from meliuscli.nn.build import build
 from meliuscli.training.chance import chance_limit
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution
 from meliuscli.training.loop import EpochMetrics, Training, evaluate
+from meliuscli.training.network import build_for_training
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
 
@@ -93,7 +93,7 @@ def train_once(
 
     Raises ``FailedError`` when the training diverges."""
     torch.manual_seed(seed)
-    network = build(spec, recipe.clip_threshold, recipe.sign_gradient)
+    network = build_for_training(spec, recipe)
     training = Training(network, data, recipe, seed, execution, teacher, processes)
     before = checkpoint.restore(training) if checkpoint else Progress()
     curve, started, meter = list(before.curve), time.perf_counter(), EnergyMeter()

@@ -15,10 +15,11 @@ from typing import Any, Self
 import filelock
 from torch import nn
 
+from meliuscli.arch.own import OwnSpec, trained_spec
 from meliuscli.arch.spec import ArchSpec, validate
-from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
+from meliuscli.counting.counts import Count
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import cannot_write, write_json
@@ -64,7 +65,7 @@ class Plan:
         return cls(
             **{
                 **fields,
-                "trained_as": spec_from_fields(fields["trained_as"]),
+                "trained_as": trained_spec(fields["trained_as"]),
                 "recipe": validate(Recipe, fields["recipe"]),
                 "execution": Execution.from_fields(fields["execution"]),
             }
@@ -169,7 +170,7 @@ class Session:
     def _costs(self) -> dict[str, Any]:
         """Of the network that was trained, which is not the target ``arch``: these belong to the accuracies."""
         spec = self.plan.trained_as
-        total = count_spec(spec).total
+        total = _total(spec)
         costs = {"ops": MELIUS.derive(total).ops, "params": total.params, "size_bytes": total.size_bytes}
         return {"archid": spec.archid, **costs}
 
@@ -213,3 +214,12 @@ def read_plan(directory: Path) -> tuple[Plan, list[RunResult]]:
         return Plan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, MeliusError) as error:
         raise BadInputError(f"{path}: not a run's plan: {error}") from None
+
+
+def _total(spec: ArchSpec) -> Count:
+    if not isinstance(spec, OwnSpec):
+        return count_spec(spec).total
+    from meliuscli.counting.foreign import count_own
+    from meliuscli.training.network import build_for_training
+
+    return count_own(build_for_training(spec), spec.input_shape).count.total

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from meliuscli.arch.own import trained_spec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.errors import BadInputError
 from meliuscli.runs import load_run
 from meliuscli.training.trained import load_trained
@@ -37,7 +37,7 @@ def load_teacher(name: str, reports: Path, student: ArchSpec, data_digest: str) 
     if kind.lower() != "run":
         raise BadInputError(f"--teacher {name!r}: not of the form run:ID", "meliuscli list runs names them")
     run = load_run(run_id, reports)
-    spec = spec_from_fields(run.fields["trained_as"], f"{run.path}: ")
+    spec = trained_spec(run.fields["trained_as"], f"{run.path}: ")
     theirs, ours = (
         f"{'x'.join(map(str, each.input_shape))} and {each.num_classes} classes" for each in (spec, student)
     )

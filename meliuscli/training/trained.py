@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
+from meliuscli.arch.own import trained_spec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.errors import BadInputError, MissingError
-from meliuscli.nn.build import build
 from meliuscli.runs import Run, weights_path
+from meliuscli.training.network import build_for_training
 from meliuscli.training.weights import load_weights
 
 
@@ -38,11 +38,11 @@ def load_trained(run: Run, seed: int | None = None) -> Trained:
     path = weights_path(run.path.parent, run.id, seed)
     if not path.is_file():
         raise MissingError(f"{path}: no such file", f"was run:{run.id} trained with --no-weights?")
-    return replace(load_network(spec_from_fields(run.fields["trained_as"], f"{run.path}: "), path), seed=seed)
+    return replace(load_network(trained_spec(run.fields["trained_as"], f"{run.path}: "), path), seed=seed)
 
 
 def load_network(spec: ArchSpec, path: Path) -> Trained:
     """``spec`` built, with the weights in a safetensors file of ours (errors: ``load_weights``)."""
-    network = build(spec)
+    network = build_for_training(spec)
     load_weights(network, spec, path)
     return Trained(spec, network.eval(), path)

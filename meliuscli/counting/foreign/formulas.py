@@ -98,4 +98,4 @@ def _quantized(name: str, x: Tensor, weight: Tensor, out: Tensor) -> Measure:
 
 
 def _filled(tensor: Tensor) -> int:
-    return tensor.numel() if tensor.layout == torch.strided else int(tensor.values().numel())
+    return tensor.numel() if tensor.layout == torch.strided else int(tensor._nnz())

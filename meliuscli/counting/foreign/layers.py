@@ -20,6 +20,10 @@ from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
 
+_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
+_PLACES = {torch.sparse_coo: ("_indices",), torch.sparse_csr: _BY_ROWS, torch.sparse_csc: _BY_COLUMNS}
+"""What a sparse tensor holds beside its values."""
+
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
 
@@ -89,7 +93,8 @@ class Layer:
 
     def index_bytes(self) -> int:
         """Of sparse weights: where their values are."""
-        return sum(_nbytes(t) - _values(t).nbytes for t in self.tensors.values() if t.layout != torch.strided)
+        held = [(t.detach(), name) for t in self.tensors.values() for name in _PLACES.get(t.layout, ())]
+        return sum(getattr(t, name)().nbytes for t, name in held)
 
     def notes(self) -> Iterator[Note]:
         what, number = type(self.part).__name__, sum(map(_number, self.tensors.values()))
@@ -208,24 +213,8 @@ def _type_bits(tensor: Tensor) -> int:
 
 def _number(tensor: Tensor) -> int:
     """Of the real numbers that are stored."""
-    return _values(tensor).numel() * (1 + tensor.is_complex())
-
-
-def _values(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    if tensor.layout == torch.strided:
-        return tensor
-    return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
-
-
-def _nbytes(tensor: Tensor) -> int:
-    """Of a sparse tensor, values and indices."""
-    tensor = tensor.detach()
-    if tensor.layout == torch.sparse_coo:
-        return tensor.coalesce().indices().nbytes + _values(tensor).nbytes
-    by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
-    places = (tensor.crow_indices, tensor.col_indices) if by_rows else (tensor.ccol_indices, tensor.row_indices)
-    return _values(tensor).nbytes + sum(place().nbytes for place in places)
+    number = tensor.numel() if tensor.layout == torch.strided else tensor.detach()._nnz()
+    return number * (1 + tensor.is_complex())
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:

@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -29,6 +29,15 @@ def load_module(reference: str) -> nn.Module:
     return load_example(reference)[0]
 
 
+def load_fresh(reference: str, given: Mapping[str, int]) -> nn.Module:
+    """A new network from the factory, which is called with what it accepts of ``given``. Raises as ``load_example``."""
+    made = _made(reference, given)
+    module = made[0] if isinstance(made, tuple) and made else made
+    if isinstance(module, nn.Module):
+        return module
+    raise BadInputError(f"{reference} returns no torch.nn.Module but a {type(made).__name__}")
+
+
 def load_example(reference: str) -> tuple[nn.Module, object | None]:
     """The network that ``path/to/file.py:name`` names: an ``nn.Module``, or what a function or class of that name
     returns when called without arguments, with the example inputs that it may return beside it. ``name`` may have dots.
@@ -36,19 +45,29 @@ def load_example(reference: str) -> tuple[nn.Module, object | None]:
     The file's folder is importable while the file is executed and the network is made. What that code prints goes to
     stderr. Raises ``BadInputError`` for anything that is wrong with the file or the name, and ``MissingError`` for a
     package that is not installed or too little memory."""
-    path, name = _split(reference)
-    with stdout_to_stderr(), _importable(path.resolve().parent):
-        found = _find(_execute(path), path, name)
-        made = found if isinstance(found, nn.Module) else _call(found, path, name)
+    made = _made(reference)
     if isinstance(made, nn.Module):
         return made, None
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made
     hint = "return the network alone, or (module, example_inputs)" if isinstance(made, tuple | list | dict) else None
-    raise BadInputError(f"{path}:{name} returns no torch.nn.Module but a {type(made).__name__}", hint)
+    raise BadInputError(f"{reference} returns no torch.nn.Module but a {type(made).__name__}", hint)
 
 
-def _split(reference: str) -> tuple[Path, str]:
+def _made(reference: str, given: Mapping[str, int] | None = None) -> object:
+    """What the name stands for; ``given`` where it has to be made anew."""
+    path, name = split_reference(reference)
+    with stdout_to_stderr(), _importable(path.resolve().parent):
+        found = _find(_execute(path), path, name)
+        if not isinstance(found, nn.Module):
+            return _call(found, path, name, given or {})
+    if given is not None:
+        hint = f"name a function that makes a new one: def make(): return {name}"
+        raise BadInputError(f"{path}:{name} is a network, but each training begins with a new one", hint)
+    return found
+
+
+def split_reference(reference: str) -> tuple[Path, str]:
     file, colon, name = reference.rpartition(":")
     if not colon or not re.fullmatch(r"[\w.]*", name) or name.endswith(".py"):
         file, name = reference, ""
@@ -167,27 +186,31 @@ def _is_network(value: object) -> bool:
     return made_by or isinstance(value, nn.Module)
 
 
-def _call(factory: object, path: Path, name: str) -> object:
+def _call(factory: object, path: Path, name: str, given: Mapping[str, int]) -> object:
     if not callable(factory):
         raise BadInputError(f"{path}:{name} is neither a network nor a function but a {type(factory).__name__}", _FORM)
-    needed = _needed(factory)
-    if needed:
-        hint = f"add a function that needs none: def network(): return {name}({needed[0]}=...)"
-        raise BadInputError(f"{path}:{name} needs arguments ({', '.join(needed)}); it is called without any", hint)
+    accepted, needed = _arguments(factory)
+    taken = {key: value for key, value in given.items() if key in accepted}
+    if missing := [key for key in needed if key not in taken]:
+        hint = f"add a function that needs none: def network(): return {name}({missing[0]}=...)"
+        called = f"called with {', '.join(taken)}" if taken else "called without any"
+        raise BadInputError(f"{path}:{name} needs arguments ({', '.join(missing)}); it is {called}", hint)
     try:
-        return factory()
+        return factory(**taken)
     except BaseException as error:
         raise _refusal(error, path, f"{name}()") from error
 
 
-def _needed(factory: Callable[..., object]) -> list[str]:
-    """Names of the arguments that it cannot be called without."""
+def _arguments(factory: Callable[..., object]) -> tuple[list[str], list[str]]:
+    """Names of the arguments that it accepts by name, and of those that it cannot be called without."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # not every builtin tells
-        return []
+        return [], []
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
+    named = [p for p in parameters if p.kind not in optional]
+    by_name = [p.name for p in named if p.kind is not p.POSITIONAL_ONLY]
+    return by_name, [p.name for p in named if p.default is p.empty]
 
 
 def _refusal(error: BaseException, path: Path, doing: str) -> MeliusError:

@@ -99,8 +99,10 @@ def bits_of(value: Any) -> int | None:
     whatever else is there. 1.58, for ternary, is 2: that is what it takes to store one and to compute with it."""
     try:
         if isinstance(value, torch.dtype | str):
-            digits = re.fullmatch(r"(?:torch\.)?q?u?int(\d+)\w*", str(value))
-            return int(digits[1]) if digits else None
+            if re.match(r"(?:torch\.)?(?:fp|bf|float)\d", str(value)):
+                return FLOAT_BITS
+            digits = re.fullmatch(r"(?:(?:torch\.)?q?u?int)?(\d+)(?:x\d)?", str(value))
+            value = int(digits[1]) if digits else None
         if hasattr(value, "bits") and not isinstance(value, nn.Module):
             return bits_of(value.bits) if not getattr(value, "is_floating_point", False) else None
         number = value.item() if isinstance(value, Tensor) else value
