@@ -151,6 +151,9 @@ def main() -> NoReturn:
         _debug_traceback()
         complain(error.message, error.hint)
         _leave(error.exit_code)
+    except KeyboardInterrupt:  # while modules are imported
+        complain("interrupted", None)
+        _leave(InterruptedByUser.exit_code)
     except _ReaderLeft:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes once more
         _leave(0)

@@ -7,9 +7,10 @@ import codecs
 import io
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ from meliuscli.units import format_duration
 if TYPE_CHECKING:
     import rich.progress
     import rich.table
+    import typer
     from rich.console import Console
 
 
@@ -83,9 +85,26 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
         talk(warning)
 
 
+QUIET_SECONDS = 1.5
+"""After which something that takes a moment is named, where there is no terminal to show it on."""
+
+
+@contextmanager
+def _named_when_long(message: str) -> Iterator[None]:
+    timer = threading.Timer(QUIET_SECONDS, talk, [f"{message} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def status(message: str) -> AbstractContextManager[object]:
-    """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
-    return _stderr().status(message) if sys.stderr.isatty() and not _is_quiet else nullcontext()
+    """Something that takes a moment: a spinner on a terminal, elsewhere a line if it takes longer."""
+    if not sys.stderr.isatty():
+        return _named_when_long(message)
+    return _stderr().status(message) if not _is_quiet else nullcontext()
 
 
 def answer(content: str, output: Path | None) -> None:
@@ -121,6 +140,12 @@ def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, aft
         return
     renderers = {"table": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
     answer("\n".join(renderers[fmt](table) for table in tables) + after, output)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Was the parameter on the command line?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -115,7 +116,9 @@ def search(
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     latency = objectives == "accuracy,latency"
-    if budget is None and not (resume and study):
+    if budget is None and resume and study is None:
+        raise BadInputError("--resume: which study?", STUDY.named_in(reports))
+    if budget is None and not resume:
         raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
     # With its name given, a study says in which unit the budget is.
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
@@ -137,7 +140,11 @@ def search(
         if budget is not None and study:
             by_latency = latency if _given(context, "objectives") else settings.objective == "latency"
             budgets = _parse_budgets(budget, by_latency)
-        settings = _with_given(context, directory, settings, budgets)
+        try:
+            settings = _with_given(context, directory, settings, budgets)
+        except BadInputError as error:
+            other = "leave it out to go on, or begin another study with --study NAME"
+            raise BadInputError(error.message, error.hint or other) from None
         settings = _with_transfer(settings, searched, transfer, directory)
         trained_on = {"dataset": _dataset(searched, settings), **_transfer_facts(searched, settings)}
         with STUDY.lock(directory):
@@ -189,6 +196,8 @@ def search(
 
 def _parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
     """All budgets, the smallest first."""
+    if not latency and re.search(r"[0-9]\s*[mu]?s\s*(,|$)", budget):
+        raise BadInputError(f"--budget {budget}: a time is a budget of latency", "add --objectives accuracy,latency")
     parse = parse_latency if latency else parse_count
     return tuple(sorted({parse(part, "--budget") for part in budget.split(",")}))
 

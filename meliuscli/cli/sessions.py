@@ -44,6 +44,7 @@ class Wanted:
     skip_bad: bool
     recipe: Recipe
     seeds: int
+    first_seed: int
     input_size: int
     width_divisor: int
     weights: bool
@@ -114,6 +115,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         },
         recipe=recipe,
         seeds=wanted.seeds,
+        first_seed=wanted.first_seed,
         keep_weights=wanted.weights,
         teacher=None if about_teacher is None else about_teacher.fields(),
         execution=execution,

@@ -11,7 +11,7 @@ import typer
 
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk
+from meliuscli.cli.console import answer, answer_tables, is_given, talk
 from meliuscli.cli.networks import load_network, the_one
 from meliuscli.cli.sessions import Ready, Wanted, begin, resume
 from meliuscli.cli.watch import train_all
@@ -50,8 +50,12 @@ def train(
         typer.Option("--recipe-set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="How many trainings, from seeds 0, 1, ...")
+        int, typer.Option("--seeds", min=1, max=1000, help="How many trainings (one, where --seed is given).")
     ] = 3,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**31 - 1001, help="The first of the seeds (0).", show_default=False),
+    ] = None,
     input_size: Annotated[
         int, typer.Option("--input-size", min=1, max=1024, help="Height and width to train at.")
     ] = 32,
@@ -98,7 +102,9 @@ def train(
             named = load_network(the_one(network_, arch_), set_ or [], reports)
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
-            sizes = (seeds, input_size, width_divisor)
+            if seed is not None and not is_given(context, "seeds"):
+                seeds = 1
+            sizes = (seeds, seed or 0, input_size, width_divisor)
             ready = begin(
                 Wanted(
                     named,
@@ -158,7 +164,6 @@ def _refuse_changes(context: typer.Context) -> None:
         "compile_": "compile",
     }
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in GOES_WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+        if name not in GOES_WITH_RESUME and is_given(context, name):
             option = names.get(name, name).replace("_", "-")
             raise BadInputError(f"--{option}: a run goes on as it was begun", "leave it out with --resume")
