@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 gc.disable()
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from meliuscli import __version__
 from meliuscli.cli.console import be_quiet, complain, speak_any_encoding
@@ -57,16 +57,17 @@ def make_app(words: Sequence[str]) -> typer.Typer:
 class _Command(TyperCommand):
     """A command whose options are given once, or are made to be given several times."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            for option, times in Counter(given).items():
-                if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):  # type: ignore[attr-defined]
+            options = [one for one in given if isinstance(one, TyperOption) and not (one.multiple or one.is_flag)]
+            for option, times in Counter(options).items():
+                if times > 1:
                     name = max(option.opts, key=len)
                     raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
             source = ctx.get_parameter_source("fmt")
             asked = ctx.params.get("fmt") if source is not None and source.name == "COMMANDLINE" else None
@@ -157,6 +158,11 @@ def main() -> NoReturn:
     except _ReaderLeft:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes once more
         _leave(0)
+    except OSError as error:  # what the system refuses is no bug of ours
+        _debug_traceback()
+        name = _shortened(str(error.filename)) if error.filename else "the system"
+        complain(f"{name}: {error.strerror or error}", "choose another place or name")
+        _leave(MissingError.exit_code)
     except Exception as error:
         _debug_traceback()
         if _lacks_memory(error):
@@ -170,6 +176,10 @@ def main() -> NoReturn:
         )
         _leave(70)
     _leave(0)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:80]}...{name[-40:]}"
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -97,7 +97,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
     prepared = _prepared(loaded, wanted.input_size, processes)
     execution = None
     if processes.leads:
-        with status("measuring"):
+        with status("measuring how this machine trains it fastest (--compile off takes it as it is)"):
             execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
             execution = replace(execution, processes=processes.count)
     execution = replace(processes.told_by_leader(execution), device=device)

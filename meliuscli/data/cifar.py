@@ -142,7 +142,7 @@ def _from_buffer(content: object, kind: object, shape: object, order: object) ->
         raise pickle.UnpicklingError("an array that is none of whole numbers")
     if not isinstance(shape, tuple) or order not in ("C", "F"):
         raise pickle.UnpicklingError("an array of no shape")
-    return np.frombuffer(content, kind).reshape(shape, order=order)  # type: ignore[arg-type]
+    return np.frombuffer(content, kind).reshape(shape, order=order)
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:

@@ -121,7 +121,7 @@ def list_folder(root: Path, cut: Cut, skip_bad: bool = False) -> ImageFolder:
 def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The folders of the splits that are there, train first, and the names of other folders."""
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
-    others = []
+    others: list[str] = []
     for name in _folders(root):
         split = next((split for split, names in SPLITS.items() if name.lower() in names), None)
         (others if split is None else by_split[split]).append(name)

@@ -173,6 +173,6 @@ def compare_with_torch(network: nn.Module, spec: ArchSpec, content: bytes) -> Ag
 
     levels = onnxruntime.GraphOptimizationLevel
     plain, optimised = run(levels.ORT_DISABLE_ALL), run(levels.ORT_ENABLE_ALL)
-    equal = [int((theirs.argmax(1) == ours.argmax(1))[sure].sum()) for theirs in (plain, optimised)]
+    equal, with_changes = (int((y.argmax(1) == ours.argmax(1))[sure].sum()) for y in (plain, optimised))
     difference = float((plain - ours).abs().max() / ours.std().clamp_min(1e-12))
-    return Agreement(*equal, int(sure.sum()), difference)
+    return Agreement(equal, with_changes, int(sure.sum()), difference)
