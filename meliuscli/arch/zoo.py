@@ -15,7 +15,6 @@ from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.spec import ArchSpec, read_toml, validate
 from meliuscli.errors import BadInputError, SpecError, unknown_name
 
-
 MAX_NAME = 255
 """Bytes of a file's name."""
 

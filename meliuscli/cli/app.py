@@ -69,6 +69,7 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
+            _check_output(ctx.params["output"], ctx.params.get("reports"))
             source = ctx.get_parameter_source("fmt")
             asked = ctx.params.get("fmt") if source is not None and source.name == "COMMANDLINE" else None
             named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
@@ -90,6 +91,17 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise _ReaderLeft from None
 
     return guarded
+
+
+def _check_output(output: Path | None, reports: Path | None) -> None:
+    """Refuse a file that cannot be written before the work whose answer it is to hold; the directory of ``reports`` is made
+    on the way. Raises ``MissingError``."""
+    if output is not None and output.parent != reports:
+        from meliuscli.results import require_directory
+
+        require_directory(output, "--output")
+        if output.is_dir():
+            raise MissingError(f"--output {output}: it is a directory: name a file")
 
 
 def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str | None:

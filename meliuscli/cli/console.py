@@ -157,6 +157,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
+        if self._done < self._total and not self._quiet and not sys.stderr.isatty():
+            talk(f"{self._label}: {self._done} of {self._total} are done ...")
         if sys.stderr.isatty() and not self._quiet:
             import rich.progress
 

@@ -13,6 +13,7 @@ from meliuscli.arch.zoo import NamedArch, parse_overrides
 from meliuscli.cli.console import status, talk
 from meliuscli.cli.datasets import prepare_and_tell
 from meliuscli.counting.footprint import TRAINED, require_room
+from meliuscli.data.names import IMAGE_FOLDER
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
 
@@ -65,6 +66,8 @@ class Ready:
 def begin(wanted: Wanted, reports: Path) -> Ready:
     """The session of a new run, with its data and teacher."""
     named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
+    if wanted.skip_bad and wanted.dataset != IMAGE_FOLDER:
+        raise BadInputError(f"--skip-bad: is for image folders, and {wanted.dataset} is none", "leave it out")
     with status("loading torch and the data"):
         from meliuscli.data.batches import num_left_out
         from meliuscli.data.catalog import load_dataset

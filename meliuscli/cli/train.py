@@ -150,7 +150,10 @@ def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Rec
     from meliuscli.training.recipe import find_recipe
 
     given = {key: value for key, value in changes.items() if value is not None}
-    return find_recipe(name, {**parse_overrides(overrides, "--recipe-set"), **given})
+    changed = parse_overrides(overrides, "--recipe-set")
+    for key in given.keys() & changed:
+        raise BadInputError(f"--{key.replace('_', '-')} and --recipe-set {key}: they say the same", "give one of them")
+    return find_recipe(name, {**changed, **given})
 
 
 def _refuse_changes(context: typer.Context) -> None:

@@ -179,8 +179,8 @@ def run(words: tuple[str, ...], place: Path) -> End:
         time.sleep(0.02)
         piece, now = process.stdout.read() or b"", time.monotonic()
         said += piece
+        last = now if piece or said.endswith(b"...\n") else last  # such a line says what is being done
         silence = max(silence, now - last)
-        last = now if piece else last
         if now - started > SECONDS and not interrupted:
             interrupted = True
             os.killpg(process.pid, 2)
