@@ -15,6 +15,7 @@ from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import MissingError, SpecError
 from meliuscli.results import write_json
+from meliuscli.search.axis import Axis, read_axes
 from meliuscli.training.recipe import find_recipe
 
 
@@ -55,6 +56,14 @@ def test_the_images_of_a_data_set_are_too_many_at_a_size(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
     with pytest.raises(MissingError, match="all images of fashion-mnist-mini at 512x512"):
         prepare(load_dataset("fashion-mnist-mini"), 512)
+
+
+def test_an_axis_of_many_values_is_refused_before_they_are_laid_out() -> None:
+    with pytest.raises(SpecError, match="has more than 4096 values"):
+        read_axes("growth_rate", {"low": 1, "high": 10**15})
+    axis = read_axes("growth_rate", {"low": 1, "high": 4096})
+    assert isinstance(axis, Axis)
+    assert len(axis.values) == 4096
 
 
 def test_what_fits_is_not_refused() -> None:
