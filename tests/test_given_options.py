@@ -109,6 +109,16 @@ def test_the_habits_of_other_tools(cli: Cli) -> None:
     assert cli("compare", "--all", "--input", "32", "-q", "-o", "x.csv").stderr == ""
 
 
+def test_talk_goes_to_a_log_too(cli: Cli, tmp_path: Path) -> None:
+    done = cli("compare", "--all", "--input", "32", "--log-file", "talk.log", "-q", "-o", "x.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cli("--log-file=talk.log", "count", "nonet").returncode == 2
+    log = (tmp_path / "talk.log").read_text()
+    assert "left out: binaryalexnet" in log
+    assert "error: unknown network 'nonet'" in log
+    assert cli("count", "meliusnet22", "--log-file", "no/where").returncode == 3
+
+
 def test_what_all_leaves_out_is_named(cli: Cli) -> None:
     done = cli("compare", "--all", "--input", "32", "--format", "csv")
     assert done.returncode == 0

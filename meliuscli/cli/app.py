@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from meliuscli import __version__
-from meliuscli.cli.console import be_quiet, complain, speak_any_encoding
+from meliuscli.cli.console import be_quiet, complain, log_to, speak_any_encoding
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 
 COMMANDS = (
@@ -135,14 +135,23 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; in any place.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No talk but errors; in any place.")] = False,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="Add all talk, with its time, to this file; in any place.")
+    ] = None,
 ) -> None:
-    """These two are taken out before, wherever they stand."""
+    """These are taken out before, wherever they stand."""
 
 
 def _taken(words: Sequence[str]) -> list[str]:
     """The arguments without those that may stand in any place, which are heeded; ``help COMMAND`` as ``COMMAND --help``."""
     end = words.index("--") if "--" in words else len(words)
     left = [word for word in words[:end] if word not in ("--debug", "--quiet", "-q")]
+    for at, word in enumerate(left):
+        name, equals, place = word.partition("=")
+        if name == "--log-file" and (equals or at + 1 < len(left)):
+            log_to(Path(place if equals else left[at + 1]))
+            del left[at : at + (1 if equals else 2)]
+            break
     if "--debug" in words[:end]:
         os.environ["MELIUSCLI_DEBUG"] = "1"
     if {"--quiet", "-q"} & set(words[:end]):

@@ -6,11 +6,13 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shlex
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -48,6 +50,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 _is_quiet = False
+_log: Path | None = None
 
 
 def be_quiet() -> None:
@@ -56,14 +59,34 @@ def be_quiet() -> None:
     _is_quiet = True
 
 
+def log_to(path: Path) -> None:
+    """From now on write all talk, with its time, to the end of a file too. Raises ``MissingError``."""
+    global _log
+    _log = path
+    _note(f"meliuscli {shlex.join(sys.argv[1:])}")
+
+
+def _note(message: str) -> None:
+    if _log is None:
+        return
+    try:
+        with _log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
+    except OSError as error:
+        raise MissingError(f"--log-file {_log}: cannot be written: {error.strerror}") from None
+
+
 def talk(message: str, style: str = "") -> None:
     """A line on stderr."""
+    _note(message)
     if not _is_quiet:
         _say(message, style)
 
 
 def complain(message: str, hint: str | None) -> None:
     """An error, with its way out."""
+    with suppress(MissingError):  # of the log
+        _note(f"error: {message}")
     _say(f"error: {message}", "red")
     if hint:
         _say(f"hint: {hint}")
@@ -195,6 +218,7 @@ class Progress:
         """One more is done."""
         self._done += 1
         if self._bar is not None:
+            _note(message)
             self._bar.console.print(message, markup=False)
             self._bar.update(self._task, completed=self._done)
             return
