@@ -52,6 +52,7 @@ class Wanted:
     teacher: str | None
     device: DeviceName
     compile: CompileMode
+    threads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
     if wanted.skip_bad and wanted.dataset != IMAGE_FOLDER:
         raise BadInputError(f"--skip-bad: is for image folders, and {wanted.dataset} is none", "leave it out")
     with status("loading torch and the data"):
+        import torch
+
         from meliuscli.data.batches import num_left_out
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
@@ -79,6 +82,8 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         from meliuscli.training.teacher import load_teacher
 
         device = find_device(wanted.device)
+        if wanted.threads is not None:
+            torch.set_num_threads(wanted.threads)
         loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
         _refuse_lost(wanted.overrides, named.spec, spec)

@@ -78,6 +78,16 @@ def train(
         Literal["auto", "on", "off"],
         typer.Option("--compile", help="torch.compile; auto: where it pays within the run, by a short measurement."),
     ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=256,
+            help="Of the CPU (default: torch's choice, all cores; take 1 where others use them).",
+            show_default=False,
+        ),
+    ] = None,
     resume_: Annotated[
         str | None,
         typer.Option("--resume", metavar="run:ID", help="Go on with an unfinished run.", show_default=False),
@@ -118,6 +128,7 @@ def train(
                     teacher,
                     device,
                     compile_,
+                    threads,
                 ),
                 reports,
             )
