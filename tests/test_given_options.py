@@ -211,9 +211,23 @@ def test_a_file_of_weights_knows_its_network(tmp_path: Path) -> None:
 
 def test_a_job_array_trains_a_seed_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = ["meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]", "--input-size", "8"]
-    run_here("train", *network, "--width-divisor", "4", "--epochs", "0.2", "--seed", "3", "--format", "json")
+    run_here(
+        "train",
+        *network,
+        "--width-divisor",
+        "4",
+        "--epochs",
+        "0.2",
+        "--seed",
+        "3",
+        "--format",
+        "json",
+        "--threads",
+        "1",
+    )
     record = json.loads(capsys.readouterr().out)
     assert [one["seed"] for one in record["runs"]] == [3]
+    assert record["execution"]["threads"] == 1
     assert (tmp_path / "reports" / f"run-{record['id']}-seed3.safetensors").is_file()
     assert record["trained"]["archid"] != record["archid"]
 
