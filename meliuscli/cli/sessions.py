@@ -93,15 +93,7 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
-    num_images = len(loaded.train)
-    at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * processes.count))
-    what = f"a step of {named.name} with batch_size {recipe.batch_size}"
-    if device == "cpu":
-        require_room(
-            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
-        )
-    if recipe.batch_size > num_images:
-        talk(f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are")
+    _check_batch(spec, recipe, len(loaded.train), processes.count, device == "cpu")
     prepared = _prepared(loaded, wanted.input_size, processes)
     execution = None
     if processes.leads:
@@ -130,6 +122,18 @@ def begin(wanted: Wanted, reports: Path) -> Ready:
         origin=origin(),
     )
     return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def _check_batch(spec: ArchSpec, recipe: Recipe, num_images: int, num_processes: int, on_cpu: bool) -> None:
+    """Say where a batch is all images; raise ``MissingError`` where a step would take more memory than there is."""
+    if on_cpu:
+        at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * num_processes))
+        what = f"a step of {spec.summary()} with batch_size {recipe.batch_size}"
+        require_room(
+            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
+        )
+    if recipe.batch_size > num_images:
+        talk(f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are")
 
 
 def _refuse_lost(overrides: Sequence[str], asked: ArchSpec, trained: ArchSpec) -> None:
