@@ -119,3 +119,17 @@ def test_an_allocation_that_fails_is_something_missing(cli: Cli, tmp_path: Path)
     done = cli("count", "--arch", "meliusnet22", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}")
     assert done.returncode == 3
     assert "not enough memory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["search", "--budget", "5e8", "--space", "a" * 5000], 3, "File name too long"),
+        (["compare", "meliusnet22", "a" * 5000], 2, "unknown network 'aaa"),
+    ],
+)
+def test_names_that_no_file_has_are_no_bug(cli: Cli, words: list[str], code: int, says: str) -> None:
+    done = cli(*words)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr) < 400
