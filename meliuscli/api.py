@@ -19,6 +19,7 @@ from meliuscli.counting.counts import FLOAT_BITS, By, NetworkCount, Storage
 from meliuscli.errors import FailedError
 from meliuscli.report.count import Counted, View, count_object, count_table
 from meliuscli.report.tables import Table, to_text
+from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def resume_search(
 ) -> StudyReport:
     """Go on with a study, finished or not, with the settings that it was made with: to more ``trials``, or to data to
     ``transfer`` to. Raises as ``search``, and ``BadInputError`` where there is no such study or its data have changed."""
-    from meliuscli.search.begin import STUDY, reopen, with_given
+    from meliuscli.search.begin import reopen, with_given
 
     given = {"transfer": transfer} | ({} if trials is None else {"trials": trials})
     begun = with_given(reopen(STUDY.find(reports, name, "")), given)
@@ -231,7 +232,7 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
     """What is left of a study, trained and reported."""
     from meliuscli.report.study import gather
     from meliuscli.report.study_page import write_report
-    from meliuscli.search.begin import STUDY, go_on
+    from meliuscli.search.begin import go_on
     from meliuscli.search.conduct import conduct, first_line, open_study
 
     with STUDY.lock(begun.directory):
@@ -256,13 +257,14 @@ def train(
     skip_bad: bool = False,
     recipe: str | Recipe = "quick",
     seeds: int = 3,
+    seed: int = 0,
     input_size: int = 32,
     width_divisor: int = 1,
     device: DeviceName = "auto",
     reports: Path = Path("reports"),
     listener: Listener = SILENT,
 ) -> Run:
-    """Train a network from several seeds: what ``meliuscli train`` does. The record, with each seed's curve and what came of
+    """Train a network from ``seeds`` seeds, ``seed`` the first: what ``meliuscli train`` does. The record, with each seed's curve and what came of
     it, is ``fields`` of the result; weights lie beside it (``load_trained``).
 
     Raises as ``load``; ``MissingError`` for data that are not there; ``FailedError`` when a training diverges or ends at
@@ -274,9 +276,9 @@ def train(
     spec = load(network)
     named = NamedArch(spec.summary() if isinstance(network, ArchSpec) else load_arch(str(network)).name, spec)
     plan = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    sizes = (seeds, input_size, width_divisor)
+    sizes = (seeds, seed, input_size, width_divisor)
     ready = begin_run(
-        Wanted(named, (), dataset, data, skip_bad, plan, *sizes, True, None, device, "off"), reports, listener
+        Wanted(named, (), dataset, data, skip_bad, plan, *sizes, True, None, device, "off", None), reports, listener
     )
     failure = None
     with listener.stage("seed", seeds) as steps:

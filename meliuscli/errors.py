@@ -54,6 +54,10 @@ MANY = 20
 """More names than this are not put into a hint."""
 
 
+LONG = 120
+"""Characters of a name that a message repeats."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> BadInputError:
     """The error for a name that is not in a table, with the nearest names as the hint."""
     known = sorted(known)
@@ -61,4 +65,5 @@ def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> B
     all_of_them = f"known: {', '.join(known)}" if len(known) <= MANY else f"meliuscli list names the {len(known)} known"
     hint = f"did you mean {', '.join(near)}?" if near else all_of_them
     prefix = f"{key}: " if key else ""
-    return BadInputError(f"{prefix}unknown {what} {name!r}", hint)
+    given = name if len(name) <= LONG else f"{name[:LONG]}..."
+    return BadInputError(f"{prefix}unknown {what} {given!r}", hint)

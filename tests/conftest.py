@@ -8,8 +8,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,10 @@ from meliuscli.arch.families.resnet import BiRealNetSpec, RealToBinarySpec, ResN
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
 from meliuscli.errors import SpecError
+
+if threading.current_thread() is threading.main_thread():
+    # Under nohup, and behind a & in a script, SIGINT is ignored, and so it would be by all that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("default")

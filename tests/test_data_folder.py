@@ -447,7 +447,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MeliusError], str]] = {
     "only a header": (lambda path: path.write_bytes(jpeg(path)[:20]), BadInputError, r"not an image|truncated"),
     "PostScript": (postscript, BadInputError, "not an image"),
     "decompression bomb": (bomb, BadInputError, "decompression bomb"),
-    "32-bit pixels": (float_pixels, BadInputError, "32 bits"),
+    "32-bit pixels": (float_pixels, BadInputError, "32-bit numbers"),
     "unreadable": (nowhere, MissingError, "No such file"),
 }
 

@@ -107,6 +107,15 @@ def test_links_to_folders_are_followed_and_circles_are_not(tmp_path: Path) -> No
     assert sum(sizes(load(root))[:2]) == 12
 
 
+def test_a_class_whose_link_leads_nowhere_is_named(tmp_path: Path) -> None:
+    """The class was lost without a word where it was gone from all splits."""
+    root = write(tmp_path / "data", "train", "test")
+    for split in ("train", "test"):
+        (root / split / "owl").symlink_to("nowhere/owl")
+    with pytest.raises(MissingError, match="train/owl: a link to nowhere/owl, which is not there"):
+        load(root)
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JIF"])
 def test_jpegs_have_many_suffixes(tmp_path: Path, suffix: str) -> None:
     root = write(tmp_path / "data", "train", "test")

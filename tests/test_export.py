@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Cli
+from conftest import Cli, at_size, run_here
 from safetensors import safe_open
 from safetensors.numpy import save
 
@@ -76,6 +76,32 @@ def test_the_file_is_standard_and_holds_signs(tmp_path: Path) -> None:
     binary = [weight for weight in weights if set(np.unique(weight)) == {-1.0, 1.0}]
     assert len(binary) == 4
     assert {entry.key: entry.value for entry in model.metadata_props}["archid"] == TINY.archid
+
+
+def test_signs_stay_signs_in_front_of_a_batch_norm(tmp_path: Path) -> None:
+    """The exporter's optimiser multiplied batch norm into them, which broke exact ties: 1 of 16 answers were torch's."""
+    import onnx
+
+    spec = at_size("binaryalexnet", 32, "hidden=64", "channels=[16, 16, 16, 16, 16]")
+    scaled = at_size("birealnet18", 32, "num_blocks=[1]", "channels=[64]")
+    for one, binary in ((spec, 8), (scaled, 1)):
+        torch.manual_seed(0)
+        agreement = write_onnx(build(one).eval(), one, tmp_path / "net.onnx")
+        assert agreement is not None
+        assert agreement.equal == agreement.images > 0
+        graph = onnx.load(tmp_path / "net.onnx").graph
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        weights = [constants[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+        assert sum(set(np.unique(weight)) == {-1.0, 1.0} for weight in weights) == binary
+
+
+def test_nothing_compared_is_no_agreement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from meliuscli.export import onnx as exporter
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporter, "compare_with_torch", lambda *_: exporter.Agreement(0, 0, 0, 0.0))
+    with pytest.raises(FailedError, match="not compared"):
+        run_here("export", "meliusnet22", "--input", "32", "--set", "stem=thumbnail")
 
 
 def test_onnxruntime_gives_the_same_answers(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train meliusnet22 --set stem=imagenet", "--set stem: what is trained has stem = thumbnail"),
         ("train meliusnet22 --set input_size=64", "--set input_size: what is trained has input_size = 32"),
         ("list --format csv", "CSV is one table"),
+        ("list archs --reports here", "--reports here: is where runs lie"),
+        ("train meliusnet22 --epochs 1 --recipe-set epochs=2", "--epochs and --recipe-set epochs"),
+        ("train meliusnet22 --skip-bad", "--skip-bad: is for image folders"),
+        ("train meliusnet22 -o no/where.json", "no such directory no"),
+        ("search --budget 5e8 -o no/where.json", "no such directory no"),
         ("train mynet.py:make_net", "mynet.py:make_net: a module of your own can be counted and compared"),
         ("show mynet.py", "a module of your own can be counted and compared"),
         ("count .", "is a directory, not a network"),
@@ -102,6 +107,16 @@ def test_the_habits_of_other_tools(cli: Cli) -> None:
     assert "--max-size" in cli("count", "-h").stdout == cli("help", "count").stdout
     assert cli("-V").stdout.startswith("meliuscli ")
     assert cli("compare", "--all", "--input", "32", "-q", "-o", "x.csv").stderr == ""
+
+
+def test_talk_goes_to_a_log_too(cli: Cli, tmp_path: Path) -> None:
+    done = cli("compare", "--all", "--input", "32", "--log-file", "talk.log", "-q", "-o", "x.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cli("--log-file=talk.log", "count", "nonet").returncode == 2
+    log = (tmp_path / "talk.log").read_text()
+    assert "left out: binaryalexnet" in log
+    assert "error: unknown network 'nonet'" in log
+    assert cli("count", "meliusnet22", "--log-file", "no/where").returncode == 3
 
 
 def test_what_all_leaves_out_is_named(cli: Cli) -> None:
@@ -189,3 +204,93 @@ def test_a_file_of_weights_knows_its_network(tmp_path: Path) -> None:
     with pytest.raises(MeliusError, match="no such file") as caught:
         run_here("export", "--weights", "d8b19129")
     assert caught.value.hint == "did you mean run:d8b19129?"
+
+
+# Seeds, messages, ignored signals
+
+
+def test_a_job_array_trains_a_seed_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ["meliusnet22", "--set", "num_blocks=[1,1]", "--set", "transition_channels=[32]", "--input-size", "8"]
+    run_here(
+        "train",
+        *network,
+        "--width-divisor",
+        "4",
+        "--epochs",
+        "0.2",
+        "--seed",
+        "3",
+        "--format",
+        "json",
+        "--threads",
+        "1",
+    )
+    record = json.loads(capsys.readouterr().out)
+    assert [one["seed"] for one in record["runs"]] == [3]
+    assert record["execution"]["threads"] == 1
+    assert (tmp_path / "reports" / f"run-{record['id']}-seed3.safetensors").is_file()
+    assert record["trained"]["archid"] != record["archid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("search --resume", "--resume: which study?", "there is no study in reports"),
+        ("search --budget 5ms", "a time is a budget of latency", "--objectives accuracy,latency"),
+        ("search --resume --study none", "no study to resume", "there is no study in reports"),
+        ("search --budget 5e8 --space net.toml", "net.toml: target: missing", "a network's file none"),
+        ("count meliusnet22 --set growth_rate=-48", "growth_rate.1: must be greater", ""),
+        ("count meliusnet22 --set num_blocks=[]", "num_blocks: must have at least 1 item, not 0$", ""),
+    ],
+)
+def test_messages_name_the_culprit_and_the_way(words: str, message: str, hint: str) -> None:
+    Path("net.toml").write_text(load_name("meliusnet22").to_toml())
+    with pytest.raises(MeliusError, match=message) as caught:
+        run_here(*words.split())
+    assert hint in (caught.value.hint or "")
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    """Behind nohup a training must not be interrupted by what is not meant for it."""
+    import signal
+
+    from meliuscli.cli.watch import _first_interrupt_waits
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _first_interrupt_waits() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_takes_long_is_named_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import time
+
+    from meliuscli.cli import console
+
+    monkeypatch.setattr(console, "QUIET_SECONDS", 0.05)
+    with console.status("measuring"):
+        time.sleep(0.3)
+    with console.status("quick"):
+        pass
+    time.sleep(0.2)
+    assert capsys.readouterr().err == "measuring ...\n"
+
+
+@pytest.mark.parametrize(
+    ("network", "theirs", "more"), [("reactnet-b", 28_819_816, 992), ("birealnet50", 25_730_088, 1024)]
+)
+def test_explain_says_why_authors_store_more(network: str, theirs: int, more: int) -> None:
+    from meliuscli.counting.analytic import count_spec
+    from meliuscli.report.explain import explain_page
+
+    ours = count_spec(load_name(network)).total.params
+    assert theirs - ours == more
+    page = explain_page(network).replace("\n ", "")
+    assert f"{ours:,}" in page
+    assert f"{theirs:,}" in page

@@ -15,6 +15,7 @@ from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import MissingError, SpecError
 from meliuscli.results import write_json
+from meliuscli.search.axis import Axis, read_axes
 from meliuscli.training.recipe import find_recipe
 
 
@@ -55,6 +56,14 @@ def test_the_images_of_a_data_set_are_too_many_at_a_size(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
     with pytest.raises(MissingError, match="all images of fashion-mnist-mini at 512x512"):
         prepare(load_dataset("fashion-mnist-mini"), 512)
+
+
+def test_an_axis_of_many_values_is_refused_before_they_are_laid_out() -> None:
+    with pytest.raises(SpecError, match="has more than 4096 values"):
+        read_axes("growth_rate", {"low": 1, "high": 10**15})
+    axis = read_axes("growth_rate", {"low": 1, "high": 4096})
+    assert isinstance(axis, Axis)
+    assert len(axis.values) == 4096
 
 
 def test_what_fits_is_not_refused() -> None:
@@ -110,3 +119,17 @@ def test_an_allocation_that_fails_is_something_missing(cli: Cli, tmp_path: Path)
     done = cli("count", "--arch", "meliusnet22", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}")
     assert done.returncode == 3
     assert "not enough memory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["search", "--budget", "5e8", "--space", "a" * 5000], 3, "File name too long"),
+        (["compare", "meliusnet22", "a" * 5000], 2, "unknown network 'aaa"),
+    ],
+)
+def test_names_that_no_file_has_are_no_bug(cli: Cli, words: list[str], code: int, says: str) -> None:
+    done = cli(*words)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr) < 400

@@ -129,7 +129,9 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part != "function-after")
+        # Entries of lists are counted from 1, as everywhere else.
+        parts = (part + 1 if isinstance(part, int) else part for part in first["loc"] if part != "function-after")
+        key = ".".join(map(str, parts))
         problem = (
             first["msg"]
             .removeprefix("Value error, ")
@@ -143,7 +145,11 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]}? " if near else ""
             raise SpecError(f"{where}{key}", "unknown key", f"{hint}known keys: {', '.join(known)}") from None
-        if first["type"] != "missing" and not isinstance(first["input"], dict):
+        if first["type"] == "missing":
+            problem = "missing"
+        elif isinstance(first["input"], dict) or ", not " in problem:
+            problem = f"{problem[:1].lower()}{problem[1:]}"
+        else:
             problem = f"{problem[:1].lower()}{problem[1:]}, not {first['input']!r}"
         raise SpecError(f"{where}{key}", problem) from None
     except SpecError as error:

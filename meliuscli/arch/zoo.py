@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from typing import Any
 from meliuscli.arch.families import FAMILIES, family_class
 from meliuscli.arch.spec import ArchSpec, read_toml, validate
 from meliuscli.errors import BadInputError, SpecError, unknown_name
+
+MAX_NAME = 255
+"""Bytes of a file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> NamedArch:
 def load_changed(name_or_path: str, changes: Mapping[str, Any]) -> NamedArch:
     """As ``load_arch``, with fields to change as values."""
     path = Path(name_or_path)
+    if len(os.fsencode(path.name)) > MAX_NAME:  # which no file has
+        raise unknown_name("network", name_or_path, zoo_table())
     if path.suffix.lower() == ".toml" or (
         path.exists() and not path.is_dir() and _fold(name_or_path) not in map(_fold, zoo_table())
     ):

@@ -17,9 +17,9 @@ from typing import Annotated, Any, NoReturn
 gc.disable()
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.console import be_quiet, complain, speak_any_encoding
+from meliuscli.cli.console import be_quiet, complain, log_to, speak_any_encoding
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.version import __version__
 
@@ -60,14 +60,16 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            for option, times in Counter(given).items():
-                if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):  # type: ignore[attr-defined]
+            options = [one for one in given if isinstance(one, TyperOption) and not (one.multiple or one.is_flag)]
+            for option, times in Counter(options).items():
+                if times > 1:
                     name = max(option.opts, key=len)
                     raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
+            _check_output(ctx.params["output"], ctx.params.get("reports"))
             source = ctx.get_parameter_source("fmt")
             asked = ctx.params.get("fmt") if source is not None and source.name == "COMMANDLINE" else None
             named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
@@ -89,6 +91,17 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise _ReaderLeft from None
 
     return guarded
+
+
+def _check_output(output: Path | None, reports: Path | None) -> None:
+    """Refuse a file that cannot be written before the work whose answer it is to hold; the directory of ``reports`` is made
+    on the way. Raises ``MissingError``."""
+    if output is not None and output.parent != reports:
+        from meliuscli.results import require_directory
+
+        require_directory(output, "--output")
+        if output.is_dir():
+            raise MissingError(f"--output {output}: it is a directory: name a file")
 
 
 def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str | None:
@@ -122,14 +135,23 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; in any place.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No talk but errors; in any place.")] = False,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="Add all talk, with its time, to this file; in any place.")
+    ] = None,
 ) -> None:
-    """These two are taken out before, wherever they stand."""
+    """These are taken out before, wherever they stand."""
 
 
 def _taken(words: Sequence[str]) -> list[str]:
     """The arguments without those that may stand in any place, which are heeded; ``help COMMAND`` as ``COMMAND --help``."""
     end = words.index("--") if "--" in words else len(words)
     left = [word for word in words[:end] if word not in ("--debug", "--quiet", "-q")]
+    for at, word in enumerate(left):
+        name, equals, place = word.partition("=")
+        if name == "--log-file" and (equals or at + 1 < len(left)):
+            log_to(Path(place if equals else left[at + 1]))
+            del left[at : at + (1 if equals else 2)]
+            break
     if "--debug" in words[:end]:
         os.environ["MELIUSCLI_DEBUG"] = "1"
     if {"--quiet", "-q"} & set(words[:end]):
@@ -151,9 +173,17 @@ def main() -> NoReturn:
         _debug_traceback()
         complain(error.message, error.hint)
         _leave(error.exit_code)
+    except KeyboardInterrupt:  # while modules are imported
+        complain("interrupted", None)
+        _leave(InterruptedByUser.exit_code)
     except _ReaderLeft:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes once more
         _leave(0)
+    except OSError as error:  # what the system refuses is no bug of ours
+        _debug_traceback()
+        name = _shortened(str(error.filename)) if error.filename else "the system"
+        complain(f"{name}: {error.strerror or error}", "choose another place or name")
+        _leave(MissingError.exit_code)
     except Exception as error:
         _debug_traceback()
         if _lacks_memory(error):
@@ -167,6 +197,10 @@ def main() -> NoReturn:
         )
         _leave(70)
     _leave(0)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:80]}...{name[-40:]}"
 
 
 def _lacks_memory(error: Exception) -> bool:

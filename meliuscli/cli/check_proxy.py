@@ -17,15 +17,13 @@ from meliuscli.cli.datasets import prepare_and_tell
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, parse_count
-from meliuscli.work.folders import Kind
+from meliuscli.work.folders import CHECK
 
 if TYPE_CHECKING:
     from meliuscli.report.check import Reported
     from meliuscli.search.check import Check, DataFacts
     from meliuscli.search.plan import Plan
     from meliuscli.search.space import SearchSpace
-
-CHECK = Kind("check", "--name", "check.json")
 
 
 def check_proxy(

@@ -6,10 +6,13 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shlex
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +24,7 @@ from meliuscli.work.listener import Listener
 if TYPE_CHECKING:
     import rich.progress
     import rich.table
+    import typer
     from rich.console import Console
 
 
@@ -47,6 +51,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 _is_quiet = False
+_log: Path | None = None
 
 
 def be_quiet() -> None:
@@ -55,14 +60,34 @@ def be_quiet() -> None:
     _is_quiet = True
 
 
+def log_to(path: Path) -> None:
+    """From now on write all talk, with its time, to the end of a file too. Raises ``MissingError``."""
+    global _log
+    _log = path
+    _note(f"meliuscli {shlex.join(sys.argv[1:])}")
+
+
+def _note(message: str) -> None:
+    if _log is None:
+        return
+    try:
+        with _log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
+    except OSError as error:
+        raise MissingError(f"--log-file {_log}: cannot be written: {error.strerror}") from None
+
+
 def talk(message: str, style: str = "") -> None:
     """A line on stderr."""
+    _note(message)
     if not _is_quiet:
         _say(message, style)
 
 
 def complain(message: str, hint: str | None) -> None:
     """An error, with its way out."""
+    with suppress(MissingError):  # of the log
+        _note(f"error: {message}")
     _say(f"error: {message}", "red")
     if hint:
         _say(f"hint: {hint}")
@@ -84,9 +109,26 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
         talk(warning)
 
 
+QUIET_SECONDS = 1.5
+"""After which something that takes a moment is named, where there is no terminal to show it on."""
+
+
+@contextmanager
+def _named_when_long(message: str) -> Iterator[None]:
+    timer = threading.Timer(QUIET_SECONDS, talk, [f"{message} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def status(message: str) -> AbstractContextManager[object]:
-    """Something that takes a moment: a spinner on a terminal, nothing elsewhere."""
-    return _stderr().status(message) if sys.stderr.isatty() and not _is_quiet else nullcontext()
+    """Something that takes a moment: a spinner on a terminal, elsewhere a line if it takes longer."""
+    if not sys.stderr.isatty():
+        return _named_when_long(message)
+    return _stderr().status(message) if not _is_quiet else nullcontext()
 
 
 def answer(content: str, output: Path | None) -> None:
@@ -124,6 +166,12 @@ def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, aft
     answer("\n".join(renderers[fmt](table) for table in tables) + after, output)
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Was the parameter on the command line?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 class Progress:
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
@@ -133,6 +181,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
+        if self._done < self._total and not self._quiet and not sys.stderr.isatty():
+            talk(f"{self._label}: {self._done} of {self._total} are done ...")
         if sys.stderr.isatty() and not self._quiet:
             import rich.progress
 
@@ -169,6 +219,7 @@ class Progress:
         """One more is done."""
         self._done += 1
         if self._bar is not None:
+            _note(message)
             self._bar.console.print(message, markup=False)
             self._bar.update(self._task, completed=self._done)
             return

@@ -135,12 +135,23 @@ def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
         return
+    if not agreement.images:
+        raise FailedError(
+            f"{path}: not compared: on each of {IMAGES} random images torch itself gives another top-1 alone than among others",
+            "the file was written all the same; the ties of untrained weights do that, --weights are free of them",
+        )
     verdict = f"onnxruntime gives torch's top-1 on {agreement.equal} of {agreement.images} random images"
     if agreement.images < IMAGES:
         verdict += (
             f" ({IMAGES - agreement.images} more, on which torch differs from itself by a rounding, do not count)"
         )
     answer(f"{verdict}; logits differ by at most {agreement.difference:.1e} of their spread\n", None)
+    if agreement.optimised < agreement.images == agreement.equal:
+        answer(
+            f"with onnxruntime's optimisations it is {agreement.optimised} of {agreement.images}: they multiply batch norm"
+            " into the signs, and this network's top-1 turns on exact ties\n",
+            None,
+        )
     if agreement.equal < agreement.images:
         # A last digit in a float layer can flip a sign, which a network that is not sure of itself turns into another answer.
         raise FailedError(f"{path}: {verdict}", "the file was written all the same")

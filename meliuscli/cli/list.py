@@ -38,6 +38,8 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
+    if reports != REPORTS and "runs" not in chosen:
+        raise BadInputError(f"--reports {reports}: is where runs lie, and none are listed", "meliuscli list runs")
     if fmt == "csv" and len(chosen) > 1:
         raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
     if {"runs", *WORKS} & set(chosen) and reports != REPORTS and not reports.is_dir():

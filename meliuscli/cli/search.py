@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, answer_tables, status, talk
+from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, status, talk
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
+from meliuscli.work.folders import STUDY
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -106,13 +108,15 @@ def search(
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     latency = objectives == "accuracy,latency"
-    if budget is None and not (resume and study):
+    if budget is None and resume and study is None:
+        raise BadInputError("--resume: which study?", STUDY.named_in(reports))
+    if budget is None and not resume:
         raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
     # With its name given, a study says in which unit the budget is.
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
         from meliuscli.api import conducted
-        from meliuscli.search.begin import STUDY, Asked, begin, default_name, reopen, with_given
+        from meliuscli.search.begin import Asked, begin, default_name, reopen, with_given
 
     num_workers = workers or os.cpu_count() or 1
     asked = Asked(
@@ -128,9 +132,13 @@ def search(
         default = "" if budgets is None else default_name(Path(space).stem, budgets[-1], latency)
         left = reopen(STUDY.find(reports, study, default))
         if budget is not None and study:
-            by_latency = latency if _given(context, "objectives") else left.settings.objective == "latency"
+            by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
             asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
-        begun = with_given(left, _given_anew(context, asked))
+        try:
+            begun = with_given(left, _given_anew(context, asked))
+        except BadInputError as error:
+            other = "leave it out to go on, or begin another study with --study NAME"
+            raise BadInputError(error.message, error.hint or other) from None
     else:
         begun = begin(asked, num_workers, reports, study, force, SHELL)
     report = conducted(begun, resume, num_workers, limit, SHELL)
@@ -145,6 +153,8 @@ AS_GIVEN = (
 
 def _parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
     """All budgets, the smallest first."""
+    if not latency and re.search(r"[0-9]\s*[mu]?s\s*(,|$)", budget):
+        raise BadInputError(f"--budget {budget}: a time is a budget of latency", "add --objectives accuracy,latency")
     parse = parse_latency if latency else parse_count
     return tuple(sorted({parse(part, "--budget") for part in budget.split(",")}))
 
@@ -152,7 +162,7 @@ def _parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
 def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
     """What the command line asks of a study that was made before: the values of ``asked`` that are on it."""
     names = {"budget": "budgets", "objectives": "objective", "objective": "maximises"}
-    given = {names.get(name, name) for name in context.params if _given(context, name)}
+    given = {names.get(name, name) for name in context.params if is_given(context, name)}
     values = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name in given}
     if "space" in values:
         values["space"] = Path(asked.space).stem
@@ -161,12 +171,6 @@ def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
 
         values["device"] = find_device(asked.device)
     return values
-
-
-def _given(context: typer.Context, name: str) -> bool:
-    """Was the option on the command line?"""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:

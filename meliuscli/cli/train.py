@@ -11,7 +11,7 @@ import typer
 
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, answer_tables, talk
+from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
@@ -50,8 +50,12 @@ def train(
         typer.Option("--recipe-set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="How many trainings, from seeds 0, 1, ...")
+        int, typer.Option("--seeds", min=1, max=1000, help="How many trainings (one, where --seed is given).")
     ] = 3,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**31 - 1001, help="The first of the seeds (0).", show_default=False),
+    ] = None,
     input_size: Annotated[
         int, typer.Option("--input-size", min=1, max=1024, help="Height and width to train at.")
     ] = 32,
@@ -74,6 +78,16 @@ def train(
         Literal["auto", "on", "off"],
         typer.Option("--compile", help="torch.compile; auto: where it pays within the run, by a short measurement."),
     ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=256,
+            help="Of the CPU (default: torch's choice, all cores; take 1 where others use them).",
+            show_default=False,
+        ),
+    ] = None,
     resume_: Annotated[
         str | None,
         typer.Option("--resume", metavar="run:ID", help="Go on with an unfinished run.", show_default=False),
@@ -101,7 +115,9 @@ def train(
             named = own_arch(arch, set_ or []) if is_own(arch) else load_network(arch, set_ or [], reports)
             changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
             recipe = _recipe(recipe_name, recipe_set or [], changes)
-            sizes = (seeds, input_size, width_divisor)
+            if seed is not None and not is_given(context, "seeds"):
+                seeds = 1
+            sizes = (seeds, seed or 0, input_size, width_divisor)
             ready = begin_run(
                 Wanted(
                     named,
@@ -115,6 +131,7 @@ def train(
                     teacher,
                     device,
                     compile_,
+                    threads,
                 ),
                 reports,
                 SHELL,
@@ -148,7 +165,10 @@ def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Rec
     from meliuscli.training.recipe import find_recipe
 
     given = {key: value for key, value in changes.items() if value is not None}
-    return find_recipe(name, {**parse_overrides(overrides, "--recipe-set"), **given})
+    changed = parse_overrides(overrides, "--recipe-set")
+    for key in given.keys() & changed:
+        raise BadInputError(f"--{key.replace('_', '-')} and --recipe-set {key}: they say the same", "give one of them")
+    return find_recipe(name, {**changed, **given})
 
 
 def _refuse_changes(context: typer.Context, names_file: bool) -> None:
@@ -162,9 +182,8 @@ def _refuse_changes(context: typer.Context, names_file: bool) -> None:
         "compile_": "compile",
     }
     for name in context.params:
-        source = context.get_parameter_source(name)
         if name == "arch_" and names_file:
             continue
-        if name not in GOES_WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+        if name not in GOES_WITH_RESUME and is_given(context, name):
             option = names.get(name, name).replace("_", "-")
             raise BadInputError(f"--{option}: a run goes on as it was begun", "leave it out with --resume")

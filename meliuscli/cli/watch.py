@@ -33,10 +33,10 @@ def train_all(ready: Ready) -> FailedError | InterruptedByUser | None:
     progress = Progress("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs), quiet=not leads)
     go_on = f"continue with: {resume_command(plan.id, session.reports)}"
     with progress, _first_interrupt_waits() as asked:
-        watch = _Watch(progress, asked, marks, len(session.runs))
+        watch = _Watch(progress, asked, marks, plan.first_seed, len(session.runs))
         try:
-            for result in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
-                watch.next_seed(result.seed + 1)
+            for _ in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
+                watch.next(len(session.runs))
         except (InterruptedByUser, KeyboardInterrupt) as error:
             kept = error.message if isinstance(error, InterruptedByUser) else "the last checkpoint"
             finished = f"{len(session.runs)} of {plan.seeds} trainings are finished"
@@ -49,19 +49,22 @@ def train_all(ready: Ready) -> FailedError | InterruptedByUser | None:
 class _Watch:
     """Counts images and says what came of each epoch."""
 
-    def __init__(self, progress: Progress, asked: Callable[[], bool], marks: list[int], seed: int) -> None:
-        self._progress, self._asked, self._marks = progress, asked, marks
-        self.next_seed(seed)
+    def __init__(
+        self, progress: Progress, asked: Callable[[], bool], marks: list[int], first_seed: int, done: int
+    ) -> None:
+        self._progress, self._asked, self._marks, self._first_seed = progress, asked, marks, first_seed
+        self.next(done)
 
-    def next_seed(self, seed: int) -> None:
-        self._seed, self._begun = seed, False
+    def next(self, done: int) -> None:
+        """The training that follows so many."""
+        self._done, self._seed, self._begun = done, self._first_seed + done, False
 
     def on_step(self, training: Training) -> None:
         now, marks = time.monotonic(), self._marks
         if not self._begun:
             self._begun, self._images, self._since, self._shown = True, 0, now, now
             # A resumed training begins in the middle.
-            self._progress.go_on_from(len(marks) * self._seed + bisect_right(marks, training.step - 1))
+            self._progress.go_on_from(len(marks) * self._done + bisect_right(marks, training.step - 1))
         self._images += training.recipe.batch_size
         if self._asked():
             raise InterruptedByUser(f"seed {self._seed} up to epoch {training.epoch:.2f}")
@@ -86,7 +89,11 @@ class _Watch:
 
 @contextmanager
 def _first_interrupt_waits() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C is asked for, so that the step at hand ends and is kept; the second interrupts at once."""
+    """The first Ctrl-C is asked for, so that the step at hand ends and is kept; the second interrupts at once. Where the
+    signal is ignored (``nohup``, ``&`` in a script) it stays so."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield lambda: False
+        return
     asked = False
 
     def ask(_signal: int, _frame: FrameType | None) -> None:

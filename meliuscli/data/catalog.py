@@ -82,7 +82,7 @@ def load_dataset(
             return list_folder(place, cut, skip_bad)
         train, test, num_classes, notes = _read(name, place)
     except MissingError as error:
-        raise MissingError(error.message, SOURCES[name]) from None
+        raise MissingError(error.message, error.hint or SOURCES[name]) from None
     return replace(_with_validation(name, num_classes, train, test, place, cut), notes=notes)
 
 

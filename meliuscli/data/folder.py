@@ -158,6 +158,9 @@ def _is_of_system(name: str) -> bool:
 def _classes(place: Path) -> tuple[str, ...]:
     """The names of the folders in one: class 0 first."""
     names = _folders(place)
+    for path in place.iterdir():
+        if path.is_symlink() and not path.exists() and not _is_of_system(path.name):
+            raise MissingError(f"{path}: a link to {path.readlink()}, which is not there", "mend or delete the link")
     if not names:
         raise BadInputError(f"{place}: no folders in it", "it needs one for each class, with that class's images")
     return tuple(names)

@@ -16,6 +16,9 @@ Value = int | str
 Positive = Annotated[int, Field(strict=True, ge=1)]
 
 
+MAX_VALUES = 4096
+
+
 class Axis(BaseModel):
     """The values of one parameter: ``low`` to ``high`` in steps, or ``choices``: numbers, words, or true and false."""
 
@@ -45,8 +48,9 @@ class Axis(BaseModel):
             raise ValueError("needs either low and high, or choices")
         if not self.choices and (self.low is None or self.high is None or self.low > self.high):
             raise ValueError("needs low and high, and low must not be above high")
-        if len(self.values) > 4096:
-            raise ValueError("has more than 4096 values")
+        numbers = range(self.low or 1, (self.high or 0) + 1, self.step)  # which holds none of them
+        if len(self.choices) > MAX_VALUES or numbers[MAX_VALUES:]:
+            raise ValueError(f"has more than {MAX_VALUES} values")
         return self
 
     @cached_property

@@ -27,10 +27,8 @@ from meliuscli.search.space import SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, Settings
 from meliuscli.training.execution import DeviceName, find_device
 from meliuscli.units import format_count, format_ms
-from meliuscli.work.folders import Kind
+from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
-
-STUDY = Kind("study", "--study", "study.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ Params = tuple[Value, ...]
 """One value for each axis of a space, in the axes' order."""
 
 
+TABLES = ("target", "parameters", "proxy", "final")
 TASK = ("num_classes", "input_channels")
 """Fields that say what is to be learned, which no search changes."""
 
@@ -263,7 +264,14 @@ def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
         if name_or_path not in space_names():
             raise unknown_name("search space", name_or_path, space_names(), "--space")
         path = spaces_directory() / f"{name_or_path}.toml"
-    space = validate(SearchSpace, dict(read_toml(path)), f"{path.name}: ")
+    fields = dict(read_toml(path))
+    if missing := [key for key in TABLES if key not in fields]:
+        raise SpecError(
+            f"{path.name}: {missing[0]}",
+            "missing",
+            f"a search space has the tables {', '.join(TABLES)}; a network's file none",
+        )
+    space = validate(SearchSpace, fields, f"{path.name}: ")
     return path.stem, space, path.read_text(encoding="utf-8")
 
 

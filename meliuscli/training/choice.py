@@ -24,8 +24,9 @@ CompileMode = Literal["auto", "on", "off"]
 WORTH = 0.95
 """A choice has to take less than this share of the time to be made: measurements scatter."""
 
-COMPILES_FROM = 300.0
-"""Seconds of eager training below which compiling, which takes a minute or more, is not even tried."""
+COMPILES_FROM = 1200.0
+"""Seconds of eager training below which compiling, which takes two minutes on two cores, is not even tried: a choice
+should cost less than a tenth of what is chosen."""
 
 ROUNDS, ROUND_SECONDS = 5, 20.0
 """Steps timed for a choice; with steps of many seconds fewer, but two."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -77,6 +79,7 @@ class Training:
         self._parallel = DistributedDataParallel(self.network) if processes.count > 1 else None
         self._forward: nn.Module = self.network if self._parallel is None else self._parallel
         if self.execution.compiled:
+            _hush_compiler()
             self._forward = torch.compile(self._forward)  # type: ignore[assignment]
 
     @property
@@ -217,6 +220,13 @@ class Training:
         return FailedError(
             f"the training diverged: the loss is not finite by epoch {self.epoch:.2f}", "lower the learning rate"
         )
+
+
+def _hush_compiler() -> None:
+    """Its warnings are on our code, which the user cannot change."""
+    warnings.filterwarnings("ignore", message=".*Dynamo")
+    warnings.filterwarnings("ignore", module=r"torch\._dynamo|torch\._inductor")
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

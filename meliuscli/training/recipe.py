@@ -14,7 +14,7 @@ from meliuscli.data.splits import Cut
 from meliuscli.errors import SpecError, unknown_name
 
 # Bounded, so that no typo plans more steps than can be laid out, or overflows in a product.
-Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
 Epochs = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     betas: tuple[Fraction, Fraction] = (0.95, 0.999)
     eps: Positive = 1e-5
     momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)] = 0.0
     max_gradient_norm: Positive | None = None
     label_smoothing: Fraction = 0.0
     accumulate: Annotated[int, Field(strict=True, ge=1)] = 1

@@ -49,6 +49,7 @@ class Plan:
     teacher: dict[str, Any] | None
     execution: Execution
     origin: dict[str, Any]
+    first_seed: int = 0
 
     def fields(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -110,8 +111,9 @@ class Session:
 
         Raises ``FailedError`` when a training diverges or ends at chance, and what ``on_step`` raises."""
         plan, num_classes = self.plan, self.plan.trained_as.num_classes
-        for seed in range(len(self.runs), plan.seeds):
-            checkpoint = self._checkpoint(seed)
+        for index in range(len(self.runs), plan.seeds):
+            seed = plan.first_seed + index
+            checkpoint = self._checkpoint(index)
             try:
                 result = train_once(
                     *(plan.trained_as, data, plan.recipe, seed, True, on_epoch, self._keep_weights(seed)),
@@ -174,17 +176,18 @@ class Session:
         costs = {"ops": MELIUS.derive(total).ops, "params": total.params, "size_bytes": total.size_bytes}
         return {"archid": spec.archid, **costs}
 
-    def _checkpoint(self, seed: int) -> Checkpoint:
+    def _checkpoint(self, index: int) -> Checkpoint:
+        """That of the training which has so many before it."""
         plan = self.plan
         made_for = {
             "network": plan.trained_as.archid,
             "recipe": plan.recipe.model_dump(mode="json"),
             "data": plan.dataset["digest"],
             "teacher": plan.teacher,
-            "seed": seed,
+            "seed": plan.first_seed + index,
             "precision": plan.execution.precision,
         }
-        return Checkpoint(checkpoint_path(self.directory, seed), made_for)
+        return Checkpoint(checkpoint_path(self.directory, index), made_for)
 
     def _keep_weights(self, seed: int) -> Callable[[nn.Module], None]:
         def save(network: nn.Module) -> None:

@@ -11,6 +11,7 @@ from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, parse_overrides
 from meliuscli.counting.footprint import TRAINED, require_room
+from meliuscli.data.names import IMAGE_FOLDER
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
 from meliuscli.work.listener import SILENT, Listener
@@ -43,12 +44,14 @@ class Wanted:
     skip_bad: bool
     recipe: Recipe
     seeds: int
+    first_seed: int
     input_size: int
     width_divisor: int
     weights: bool
     teacher: str | None
     device: DeviceName
     compile: CompileMode
+    threads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,11 @@ class Ready:
 def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Ready:
     """The session of a new run, with its data and teacher."""
     named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
+    if wanted.skip_bad and wanted.dataset != IMAGE_FOLDER:
+        raise BadInputError(f"--skip-bad: is for image folders, and {wanted.dataset} is none", "leave it out")
     with listener.status("loading torch and the data"):
+        import torch
+
         from meliuscli.data.batches import num_left_out
         from meliuscli.data.catalog import load_dataset
         from meliuscli.results import origin
@@ -74,6 +81,8 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
         from meliuscli.training.teacher import load_teacher
 
         device = find_device(wanted.device)
+        if wanted.threads is not None:
+            torch.set_num_threads(wanted.threads)
         loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
         spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
         _refuse_lost(wanted.overrides, named.spec, spec)
@@ -83,21 +92,11 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
             about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
         processes = join(device)
         processes.check_batch(recipe.batch_size)
-    num_images = len(loaded.train)
-    at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * processes.count))
-    what = f"a step of {named.name} with batch_size {recipe.batch_size}"
-    if device == "cpu":
-        require_room(
-            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
-        )
-    if recipe.batch_size > num_images:
-        listener.talk(
-            f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are"
-        )
+    _check_batch(spec, recipe, len(loaded.train), processes.count, device == "cpu", listener)
     prepared = _prepared(loaded, wanted.input_size, processes, listener)
     execution = None
     if processes.leads:
-        with listener.status("measuring"):
+        with listener.status("measuring how this machine trains it fastest (--compile off takes it as it is)"):
             execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
             execution = replace(execution, processes=processes.count)
     execution = replace(processes.told_by_leader(execution), device=device)
@@ -115,12 +114,29 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
         },
         recipe=recipe,
         seeds=wanted.seeds,
+        first_seed=wanted.first_seed,
         keep_weights=wanted.weights,
         teacher=None if about_teacher is None else about_teacher.fields(),
         execution=execution,
         origin=origin(),
     )
     return Ready(Session.begin(reports, plan, processes), prepared, teacher)
+
+
+def _check_batch(
+    spec: ArchSpec, recipe: Recipe, num_images: int, num_processes: int, on_cpu: bool, listener: Listener
+) -> None:
+    """Say where a batch is all images; raise ``MissingError`` where a step would take more memory than there is."""
+    if on_cpu:
+        at_once = -(-min(recipe.batch_size, num_images) // (recipe.accumulate * num_processes))
+        what = f"a step of {spec.summary()} with batch_size {recipe.batch_size}"
+        require_room(
+            spec, at_once, TRAINED, what, "take a smaller --batch-size, or --recipe-set accumulate=2", copies=4
+        )
+    if recipe.batch_size > num_images:
+        listener.talk(
+            f"note: batch_size is {recipe.batch_size}; a step takes the {num_images:,} training images that there are"
+        )
 
 
 def _refuse_lost(overrides: Sequence[str], asked: ArchSpec, trained: ArchSpec) -> None:

@@ -72,11 +72,19 @@ class Kind:
         else:
             found = [path.parent for path in reports.glob(f"{default}*/{self.marker}")]
             if not found:
-                raise BadInputError(f"no {self.what} {default} in {reports}", f"name one with {self.option}")
+                raise BadInputError(f"no {self.what} {default} in {reports}", self.named_in(reports))
             directory = max(found, key=lambda path: (path / self.marker).stat().st_mtime)
         if not (directory / self.marker).is_file():
-            raise BadInputError(f"{directory}: no {self.what} to resume", "leave --resume out to start one")
+            hint = f"leave --resume out to start one, or {self.named_in(reports)}"
+            raise BadInputError(f"{directory}: no {self.what} to resume", hint)
         return directory
+
+    def named_in(self, reports: Path) -> str:
+        """A hint: what there is to name."""
+        there = sorted(path.parent.name for path in reports.glob(f"*/{self.marker}"))
+        if not there:
+            return f"there is no {self.what} in {reports}; --reports names another place"
+        return f"name it with {self.option}: {', '.join(there)}"
 
     def _checked(self, name: str) -> str:
         if not name or Path(name).name != name or name in (".", ".."):
@@ -91,3 +99,7 @@ class Kind:
             raise BadInputError(f"{directory} is not a {self.what}; --force does not delete it")
         with self.lock(directory):
             shutil.rmtree(directory)
+
+
+STUDY = Kind("study", "--study", "study.json")
+CHECK = Kind("check", "--name", "check.json")

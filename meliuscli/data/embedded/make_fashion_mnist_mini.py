@@ -22,7 +22,7 @@ TRAIN_PER_CLASS, VALIDATION_PER_CLASS, TEST_PER_CLASS = 1000, 500, 500
 
 def main(directory: Path, target: Path) -> None:
     rng = np.random.default_rng(0)
-    (images, labels), (test_images, test_labels), *_ = read_idx_pair(directory, NUM_CLASSES)
+    (images, labels), (test_images, test_labels), _, _ = read_idx_pair(directory, NUM_CLASSES)
     train_and_validation = _per_class(rng, labels, TRAIN_PER_CLASS + VALIDATION_PER_CLASS)
     train = np.sort(np.concatenate([chosen[:TRAIN_PER_CLASS] for chosen in train_and_validation]))
     validation = np.sort(np.concatenate([chosen[TRAIN_PER_CLASS:] for chosen in train_and_validation]))
