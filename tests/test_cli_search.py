@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -206,14 +208,17 @@ def test_a_search_writes_all_that_it_promises(finished: Path, cli: Cli) -> None:
     assert json.loads(counted.stdout)["derived"]["ops"] <= 1e8
 
 
-def test_the_same_search_gives_the_same_trials(finished: Path, cli: Cli, tiny_space: Path) -> None:
-    done = cli(*SEARCH, "--workers", "1", "--study", "again", cwd=tiny_space.parent)
+def test_the_report_says_how_to_get_the_same_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    page = (finished / "reports" / "tiny-100M" / "report.md").read_text()
+    (command,) = re.findall("`(meliuscli search .*)` with the versions", page)
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    done = cli(*shlex.split(command)[1:], "--workers", "1")
     assert done.returncode == 0, done.stderr
 
     def without_seconds(path: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(io.StringIO((path / "trials.csv").read_text()))]
 
-    assert without_seconds(tiny_space.parent / "reports" / "again") == without_seconds(
+    assert without_seconds(tmp_path / "reports" / "tiny-100M-again") == without_seconds(
         finished / "reports" / "tiny-100M"
     )
 

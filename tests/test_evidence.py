@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meliuscli.arch.published import published_for
-from meliuscli.arch.zoo import load_arch, load_name
+from meliuscli.arch.zoo import load_arch, load_changed, load_name
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError
-from meliuscli.evidence.belief import LEVEL, Belief, believe, inputs_of, known_result, left_out, results, target_model
+from meliuscli.evidence.belief import (
+    LEVEL,
+    WIDTH,
+    Belief,
+    believe,
+    inputs_of,
+    known_result,
+    left_out,
+    outside,
+    probabilities_above,
+    results,
+    target_model,
+    target_models,
+)
 from meliuscli.evidence.features import features
 from meliuscli.evidence.model import TargetModel
 from meliuscli.evidence.runs import SOURCE, target_runs
@@ -139,3 +153,36 @@ def test_predict_refuses_by_the_name_that_the_user_gave(cli: Cli) -> None:
     refused = cli("predict", "reactnet-a")
     assert refused.returncode == 2
     assert "reactnet-a" in refused.stderr
+
+
+def test_no_interval_is_below_nothing_or_above_everything() -> None:
+    belief = Belief(85.0, 20.0)
+    assert (belief.low, belief.high) == (pytest.approx(85 - 20 * WIDTH), 100.0)
+    assert Belief(5.0, 20.0).low == 0.0
+
+
+@pytest.mark.parametrize("change", [{"growth_rate": 2048}, {"num_blocks": [40, 40, 40, 40]}, {"stem_channels": 4096}])
+def test_too_far_from_what_was_measured_nothing_is_said(change: dict[str, Any]) -> None:
+    spec = load_changed("meliusnet22", change).spec
+    with pytest.raises(BadInputError, match="too far from what was measured, in "):
+        believe([spec])
+
+
+def test_what_lies_outside_the_runs_is_named() -> None:
+    for run in target_runs():
+        assert outside(run.spec) == ()
+    assert outside(load_changed("meliusnet22", {"growth_rate": 512}).spec)[:3] == (
+        "binary MACs",
+        "float MACs",
+        "params",
+    )
+
+
+def test_probabilities_span_the_priors_that_the_runs_do_not_rule_out() -> None:
+    spec = load_changed("meliusnet42", {"growth_rate": 96}).spec
+    low, high = probabilities_above(spec, 71.0)
+    assert low <= believe([spec])[0].probability_above(71.0) <= high
+    assert high - low > 0.02
+    for model in target_models():
+        means, _ = model.predict(model.inputs)
+        assert np.abs(means - results()).max() < 1.0, "each fits the runs"

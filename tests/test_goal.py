@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.errors import BadInputError
-from meliuscli.evidence.belief import Belief, believe
+from meliuscli.evidence.belief import Belief, believe, probabilities_above
 from meliuscli.report.believed import best_lines, comparison_lines, comparisons, preferred
 from meliuscli.search.cost import OPS
 from meliuscli.search.goal import TargetGoal, why_no_belief
@@ -53,7 +53,7 @@ def test_proposals_are_better_than_published_ones_by_the_goal(space: SearchSpace
 
 
 def test_the_goal_is_the_belief_that_predict_prints(space: SearchSpace) -> None:
-    candidate = space.any_candidate
+    _, candidate = next(iter(space.known_candidates()))
     lows, _ = TargetGoal().predict([candidate])
     assert lows[0] == believe([candidate.spec])[0].low
 
@@ -66,21 +66,24 @@ def test_sentences_say_what_was_believed_and_how_sure_it_is(space: SearchSpace) 
             continue
         belief = beliefs[comparison.found.candidate.archid]
         said = re.search(
-            r"reach ([\d.]+) \(([\d.]+) to ([\d.]+)\).* reached ([\d.]+) at .* is (above 0.99|[\d.]+), if the model holds\.$",
+            r"reach ([\d.]+) \(([\d.]+) to ([\d.]+)\).* reached ([\d.]+) at .* is ([^,]*)(, depending on the prior of the model)?\.$",
             line,
         )
         assert said is not None, line
         top1, low, high, reached = map(float, said.groups()[:4])
-        probability = 1.0 if said[5].startswith("above") else float(said[5])
+        least, _, most = said[5].partition(" to ")
+        shown = [1.0 if value == "above 0.99" else float(value) for value in (least, most or least)]
         assert (top1, low, high) == pytest.approx((belief.top1, belief.low, belief.high), abs=0.051)
         assert reached == pytest.approx(comparison.reached, abs=0.051)
-        assert probability == pytest.approx(belief.probability_above(comparison.reached), abs=0.0101)
+        spec = comparison.found.candidate.spec
+        assert shown == pytest.approx(probabilities_above(spec, comparison.reached), abs=0.0101)
+        assert shown[0] <= belief.probability_above(comparison.reached) + 0.0101
 
 
 def test_each_budget_has_its_answer(space: SearchSpace) -> None:
     trials, beliefs = records(space)
     lines = best_lines(trials, beliefs, OPS, (1.0, 2.5e8))
-    assert lines[0] == "Within 1 OPs the search found no network."
+    assert lines[0] == "Within 1 OPs the search trained no network of its own."
     best = preferred(trials, beliefs, OPS, 2.5e8)
     assert best is not None
     assert f"`found-{best.number}`" in lines[1]
@@ -136,10 +139,12 @@ def test_a_search_for_imagenet_ends_in_beliefs(cli: Cli, tmp_path: Path) -> None
         "search", "--budget", "1.5e8,2e8", "--max-params", "2e7", "--space", "short.toml", *options, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("this search answers for ImageNet; believed top-1:")
+    first = next(line for line in done.stderr.splitlines() if not line.startswith("loading"))
+    assert first.startswith("this search answers for ImageNet; believed top-1:")
     assert "Within 150M OPs the search " in done.stdout
     assert "Within 200M OPs the search prefers `found-" in done.stdout
-    assert "This search answers for ImageNet" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("This search answers for ImageNet")
+    assert {"best.toml", "best-150M.toml"} >= {path.name for path in (tmp_path / "reports/short-200M").glob("best*")}
     folder = tmp_path / "reports" / "short-200M"
     best = tomllib.loads((folder / "best.toml").read_text())
     assert believe([spec_from_fields(best)])[0].low > 50
@@ -150,6 +155,17 @@ def test_a_search_for_imagenet_ends_in_beliefs(cli: Cli, tmp_path: Path) -> None
     front = json.loads(again.stdout)["front"]
     assert all(row["believed"]["low"] < row["believed"]["top1"] < row["believed"]["high"] for row in front)
     assert np.all(np.diff([row["believed"]["low"] for row in front]) > 0)
+
+
+def test_a_search_that_trains_only_published_networks_has_no_answer(cli: Cli, tmp_path: Path) -> None:
+    text = load_space("meliusnet")[2].replace("epochs = 0.7", "epochs = 0.02")
+    (tmp_path / "short.toml").write_text(re.sub(r"(?m)^known = .*$", 'known = ["meliusnet-c"]', text))
+    done = cli("search", "--budget", "2e8", "--space", "short.toml", "--trials", "1", "--workers", "1")
+    assert done.returncode == 1
+    assert "trained no network of its own" in done.stderr
+    assert "final 1/" not in done.stderr, "published networks alone are not compared"
+    assert "Finals" not in done.stdout
+    assert not (tmp_path / "reports" / "short-200M" / "best.toml").exists()
 
 
 def test_belief_where_there_is_none_is_refused(cli: Cli, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, status, talk
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, FailedError
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
 from meliuscli.work.folders import STUDY
@@ -174,7 +174,7 @@ def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
 
 
 def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.study import best_found
+    from meliuscli.report.study_page import best_files
     from meliuscli.report.study_tables import study_tables, study_value
 
     if fmt == "json":
@@ -182,6 +182,12 @@ def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
     elif fmt == "csv":
         answer((report.directory / "front.csv").read_text(encoding="utf-8"), output)
     else:
-        answer_tables(study_tables(report), fmt, output)
-    best = ", best.toml" if best_found(report) is not None else ""
+        last = f"{report.answers_for}\n" if fmt in ("table", "markdown") else ""
+        answer_tables(study_tables(report), fmt, output, after=last)
+    best = "".join(f", {name}" for name in best_files(report))
     talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")
+    if not report.num_found:
+        raise FailedError(
+            f"the search trained no network of its own: {len(report.records)} trials were of published ones",
+            "allow more --trials or a longer --timeout: meliuscli search --resume does",
+        )

@@ -13,11 +13,13 @@ import numpy as np
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import BadInputError
-from meliuscli.evidence.features import Array, features
-from meliuscli.evidence.model import Inputs, TargetModel
+from meliuscli.evidence.features import NAMES, Array, features
+from meliuscli.evidence.model import OTHER_GRIDS, Inputs, TargetModel, beyond
 from meliuscli.evidence.runs import TargetRun, target_runs
 
 LEVEL = 0.9
+MOST_DEVIATION = 3.0
+"""Points. A belief that is less sure is none: the 17 results themselves deviate by 1.9."""
 WIDTH = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 TARGET = {"input_size": 224, "input_channels": 3, "num_classes": 1000}
 
@@ -33,11 +35,11 @@ class Belief:
     @property
     def low(self) -> float:
         """The lower end of the interval of ``LEVEL``."""
-        return self.top1 - WIDTH * self.deviation
+        return max(0.0, self.top1 - WIDTH * self.deviation)
 
     @property
     def high(self) -> float:
-        return self.top1 + WIDTH * self.deviation
+        return min(100.0, self.top1 + WIDTH * self.deviation)
 
     def probability_above(self, top1: float) -> float:
         """How likely it is that a training reaches more than ``top1`` percent."""
@@ -105,7 +107,35 @@ def believe(specs: Sequence[ArchSpec], names: Sequence[str] = ()) -> list[Belief
                 f"nothing is known about the ImageNet accuracy of {name}: {reason}",
                 f"beliefs rest on {len(target_runs())} runs at 3x224x224, 1000 classes",
             )
-    return as_beliefs(*target_model().predict(inputs_of(specs))) if specs else []
+    beliefs = as_beliefs(*target_model().predict(inputs_of(specs))) if specs else []
+    for spec, name, belief in zip(specs, names or [spec.summary() for spec in specs], beliefs, strict=True):
+        if is_far(belief):
+            raise BadInputError(
+                f"nothing is known about the ImageNet accuracy of {name}: it lies too far from what was measured, in"
+                f" {', '.join(outside(spec))}",
+                f"beliefs rest on {len(target_runs())} runs of {', '.join(families())}",
+            )
+    return beliefs
+
+
+def is_far(belief: Belief) -> bool:
+    """Is the network so far from what was measured that nothing should be said of it?"""
+    return belief.deviation > MOST_DEVIATION
+
+
+def outside(spec: ArchSpec) -> tuple[str, ...]:
+    """In what a network lies outside the range of the runs of its family; there an interval is a judgement."""
+    runs = features([run.spec for run in target_runs() if run.spec.family == spec.family])
+    (excess,) = beyond(features([spec]), runs)
+    return tuple(name for name, much in zip(NAMES, excess.tolist(), strict=True) if much > 1e-9)
+
+
+def probabilities_above(spec: ArchSpec, top1: float) -> tuple[float, float]:
+    """How likely it is that a training of a network reaches more than ``top1`` percent: the least and the most of what
+    the model's prior, and others that the runs do not rule out, say."""
+    inputs = inputs_of([spec])
+    said = [as_beliefs(*model.predict(inputs))[0].probability_above(top1) for model in target_models()]
+    return min(said), max(said)
 
 
 def as_beliefs(mean: Array, deviation: Array) -> list[Belief]:
@@ -127,6 +157,13 @@ def results() -> Array:
 def target_model() -> TargetModel:
     """The model of all runs."""
     return TargetModel.fit(inputs_of([run.spec for run in target_runs()]), results())
+
+
+@cache
+def target_models() -> tuple[TargetModel, ...]:
+    """``target_model``, and those of other priors."""
+    inputs = target_model().inputs
+    return (target_model(), *(TargetModel.fit(inputs, results(), grid) for grid in OTHER_GRIDS))
 
 
 @cache

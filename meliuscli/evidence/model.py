@@ -2,7 +2,7 @@
 
 A Gaussian process whose kernel is a sum: linear in the logarithms of the counts, in the shape and in the family; their
 squares with a small prior, so that a trend is not trusted far beyond what was measured; and a smooth rest that says how
-alike two networks are. What the kernel's sizes are is averaged over, weighted by the marginal likelihood. Numpy only.
+alike two networks are. Outside the range of what was measured doubt is added. What the kernel's sizes are is averaged over, weighted by the marginal likelihood. Numpy only.
 """
 
 from __future__ import annotations
@@ -13,33 +13,42 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from meliuscli.evidence.features import NUM_COUNTS, UNITS, Array
+from meliuscli.evidence.features import NUM_COUNTS, NUM_MODELLED, UNITS, Array
 
 NOISE = 0.3
 """Standard deviation, in points, of a training on ImageNet around what its network can do: assumed, since the authors
 trained from one seed; between the last and the best epoch of a run lie up to 0.3 points."""
 MEAN_DEVIATION = 5.0
-SHAPE_SLOPE = 0.6
-CURVATURE = 0.3
+OUTSIDE = 1.0
+"""Points of doubt for each unit that a number lies outside the range of what was measured: a judgement, since nothing was
+measured there. It keeps a search, which looks for where a model is too hopeful, near the evidence."""
 
 
 class Sizes(NamedTuple):
-    """Prior standard deviations in points: of a slope an e-fold, of a family, of the smooth rest, and of a point of a
-    proxy's residual score (in its own standard deviations)."""
+    """Prior standard deviations in points: of a slope an e-fold, of a family, of the smooth rest, of a point of a proxy's
+    residual score (in its own standard deviations), of a slope in a shape, and of the counts' squares."""
 
     slope: float
     family: float
     rest: float
-    score: float
+    score: float = 0.0
+    shape: float = 0.6
+    curvature: float = 0.3
 
 
-GRID = tuple(Sizes(*sizes, 0.0) for sizes in product((2.0, 4.0), (1.0, 2.0), (0.5, 0.8, 1.2)))
+GRID = tuple(Sizes(*sizes) for sizes in product((2.0, 4.0), (1.0, 2.0), (0.5, 0.8, 1.2)))
+OTHER_GRIDS = (
+    tuple(sizes._replace(rest=2.0) for sizes in GRID),
+    tuple(sizes._replace(shape=0.0) for sizes in GRID),
+    tuple(sizes._replace(curvature=1.0) for sizes in GRID),
+)
+"""Priors that the runs do not rule out: a rest that is far less smooth, no slopes in the shape, stronger curvature."""
 SCORED_GRID = tuple(sizes._replace(score=score) for sizes in GRID for score in (0.0, 0.3, 0.6))
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """``features`` (N, 7) of ``meliuscli.evidence.features``, ``families`` (N, F) one-hot, and ``scores`` (N,): what a
+    """``features`` (N, 8) of ``meliuscli.evidence.features``, ``families`` (N, F) one-hot, and ``scores`` (N,): what a
     proxy says beyond the free numbers, in standard deviations; 0 where nothing was trained."""
 
     features: Array
@@ -83,7 +92,8 @@ class TargetModel:
             variance = _diagonal(inputs, self.inputs, sizes) - np.einsum("ij,jk,ik->i", across, inverse, across)
             means += weight * value
             seconds += weight * (np.maximum(variance, 0) + NOISE**2 + value**2)
-        return means, np.sqrt(seconds - means**2)
+        outside = (beyond(inputs.features, self.inputs.features) ** 2).sum(1)
+        return means, np.sqrt(seconds - means**2 + OUTSIDE**2 * outside)
 
     @property
     def score_weight(self) -> float:
@@ -93,21 +103,27 @@ class TargetModel:
         return float(self.predict(more)[0][0] - self.predict(step)[0][0])
 
 
+def beyond(features: Array, measured: Array) -> Array:
+    """How far each number (N, F) lies outside the range of those that were measured (M, F); 0 within."""
+    low, high = measured.min(0), measured.max(0)
+    return np.asarray(np.maximum(features - high, 0) + np.maximum(low - features, 0))
+
+
 def _parts(inputs: Inputs, seen: Inputs) -> tuple[Array, Array]:
     """Counts in e-folds, and shapes in their units, around the middle of what was measured."""
     centred = inputs.features - seen.features.mean(0)
-    return centred[:, :NUM_COUNTS] * UNITS[:NUM_COUNTS], centred[:, NUM_COUNTS:]
+    return centred[:, :NUM_COUNTS] * UNITS[:NUM_COUNTS], centred[:, NUM_COUNTS:NUM_MODELLED]
 
 
 def _kernel(a: Inputs, b: Inputs, seen: Inputs, sizes: Sizes) -> Array:
     (counts_a, shapes_a), (counts_b, shapes_b) = _parts(a, seen), _parts(b, seen)
-    distances = ((a.features[:, None] - b.features[None]) ** 2).sum(-1)
+    distances = ((a.features[:, None] - b.features[None])[..., :NUM_MODELLED] ** 2).sum(-1)
     linear = counts_a @ counts_b.T
     return np.asarray(
         MEAN_DEVIATION**2
         + sizes.slope**2 * linear
-        + CURVATURE**2 * linear**2
-        + SHAPE_SLOPE**2 * (shapes_a @ shapes_b.T)
+        + sizes.curvature**2 * linear**2
+        + sizes.shape**2 * (shapes_a @ shapes_b.T)
         + sizes.family**2 * (a.families @ b.families.T)
         + sizes.rest**2 * np.exp(-0.5 * distances)
         + sizes.score**2 * np.outer(a.scores, b.scores)
@@ -121,8 +137,8 @@ def _diagonal(inputs: Inputs, seen: Inputs, sizes: Sizes) -> Array:
     return np.asarray(
         MEAN_DEVIATION**2
         + sizes.slope**2 * squares
-        + CURVATURE**2 * squares**2
-        + SHAPE_SLOPE**2 * (shapes**2).sum(1)
+        + sizes.curvature**2 * squares**2
+        + sizes.shape**2 * (shapes**2).sum(1)
         + sizes.family**2 * (inputs.families**2).sum(1)
         + sizes.rest**2
         + sizes.score**2 * inputs.scores**2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meliuscli.evidence.belief import Belief, known_result, sentence
+from meliuscli.evidence.belief import Belief, known_result, outside, probabilities_above, sentence
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import Cost
 from meliuscli.search.space import Candidate
@@ -14,6 +14,11 @@ from meliuscli.search.study import TrialRecord
 Beliefs = Mapping[str, Belief]
 """archid -> what is believed of the network."""
 PREFER = "the search prefers the network whose interval's lower end is the highest, not the one whose mean is"
+REACHED = "reached: in the last epoch of the authors' own training (papers print the best epoch, up to 0.3 points more)"
+OUTSIDE = (
+    "*: outside the range of its family's runs in some number (meliuscli predict says which), where nothing was measured and"
+    " how wide the interval has to be is a judgement; the leave-one-out error is of networks within"
+)
 ROLE_OF_PROXY = (
     "proxy top-1: one short training each, on validation, at the proxy's small input; beliefs do not use it, so it can"
     " disagree with them"
@@ -62,7 +67,7 @@ def believed_table(
                 record.known_as or f"found-{record.number}: {record.candidate.spec.summary()}",
                 *cells(record.candidate),
                 f"{record.candidate.count.size_bytes / 2**20:.2f}",
-                str(beliefs[record.candidate.archid]),
+                f"{beliefs[record.candidate.archid]}{'*' if outside(record.candidate.spec) else ''}",
                 "" if reached is None else f"{reached:.2f}",
                 f"{100 * (record.accuracy or 0):.2f}",
             )
@@ -72,7 +77,13 @@ def believed_table(
         title,
         (Column("network", numeric=False), *columns, *heads),
         tuple(rows),
-        notes=(sentence(), f"reached: published, the last epoch; {PREFER}", ROLE_OF_PROXY, legend),
+        notes=(
+            sentence(),
+            *([OUTSIDE] if any("*" in row[-3] for row in rows) else []),
+            f"{REACHED}; {PREFER}",
+            ROLE_OF_PROXY,
+            legend,
+        ),
     )
 
 
@@ -84,13 +95,14 @@ def comparison_lines(compared: Sequence[Comparison], beliefs: Beliefs, cost: Cos
 def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
     known, found = comparison.known, comparison.found
     if found is None:
-        return f"`{known.known_as}`: the search found no network of at most its {cost.noun}."
+        return f"`{known.known_as}`: the search trained no network of its own of at most its {cost.noun}."
     belief = beliefs[found.candidate.archid]
     spent, price = (f"{cost.text(cost.of(record.candidate))} {cost.unit}" for record in (found, known))
+    low, high = map(_probability, probabilities_above(found.candidate.spec, comparison.reached))
+    probability = low if low == high else f"{low} to {high}, depending on the prior of the model"
     return (
         f"`found-{found.number}` is believed to reach {belief} at {spent}; `{known.known_as}` reached"
-        f" {comparison.reached:.1f} at {price}. The probability that it is better is"
-        f" {_probability(belief.probability_above(comparison.reached))}, if the model holds."
+        f" {comparison.reached:.1f} at {price}. The probability that it is better is {probability}."
     )
 
 
@@ -106,7 +118,7 @@ def best_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, bud
         best = preferred(records, beliefs, cost, budget)
         allowed = f"{cost.text(budget)} {cost.unit}"
         if best is None:
-            lines.append(f"Within {allowed} the search found no network.")
+            lines.append(f"Within {allowed} the search trained no network of its own.")
             continue
         lines.append(
             f"Within {allowed} the search prefers `found-{best.number}` ({best.candidate.spec.summary()}): it is believed"

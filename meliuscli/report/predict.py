@@ -39,14 +39,26 @@ def predict_table(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Tab
             )
             for network, belief, record in zip(networks, beliefs, records, strict=True)
         ),
-        notes=(sentence(), f"reached: by the last epoch of the run in the evidence ({SOURCE})"),
+        notes=(*_far_notes(networks), sentence(), f"reached: by the last epoch of the run in the evidence ({SOURCE})"),
         records=tuple(records),
     )
 
 
+def _far_notes(networks: Sequence[Counted]) -> list[str]:
+    from meliuscli.evidence.belief import outside
+
+    beyond = {network.name: outside(network.spec) for network in networks if network.spec is not None}
+    return [
+        f"{name} lies outside the range of its family's runs, in {', '.join(numbers)}: how wide its interval has to be is"
+        " a judgement"
+        for name, numbers in beyond.items()
+        if numbers
+    ]
+
+
 def predict_object(network: Counted, belief: Belief) -> dict[str, Any]:
     """One network as JSON."""
-    from meliuscli.evidence.belief import LEVEL, known_result
+    from meliuscli.evidence.belief import LEVEL, known_result, outside
 
     assert network.spec is not None
     total = network.count.total
@@ -59,14 +71,17 @@ def predict_object(network: Counted, belief: Belief) -> dict[str, Any]:
         "believed_low": belief.low,
         "believed_high": belief.high,
         "level": LEVEL,
+        "outside": list(outside(network.spec)),
         "reached_top1": known_result(network.spec),
     }
 
 
 def believed_object(network: Counted) -> dict[str, Any] | None:
     """``believed`` in the objects of ``compare``: None where the evidence does not cover the network."""
-    from meliuscli.evidence.belief import believe, why_uncovered
+    from meliuscli.errors import BadInputError
+    from meliuscli.evidence.belief import believe
 
-    if network.spec is None or why_uncovered(network.spec) is not None:
+    try:
+        return None if network.spec is None else dict(believe([network.spec])[0].fields())
+    except BadInputError:
         return None
-    return dict(believe([network.spec])[0].fields())

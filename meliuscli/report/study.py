@@ -64,6 +64,11 @@ class StudyReport:
         return self.settings.budgets or (self.settings.budget,)
 
     @property
+    def num_found(self) -> int:
+        """Networks of the search's own that were trained."""
+        return sum(record.known_as is None and record.accuracy is not None for record in self.records)
+
+    @property
     def best(self) -> Standing | None:
         """The found network of best mean validation accuracy in the finals."""
         return next((s for s in self.standings if s.entrant.known_as is None), None)
@@ -129,9 +134,9 @@ def _beliefs(study: Study) -> Beliefs:
     return {candidate.archid: belief for candidate, belief in zip(candidates, beliefs, strict=True)}
 
 
-def best_found(report: StudyReport) -> Candidate | None:
-    """The network of best.toml: the preferred one within the budget, or the best of the finals on validation."""
+def best_found(report: StudyReport, budget: float) -> Candidate | None:
+    """The preferred network within a budget, or the best of the finals on validation."""
     if report.beliefs:
-        record = preferred(report.records, report.beliefs, report.cost, report.settings.budget)
+        record = preferred(report.records, report.beliefs, report.cost, budget)
         return None if record is None else record.candidate
     return None if report.best is None else report.best.entrant.candidate

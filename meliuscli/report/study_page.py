@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_figure import plot
-from meliuscli.report.study_tables import budget_text, finals_table, front_table, transfer_data, transfer_table
+from meliuscli.report.study_tables import budget_text, study_tables, transfer_data
 from meliuscli.report.tables import to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.cost import OPS
-from meliuscli.search.space import SearchSpace
-from meliuscli.search.study import Settings, TrialRecord
+from meliuscli.search.space import Candidate, SearchSpace
+from meliuscli.search.study import TrialRecord
 from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_count
 
@@ -23,29 +24,34 @@ def write_report(report: StudyReport) -> None:
     directory = report.directory
     write_text(directory / "trials.csv", _trials_csv(report, report.records))
     write_text(directory / "front.csv", _trials_csv(report, report.front))
-    if (best := _best(report)) is not None:
-        write_text(directory / "best.toml", best)
+    for name, best in best_files(report).items():
+        write_text(directory / name, best)
     for suffix in ("png", "svg"):
         write_bytes(directory / f"pareto.{suffix}", plot(report, suffix))
     write_text(directory / "report.md", markdown(report))
 
 
-def _best(report: StudyReport) -> str | None:
-    if report.beliefs and (found := best_found(report)) is not None:
-        belief = report.beliefs[found.archid]
-        return (
-            f"# The network that `{report.origin['command']}` prefers within its budget.\n"
-            f"# {format_count(found.ops)} OPs; believed ImageNet top-1 {belief} %\n{found.spec.to_toml()}"
-        )
+def best_files(report: StudyReport) -> dict[str, str]:
+    """Name -> TOML of the network that is the answer; beliefs have one for each budget, the largest's in best.toml."""
+    budgets = report.budgets if report.beliefs else report.budgets[-1:]
+    files = {}
+    for budget in budgets:
+        if (found := best_found(report, budget)) is not None:
+            text = report.cost.text(budget)
+            files["best.toml" if budget == budgets[-1] else f"best-{text}.toml"] = _best(report, found, budget)
+    return files
+
+
+def _best(report: StudyReport, found: Candidate, budget: float) -> str:
+    head = f"# {format_count(found.ops)} OPs; "
+    if report.beliefs:
+        within = f"within {report.cost.text(budget)} {report.cost.unit}"
+        first = f"# The network that `{report.origin['command']}` prefers {within}.\n"
+        return f"{first}{head}believed ImageNet top-1 {report.beliefs[found.archid]} %\n{found.spec.to_toml()}"
     best = report.best
-    if best is None:
-        return None
-    candidate = best.entrant.candidate
-    head = (
-        f"# The network that `{report.origin['command']}` found best on validation: {best.entrant.name}\n"
-        f"# {format_count(candidate.ops)} OPs; proxy test top-1 {100 * best.test_mean:.2f} % (n={len(best.test)})\n"
-    )
-    return head + candidate.spec.to_toml()
+    assert best is not None
+    first = f"# The network that `{report.origin['command']}` found best on validation: {best.entrant.name}\n"
+    return f"{first}{head}proxy test top-1 {100 * best.test_mean:.2f} % (n={len(best.test)})\n{found.spec.to_toml()}"
 
 
 def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
@@ -94,13 +100,12 @@ def markdown(report: StudyReport) -> str:
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
         "## Answer",
         report.answers_for,
-        to_markdown(finals_table(report)),
-        *([to_markdown(transfer_table(report))] if report.transfer else []),
-        to_markdown(front_table(report)),
+        *map(to_markdown, reversed(study_tables(report))),
         "![Pareto plot](pareto.png)",
         "## What was done",
         f"- Budget: {budget_text(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
         *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
+        *_short_of(report),
         f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
         f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
         f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
@@ -124,10 +129,13 @@ def markdown(report: StudyReport) -> str:
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
-        f"`meliuscli search {_budget_options(settings)} --space {report.directory}/space.toml --seed {settings.seed}"
-        f" --trials {settings.trials} --sampler {settings.sampler} --finalists {settings.finalists}"
-        f" --final-seeds {settings.final_seeds}{_data_options(settings)}` with the versions below (files:"
-        " `space.toml`, `study.json`, `journal.log` with every trial, `finals.json`, `trials.csv`, `front.csv`, `best.toml`).",
+        f"`{repeat_command(report)}` with the versions below, in the directory that this study was made in. Files: "
+        + ", ".join(
+            f"`{path.name}`"
+            for path in sorted(report.directory.iterdir())
+            if path.name != "report.md" and path.suffix in (".csv", ".json", ".log", ".toml")
+        )
+        + ".",
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
@@ -146,28 +154,46 @@ def _recipe(recipe: Recipe) -> str:
     return f"{recipe.epochs:g} epoch(s) at batch {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g} cosine to 0"
 
 
-def _budget_options(settings: Settings) -> str:
-    if settings.objective == "latency":
-        return f"--objectives accuracy,latency --budget {settings.budget}s"
-    return f"--budget {settings.budget}"
+def _short_of(report: StudyReport) -> list[str]:
+    asked, made = report.settings.trials, len(report.records)
+    if made >= asked:
+        return []
+    return [
+        f"- {made} of {asked} trials: the timeout came first, or the space is exhausted. Where a timeout comes depends on the"
+        " machine's speed, so another run may differ."
+    ]
+
+
+def repeat_command(report: StudyReport) -> str:
+    """The command line that makes the same study again, beside this one."""
+    made = report.settings
+    latency = made.objective == "latency"
+    options: dict[str, Any] = {
+        "objectives": "accuracy,latency" if latency else None,
+        "budget": ",".join(f"{budget!r}s" if latency else f"{budget:.12g}" for budget in report.budgets),
+        "objective": made.maximises,
+        "max-size": made.max_size and f"{made.max_size:.12g}",
+        "max-params": made.max_params and f"{made.max_params:.12g}",
+        "space": f"{report.directory}/space.toml",
+        "seed": made.seed,
+        "trials": made.trials,
+        "sampler": made.sampler,
+        "finalists": made.finalists,
+        "final-seeds": made.final_seeds,
+        "dataset": made.dataset,
+        "data": made.data_dir,
+        "transfer": ":".join(word for word in (made.transfer, made.transfer_dir) if word is not None) or None,
+        "device": None if made.device == "cpu" else made.device,
+        "timeout": "1d",
+        "study": f"{report.directory.name}-again",
+    }
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
+    return shlex.join(["meliuscli", "search", *words, *(["--skip-bad"] if made.skip_bad else [])])
 
 
 def left_out_line(dataset: str, left_out: int) -> str:
     """What ``--skip-bad`` did, for a report."""
     return f"- Image files of {dataset} that could not be read and were left out: {left_out:,} (`--skip-bad`)."
-
-
-def _data_options(settings: Settings) -> str:
-    dataset = [] if settings.dataset is None else ["--dataset", settings.dataset]
-    data = [] if settings.data_dir is None else ["--data", settings.data_dir]
-    skipping = ["--skip-bad"] if settings.skip_bad else []
-    device = [] if settings.device == "cpu" else ["--device", settings.device]
-    transfer = [] if settings.transfer is None else ["--transfer", ":".join(_transfer_words(settings))]
-    return "".join(f" {shlex.quote(word)}" for word in (*dataset, *data, *skipping, *device, *transfer))
-
-
-def _transfer_words(settings: Settings) -> list[str]:
-    return [word for word in (settings.transfer, settings.transfer_dir) if word is not None]
 
 
 def _target(space: SearchSpace) -> str:

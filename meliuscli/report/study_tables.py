@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ def front_table(report: StudyReport) -> Table:
     """The Pareto front of beliefs, with the published networks beside it, or of the proxy trainings."""
     columns, cells = _cost_columns(report.cost)
     if report.beliefs:
-        title = f"Pareto front: believed ImageNet top-1 against {report.cost.noun}, budget {budget_text(report)}"
+        against = f"believed ImageNet top-1 against {report.cost.noun}, budget {budget_text(report)}"
+        title = f"Pareto front, and the published networks: {against}"
         legend = report.space.any_candidate.spec.legend
         return believed_table(report.front, report.records, report.beliefs, title, (columns, cells), legend)
     return Table(
@@ -101,9 +103,12 @@ def transfer_lines(report: StudyReport) -> list[str]:
     """Who wins on data that the search never used."""
     compared = verdicts(report.transfer, report.cost.of)
     beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
+    tried = sum(verdict.found is not None for verdict in compared)
+    if not tried:
+        return [f"On {transfer_data(report)} no finalist is within the {report.cost.noun} of a published network."]
     return [
-        f"On {transfer_data(report)} finalists of no more {report.cost.noun} beat {beaten} of {len(compared)} published"
-        f" networks by more than the spread and lose to {lost}:",
+        f"On {transfer_data(report)} finalists of no more {report.cost.noun} beat {beaten} of the {tried} published networks"
+        f" that have one by more than the spread, and lose to {lost}:",
         *(_claim(verdict, report.cost) for verdict in compared),
     ]
 
@@ -114,19 +119,22 @@ def verdict_lines(report: StudyReport) -> list[str]:
         return [
             *best_lines(report.records, report.beliefs, report.cost, report.budgets),
             *comparison_lines(comparisons(report.records, report.beliefs, report.cost), report.beliefs, report.cost),
-            _on_proxy(report),
-            report.answers_for,
+            *_on_proxy(report),
         ]
-    return [*_proxy_lines(report), report.answers_for]
+    return _proxy_lines(report)
 
 
-def _on_proxy(report: StudyReport) -> str:
+def _on_proxy(report: StudyReport) -> list[str]:
     """What the finals add where the answer does not rest on them."""
-    beaten = sum(verdict.beaten for verdict in report.verdicts)
-    return (
-        f"On the proxy's data, {report.space.proxy.dataset}, finalists of no more {report.cost.noun} beat {beaten} of"
-        f" {len(report.verdicts)} published networks by more than the spread; that does not change the beliefs."
-    )
+    compared = [verdict for verdict in report.verdicts if verdict.found is not None]
+    if not compared:
+        return []
+    beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
+    return [
+        f"On the proxy's data, {report.space.proxy.dataset}, finalists of no more {report.cost.noun} beat {beaten} of the"
+        f" {len(compared)} published networks that have one by more than the spread, and lose to {lost}; that does not"
+        " change the beliefs."
+    ]
 
 
 def _proxy_lines(report: StudyReport) -> list[str]:
@@ -166,7 +174,8 @@ def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[
 
 
 def budget_text(report: StudyReport) -> str:
-    return f"{report.cost.text(report.settings.budget)} {report.cost.unit}"
+    """All budgets, the smallest first."""
+    return f"{', '.join(map(report.cost.text, report.budgets))} {report.cost.unit}"
 
 
 def _entrant_name(entrant: Entrant) -> str:
@@ -176,6 +185,8 @@ def _entrant_name(entrant: Entrant) -> str:
 def study_tables(report: StudyReport) -> list[Table]:
     """What a search prints."""
     transfer = [transfer_table(report)] if report.transfer else []
+    if not report.standings:
+        return [replace(front_table(report), lines=tuple(verdict_lines(report))), *transfer]
     return [front_table(report), *transfer, finals_table(report)]
 
 
@@ -195,6 +206,7 @@ def study_value(report: StudyReport) -> dict[str, Any]:
         ],
         "finals": _standings(report, report.standings),
         "transfer": _standings(report, report.transfer),
+        "answers_for": report.answers_for,
         "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
     }
 

@@ -220,6 +220,8 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
     if asked is None:
         return settings
     name, _, place = asked.partition(":")
+    if not asked:
+        raise BadInputError("--transfer: names nothing", f"a directory of images, or one of {', '.join(DATASETS)}")
     if name not in DATASETS:
         if not Path(asked).is_dir():
             raise MissingError(
@@ -233,7 +235,14 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
         raise BadInputError(f"{made} was made with --transfer {settings.transfer_dir or settings.transfer}")
     if (name, directory) == (space.proxy.dataset, settings.data_dir):
         raise BadInputError(f"--transfer {asked}: the search itself uses these data", "name others")
-    space.check_way(space.transfer, *data_shape(name, None if directory is None else Path(directory)))
+    try:
+        shape = data_shape(name, None if directory is None else Path(directory))
+        load_dataset(name, None if directory is None else Path(directory), space.transfer.recipe.cut, settings.skip_bad)
+    except MissingError as error:
+        raise MissingError(
+            f"--transfer {asked}: {error.message}", f"--transfer {name}:DIR names its directory"
+        ) from None
+    space.check_way(space.transfer, *shape)
     return replace(settings, transfer=name, transfer_dir=directory)
 
 

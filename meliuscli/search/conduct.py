@@ -36,6 +36,8 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
                 stage.step(_told(study, record))
         _explain_short(study, listener)
         entrants = choose_entrants(study)
+        if all(entrant.known_as is not None for entrant in entrants):
+            return  # nothing that the search found would be compared
         _run_stage("final", finals_of(study), entrants, workers, listener)
         if (transfer := transfer_of(study)) is not None:
             _run_stage("transfer", transfer, entrants, workers, listener)
