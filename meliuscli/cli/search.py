@@ -365,8 +365,9 @@ def _run(
         _run_stage("final", finals_of(study), entrants, workers)
         if (transfer := transfer_of(study)) is not None:
             _run_stage("transfer", transfer, entrants, workers)
-        report = gather(study, where)
-        write_report(report)
+        with status("writing the report"):
+            report = gather(study, where)
+            write_report(report)
     except KeyboardInterrupt:
         kept = f"interrupted; {len(study.records())} of {settings.trials} trials are kept in {directory}"
         raise InterruptedByUser(kept, _continue_with(directory)) from None
