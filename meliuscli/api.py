@@ -244,8 +244,9 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
                 f"note: trials that other programs put into {study.directory} are left out: {study.num_foreign}"
             )
         conduct(study, workers, timeout, listener)
-        report = gather(study, begun.origin)
-        write_report(report)
+        with listener.status("writing the report"):
+            report = gather(study, begun.origin)
+            write_report(report)
     return report
 
 
@@ -276,9 +277,11 @@ def train(
     spec = load(network)
     named = NamedArch(spec.summary() if isinstance(network, ArchSpec) else load_arch(str(network)).name, spec)
     plan = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    sizes = (seeds, seed, input_size, width_divisor)
+    sizes = (seeds, input_size, width_divisor)
     ready = begin_run(
-        Wanted(named, (), dataset, data, skip_bad, plan, *sizes, True, None, device, "off", None), reports, listener
+        Wanted(named, dataset, data, skip_bad, plan, *sizes, True, None, device, "off", first_seed=seed),
+        reports,
+        listener,
     )
     failure = None
     with listener.stage("seed", seeds) as steps:

@@ -491,7 +491,7 @@ def test_a_plan_that_is_not_the_checkpoints_is_refused(
         (["--resume", "run:x", "--reports", "nowhere"], 3, "no unfinished runs"),
         (["--resume", "run:x", "--seeds", "3"], 2, "--seeds: a run goes on as it was begun"),
         (["--resume", "run:x", "--set", "a=1"], 2, "--set: a run goes on as it was begun"),
-        ([], 2, "--arch is missing"),
+        ([], 2, "which network?"),
     ],
 )
 def test_what_cannot_be_resumed(killed: Path, cli: Cli, args: list[str], code: int, says: str) -> None:

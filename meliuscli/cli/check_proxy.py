@@ -202,7 +202,8 @@ def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) ->
                 what = f"{training.way}, seed {training.seed}: {training.candidate.spec.summary()}"
                 score = fields.get("reason") or f"{100 * fields['validation_top1']:.2f} %"
                 progress.step(f"{what}, {format_count(training.candidate.ops)} OPs: {score}")
-        reported = _reported(check)
+        with status("writing the report"):
+            reported = _reported(check)
     except KeyboardInterrupt:
         kept = f"interrupted; {done} of {len(asked)} trainings are kept in {check.directory}"
         raise InterruptedByUser(kept, f"continue with: {_command(check)}") from None

@@ -182,7 +182,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
         if self._done < self._total and not self._quiet and not sys.stderr.isatty():
-            talk(f"{self._label}: {self._done} of {self._total} are done ...")
+            talk(f"{self._done} of {self._total} are done, the next {self._label} takes a moment ...")
         if sys.stderr.isatty() and not self._quiet:
             import rich.progress
 

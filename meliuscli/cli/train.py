@@ -117,11 +117,10 @@ def train(
             recipe = _recipe(recipe_name, recipe_set or [], changes)
             if seed is not None and not is_given(context, "seeds"):
                 seeds = 1
-            sizes = (seeds, seed or 0, input_size, width_divisor)
+            sizes = (seeds, input_size, width_divisor)
             ready = begin_run(
                 Wanted(
                     named,
-                    tuple(set_ or []),
                     dataset,
                     data,
                     skip_bad,
@@ -131,7 +130,9 @@ def train(
                     teacher,
                     device,
                     compile_,
-                    threads,
+                    threads=threads,
+                    first_seed=seed or 0,
+                    overrides=tuple(set_ or []),
                 ),
                 reports,
                 SHELL,

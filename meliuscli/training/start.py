@@ -38,20 +38,20 @@ class Wanted:
     """What a training is asked for."""
 
     named: NamedArch
-    overrides: tuple[str, ...]
     dataset: str
     data: Path | None
     skip_bad: bool
     recipe: Recipe
     seeds: int
-    first_seed: int
     input_size: int
     width_divisor: int
     weights: bool
     teacher: str | None
     device: DeviceName
     compile: CompileMode
-    threads: int | None
+    threads: int | None = None
+    first_seed: int = 0
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class End:
             return "our own bug"
         if "Traceback" in self.said:
             return "traceback"
-        if self.code not in (0, 1, 2, 3, 130):
+        if self.code not in (0, 1, 2, 3, 130, -2):  # interrupted while Python itself was leaving
             return f"exit {self.code}"
         return f"silent for {self.silence:.0f} s" if self.silence > SILENT else ""
 
