@@ -43,8 +43,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train meliusnet22 --skip-bad", "--skip-bad: is for image folders"),
         ("train meliusnet22 -o no/where.json", "no such directory no"),
         ("search --budget 5e8 -o no/where.json", "no such directory no"),
-        ("train mynet.py:make_net", "mynet.py:make_net: a module of your own can be counted and compared"),
-        ("show mynet.py", "a module of your own can be counted and compared"),
+        ("train mynet.py:make_net", "mynet.py: no such file"),
+        ("show mynet.py", "a module of your own can be counted, compared, trained"),
         ("count .", "is a directory, not a network"),
         ("count", "which network"),
         ("train", "which network"),
@@ -64,7 +64,7 @@ def test_what_is_given_is_used_or_refused(words: str, says: str) -> None:
 def test_an_unknown_network_does_not_list_all_of_them() -> None:
     with pytest.raises(BadInputError) as caught:
         load_arch("qqqqqqq")
-    assert caught.value.hint == "meliuscli list names the 55 known"
+    assert caught.value.hint == "meliuscli list names the 57 known"
 
 
 @pytest.mark.parametrize("words", ["count meliusnet22 --no-verify", "count --arch meliusnet22 --no-verify"])

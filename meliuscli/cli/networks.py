@@ -52,7 +52,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
         raise BadInputError(
-            f"{arch}: a module of your own can be counted and compared, and nothing else",
+            f"{arch}: a module of your own can be counted, compared, trained and exported, and nothing else",
             "a network of a family can do all: meliuscli show meliusnet22 --toml writes a file to change",
         )
     if arch == "-":

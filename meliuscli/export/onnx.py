@@ -50,6 +50,7 @@ class _FrozenSignConv(nn.Module):
     def __init__(self, conv: QuantConv2d) -> None:
         super().__init__()
         self.conv = conv
+        self.stride, self.padding = conv.stride, conv.padding  # which a block reads that scales its result
         quantized = conv.quantizer(conv.weight.detach())
         self.weight = nn.Parameter(sign(quantized))
         self.scale = nn.Parameter(quantized.abs().amax((1, 2, 3))[:, None, None])

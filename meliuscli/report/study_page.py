@@ -184,7 +184,7 @@ def repeat_command(report: StudyReport) -> str:
         "data": made.data_dir,
         "transfer": ":".join(word for word in (made.transfer, made.transfer_dir) if word is not None) or None,
         "device": None if made.device == "cpu" else made.device,
-        "timeout": "1d",
+        "timeout": "24h",
         "study": f"{report.directory.name}-again",
     }
     words = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
