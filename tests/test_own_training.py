@@ -106,6 +106,10 @@ def test_a_module_of_ones_own_is_trained_and_found_again(file: Path, cli: Cli) -
     assert "noise" in done.stderr
     assert (record["arch"], record["trained_as"]["text"], record["n"]) == ("mine.py:make", FILE, 1)
     assert record["trained"]["params"] == 8 * 9 + 2 * 8 + 8 * 8 * 9 + 8 * 10 + 10 + 8
+    (listed,) = json.loads(cli("list", "runs", "--format", "json").stdout)["runs"]
+    assert listed["trained_ops"] == record["trained"]["ops"] > 0
+    assert "the network that was trained" in cli("show", f"run:{record['id']}").stdout
+    assert "name its file" in cli("count", f"run:{record['id']}").stderr
     trained = load_trained(load_run(record["id"], file.parent / "reports"))
     assert trained.spec == spec_of(file, "make")
 

@@ -61,7 +61,13 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
         run = load_run(arch.partition(":")[2], reports, unfinished=True)
         if set_:
             raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
-        return NamedArch(f"run:{run.id}", spec_from_fields(run.fields["trained_as"], f"{run.path}: "))
+        trained = run.fields["trained_as"]
+        if trained.get("family") == "own":
+            raise BadInputError(
+                f"{arch}: is of a module of your own ({run.fields['arch']}), which no spec describes",
+                "name its file: meliuscli count FILE.py:FACTORY",
+            )
+        return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
     return load_arch(arch, set_)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
@@ -80,9 +79,7 @@ def _record(run: Run) -> dict[str, Cell]:
         "validation_spread": fields["validation_top1"]["spread"],
         "test_top1": fields["test_top1"]["mean"],
         "test_spread": fields["test_top1"]["spread"],
-        "trained_archid": None if trained is None else trained.archid,
-        "trained_ops": None if trained is None else MELIUS.derive(count_spec(trained).total).ops,
-        "trained_size_bytes": None if trained is None else count_spec(trained).total.size_bytes,
+        **{f"trained_{key}": trained.get(key) for key in ("archid", "ops", "size_bytes")},
         "state": _state(run),
         **{key: getattr(left, key, None) for key in LEFT},
         "problem": fields.get("failed"),
@@ -107,12 +104,18 @@ def _broken_record(run_id: str, error: BadInputError) -> dict[str, Cell]:
     return {**dict.fromkeys(RECORD), "id": run_id, "state": "unreadable", "problem": error.message}
 
 
-def _trained(run: Run) -> ArchSpec | None:
-    """The network that was trained; None where this version has no such network any more."""
+def _trained(run: Run) -> dict[str, Any]:
+    """What the network costs that was trained: ``archid, ops, params, size_bytes``, as recorded or, in older records,
+    counted; nothing where this version has no such network any more."""
+    if isinstance(recorded := run.fields.get("trained"), dict):
+        return recorded
     try:
-        return spec_from_fields(run.fields["trained_as"])
+        spec = spec_from_fields(run.fields["trained_as"])
     except BadInputError:
-        return None
+        return {}
+    total = count_spec(spec).total
+    costs = {"ops": MELIUS.derive(total).ops, "params": total.params, "size_bytes": total.size_bytes}
+    return {"archid": spec.archid, **costs}
 
 
 def run_table(run: Run) -> Table:
@@ -154,13 +157,13 @@ def run_table(run: Run) -> Table:
 
 def _network_lines(run: Run) -> list[str]:
     """Which network these accuracies are of, and which one it stands for."""
-    fields, spec = run.fields, _trained(run)
-    if spec is None:
+    fields, trained = run.fields, _trained(run)
+    if not trained:
         return []
-    total = count_spec(spec).total
-    costs = f"{format_count(MELIUS.derive(total).ops or 0)} OPs, {total.size_bytes / 2**20:.3f} MiB"
-    target = "" if spec.archid == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
-    return [f"the network that was trained: {spec.archid}, {costs}{target} (meliuscli count run:{run.id})"]
+    costs = f"{format_count(trained['ops'] or 0)} OPs, {trained['size_bytes'] / 2**20:.3f} MiB"
+    target = "" if trained["archid"] == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
+    counted = "" if fields["trained_as"].get("family") == "own" else f" (meliuscli count run:{run.id})"
+    return [f"the network that was trained: {trained['archid']}, {costs}{target}{counted}"]
 
 
 def run_object(run: Run) -> dict[str, Any]:
