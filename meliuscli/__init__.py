@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meliuscli.api import (
-        Listener,
         NetworkCosts,
         compare,
         count,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
         search,
         train,
     )
+    from meliuscli.work.listener import Listener
 
 from meliuscli.version import __version__
 

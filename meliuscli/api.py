@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch, load_changed
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.conventions import find_convention
-from meliuscli.counting.counts import FLOAT_BITS, By, NetworkCount, Storage
+from meliuscli.counting.counts import By, NetworkCount, Storage
 from meliuscli.errors import FailedError
-from meliuscli.report.count import Counted, View, count_object, count_table
+from meliuscli.report.count import Counted, View, count_object, count_table, make_view
 from meliuscli.report.tables import Table, to_text
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
@@ -34,22 +33,6 @@ if TYPE_CHECKING:
     from meliuscli.training.trained import Trained
 
 Network = str | Path | ArchSpec
-
-__all__ = [
-    "Listener",
-    "Network",
-    "NetworkCosts",
-    "compare",
-    "count",
-    "export",
-    "load",
-    "load_trained",
-    "pack",
-    "predict",
-    "resume_search",
-    "search",
-    "train",
-]
 
 
 def load(network: Network, **fields: Any) -> ArchSpec:
@@ -129,7 +112,7 @@ def count(
     """What a network costs, by arithmetic on its spec. Another input is another spec: ``load(network, input_size=128)``.
 
     Raises as ``load``, and ``BadInputError`` for an unknown convention."""
-    view = _view(convention, float_bits, bn_params)
+    view = make_view(convention, float_bits, bn_params)
     return NetworkCosts(_counted(network, view.storage), view)
 
 
@@ -140,7 +123,7 @@ def compare(
     of the table are exact values. Raises as ``count``."""
     from meliuscli.report.compare import compare_table
 
-    view = _view(convention, float_bits, bn_params)
+    view = make_view(convention, float_bits, bn_params)
     return compare_table([_counted(network, view.storage) for network in networks], view)
 
 
@@ -265,8 +248,8 @@ def train(
     reports: Path = Path("reports"),
     listener: Listener = SILENT,
 ) -> Run:
-    """Train a network from ``seeds`` seeds, ``seed`` the first: what ``meliuscli train`` does. The record, with each seed's curve and what came of
-    it, is ``fields`` of the result; weights lie beside it (``load_trained``).
+    """Train a network from ``seeds`` seeds, ``seed`` the first: what ``meliuscli train`` does. The record, with each seed's
+    curve and what came of it, is ``fields`` of the result; weights lie beside it (``load_trained``).
 
     Raises as ``load``; ``MissingError`` for data that are not there; ``FailedError`` when a training diverges or ends at
     chance, after what was finished is recorded."""
@@ -313,10 +296,9 @@ def pack(trained: Trained, path: Path) -> None:
 
     Raises ``FailedError`` where they differ (nothing is written then), ``BadInputError`` for a family that does not run
     packed, ``MissingError`` without the extra ``packed``."""
-    from meliuscli.export.packed import write_packed
+    from meliuscli.export.packed import write_or_fail
 
-    if not write_packed(trained.network, trained.spec, path):
-        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+    write_or_fail(trained.network, trained.spec, path)
 
 
 def export(trained: Trained, path: Path) -> Agreement | None:
@@ -325,12 +307,6 @@ def export(trained: Trained, path: Path) -> Agreement | None:
     from meliuscli.export.onnx import write_onnx
 
     return write_onnx(trained.network, trained.spec, path)
-
-
-def _view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
-    rule = find_convention(convention)
-    values = rule.bn_params if bn_params is None else bn_params
-    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
 
 
 def _counted(network: Network, storage: Storage) -> Counted:

@@ -72,8 +72,13 @@ def require_directory(path: Path, option: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """A value as a file of JSON."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
     """JSON with two spaces of indentation."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def cache_directory() -> Path:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.work.folders import REPORTS as REPORTS
 
 PREFIX, UNFINISHED = "run-", ".checkpoint"
-REPORTS = Path("reports")
-"""Where runs lie unless ``--reports`` says otherwise."""
 MAX_HEADER = 10**8
 """Bytes of a safetensors file's header, by its definition."""
 KEYS = (

@@ -14,7 +14,7 @@ from conftest import TINY_SPACE, Cli
 from PIL import Image
 
 from meliuscli.search.cost import OPS
-from meliuscli.search.finals import Entrant, Stage, Standing, Verdict, compared
+from meliuscli.search.finals import Entrant, Round, Standing, Verdict, compared
 from meliuscli.search.space import load_space
 
 TRANSFER = """
@@ -144,9 +144,9 @@ def test_what_a_comparison_needs_is_trained_first() -> None:
     assert compared([dear, small], OPS) == []
 
 
-def test_a_stage_counts_single_trainings_as_done(tmp_path: Path) -> None:
+def test_a_round_counts_single_trainings_as_done(tmp_path: Path) -> None:
     one = entrant("found-1", False)
     (tmp_path / "stage.json").write_text(json.dumps({one.candidate.archid: {"1": {"reason": "diverged"}}}))
-    stage = Stage(tmp_path / "stage.json", 3, lambda candidate, seed: pytest.fail("nothing is trained"), OPS)
+    stage = Round(tmp_path / "stage.json", 3, lambda candidate, seed: pytest.fail("nothing is trained"), OPS)
     assert stage.num_done([one]) == 1
     assert stage.standings([one]) == []

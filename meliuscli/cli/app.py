@@ -19,7 +19,7 @@ gc.disable()
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.console import be_quiet, complain, log_to, speak_any_encoding
+from meliuscli.cli.console import be_quiet, complain, is_given, log_to, speak_any_encoding
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.version import __version__
 
@@ -70,8 +70,7 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
             _check_output(ctx.params["output"], ctx.params.get("reports"))
-            source = ctx.get_parameter_source("fmt")
-            asked = ctx.params.get("fmt") if source is not None and source.name == "COMMANDLINE" else None
+            asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
             named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
             if named is not None:
                 ctx.params["fmt"] = named

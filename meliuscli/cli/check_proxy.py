@@ -6,18 +6,18 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import Progress, answer, answer_tables, status, talk
-from meliuscli.cli.datasets import prepare_and_tell
+from meliuscli.cli.console import SHELL, Progress, answer, answer_tables, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import format_count, parse_count
-from meliuscli.work.folders import CHECK
+from meliuscli.work.folders import CHECK, resume_check
 
 if TYPE_CHECKING:
     from meliuscli.report.check import Reported
@@ -102,6 +102,7 @@ def check_proxy(
         )
     budget_ops = None if budget is None else parse_count(budget, "--budget")
     with status("loading"):
+        from meliuscli.data.decoding import prepare_and_tell
         from meliuscli.results import origin, write_text
         from meliuscli.search.check import Check, as_trained, read_data, sample
         from meliuscli.search.plan import Changes, make_plan, read_changes
@@ -129,18 +130,18 @@ def check_proxy(
             against=against,
             device=find_device(device),
         )
-        where = origin()
+        where, decode = origin(), partial(prepare_and_tell, listener=SHELL)
     default = f"check-{space_name}" if against == "long" else "proxy-imagenet"
     if resume:
         directory = CHECK.find(reports, name, default)
         with CHECK.lock(directory):
             left = _left(directory, searched, plan)
-            left = _resumed(left, plan, read_data(plan, prepare_and_tell), where)
+            left = _resumed(left, plan, read_data(plan, decode), where)
             for file, content in copies.items():
                 write_text(directory / file, content)
             _run(left, workers, fmt, output)
     else:
-        facts = read_data(plan, prepare_and_tell)
+        facts = read_data(plan, decode)
         chosen = published_networks() if against == "published" else sample(searched, plan, facts)
         fresh = Check(Path(), plan, facts, chosen, where)
         for way in plan.ways.values():
@@ -206,7 +207,8 @@ def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) ->
             reported = _reported(check)
     except KeyboardInterrupt:
         kept = f"interrupted; {done} of {len(asked)} trainings are kept in {check.directory}"
-        raise InterruptedByUser(kept, f"continue with: {_command(check)}") from None
+        command = shlex.join(["meliuscli", *sys.argv[1:]])
+        raise InterruptedByUser(kept, f"continue with: {resume_check(check.directory, command)}") from None
     if fmt == "json":
         answer(to_json(reported.value), output)
     else:
@@ -228,11 +230,3 @@ def _reported(check: Check) -> Reported:
     from meliuscli.search.verdicts import rows
 
     return write_report(check, rows(check))
-
-
-def _command(check: Check) -> str:
-    """The command line that goes on with this check."""
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
-    if "--name" not in words and not any(word.startswith("--name=") for word in words):
-        words += ["--name", check.directory.name]
-    return shlex.join(["meliuscli", *words, "--resume"])

@@ -10,10 +10,10 @@ import typer
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, make_view, words_of
+from meliuscli.cli.networks import count_any, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_table, compare_warnings
-from meliuscli.report.count import count_object
+from meliuscli.report.count import count_object, make_view
 from meliuscli.report.predict import believed_object
 from meliuscli.report.published import published_object
 from meliuscli.report.tables import to_json

@@ -8,10 +8,10 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, make_view, the_one, words_of
+from meliuscli.cli.networks import count_any, is_own, the_one, words_of
 from meliuscli.counting.counts import By
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.report.count import Counted, View, count_object, count_table, shape_text, warnings
+from meliuscli.report.count import Counted, View, count_object, count_table, make_view, shape_text, warnings
 from meliuscli.report.tables import to_json
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count

@@ -63,8 +63,8 @@ def export(
 ) -> None:
     """Write a network to a file, run the file, and compare it with the network.
 
-    NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from --seed (0). The file takes images
-    of --input (default: the size that the network was made for, or trained at).
+    NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from
+    --seed (0). The file takes images of --input (default: the size that the network was made for, or trained at).
 
     Example: meliuscli export --weights run:1a2b -o net.onnx"""
     to = _format(to, output)
@@ -104,12 +104,10 @@ def _check_place(path: Path, force: bool) -> None:
 
 def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
     from meliuscli.counting.analytic import count_spec
-    from meliuscli.export.packed import IMAGES, write_packed
+    from meliuscli.export.packed import IMAGES, write_or_fail
 
     with status(f"exporting {name}"):
-        equal = write_packed(network, spec, path)
-    if not equal:
-        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+        write_or_fail(network, spec, path)
     size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
     answer(
         f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None

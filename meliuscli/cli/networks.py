@@ -12,23 +12,15 @@ from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.conventions import find_convention
-from meliuscli.counting.counts import FLOAT_BITS, Storage
+from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
 from meliuscli.memory import require_memory
-from meliuscli.report.count import Counted, View, shape_text
+from meliuscli.report.count import Counted, shape_text
 from meliuscli.runs import REPORTS, load_run
 
 DEFAULT_INPUT = (3, 224, 224)
 MAX_TOML = 2**20
 """Bytes that are read from stdin: a network has some hundred."""
-
-
-def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
-    """The options that say how to count. Raises ``BadInputError`` for an unknown convention."""
-    rule = find_convention(convention)
-    values = rule.bn_params if bn_params is None else bn_params
-    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
 
 
 def is_own(arch: str) -> bool:

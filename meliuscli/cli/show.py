@@ -10,15 +10,16 @@ import typer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk
-from meliuscli.cli.networks import count_named, load_network, make_view
+from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import count_object, count_table
+from meliuscli.report.count import count_object, count_table, make_view
 from meliuscli.report.drawing import drawing_table
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.runs import run_object, run_table
 from meliuscli.report.tables import Format, to_json
-from meliuscli.report.works import find_work, resume_check, resume_study
+from meliuscli.report.works import find_work
 from meliuscli.runs import REPORTS, load_run
+from meliuscli.work.folders import resume_check, resume_study
 
 
 def show(

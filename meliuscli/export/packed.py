@@ -23,7 +23,7 @@ from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
 from meliuscli.packed.dense import fold_dense
@@ -67,6 +67,12 @@ def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
     if equal:
         write_bytes(path, content)
     return equal
+
+
+def write_or_fail(network: nn.Module, spec: ArchSpec, path: Path) -> None:
+    """As ``write_packed``. Raises ``FailedError`` too where nothing is written."""
+    if not write_packed(network, spec, path):
+        raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
 
 
 def load_packed(path: Path, threads: int = 1) -> PackedDense:

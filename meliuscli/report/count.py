@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.published import Published, published_for
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.conventions import Convention
-from meliuscli.counting.counts import By, Count, NetworkCount, Storage
+from meliuscli.counting.conventions import Convention, find_convention
+from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Storage
 from meliuscli.report.own import doubts, left_out, own_lines, own_object
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
@@ -55,6 +55,15 @@ class View:
             f"size: weights at their bits, others {floats} bits, {values} value{'s' * (values != 1)} a batch-norm"
             " channel; MiB = 2^20 bytes"
         )
+
+
+def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
+    """How counts are shown, by a convention's name; what is None is the convention's own.
+
+    Raises ``BadInputError`` for an unknown convention."""
+    rule = find_convention(convention)
+    values = rule.bn_params if bn_params is None else bn_params
+    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
 
 
 def count_object(network: Counted, by: By, view: View, verified: bool | None) -> dict[str, Any]:

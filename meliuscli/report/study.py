@@ -61,7 +61,7 @@ class StudyReport:
     @property
     def budgets(self) -> tuple[float, ...]:
         """Every budget that was asked for, the smallest first."""
-        return self.settings.budgets or (self.settings.budget,)
+        return self.settings.all_budgets
 
     @property
     def num_found(self) -> int:

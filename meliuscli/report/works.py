@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ from typing import Any
 from meliuscli.errors import MissingError, unknown_name
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count, format_ms
+from meliuscli.work.folders import CHECK, STUDY, resume_check, resume_study
 
-REPORTS = Path("reports")
-MARKERS = {"study": "study.json", "check": "check.json"}
-"""The file that makes a folder one."""
+KINDS = {kind.what: kind for kind in (STUDY, CHECK)}
 
 
 def works_table(kind: str, reports: Path) -> Table:
     """A row a folder of ``kind`` (study or check), the oldest first; what cannot be read is named, not left out."""
     read = {"study": _study, "check": _check}[kind]
     records, broken = [], []
-    for marker in sorted(reports.glob(f"*/{MARKERS[kind]}")):
+    for marker in sorted(reports.glob(f"*/{KINDS[kind].marker}")):
         try:
             records.append(read(marker.parent, json.loads(marker.read_text(encoding="utf-8"))))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -48,7 +46,7 @@ def works_table(kind: str, reports: Path) -> Table:
 def find_work(kind: str, name: str, reports: Path) -> Path:
     """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
     with the nearest names for an unknown one."""
-    names = [marker.parent.name for marker in reports.glob(f"*/{MARKERS[kind]}")]
+    names = [marker.parent.name for marker in reports.glob(f"*/{KINDS[kind].marker}")]
     if not names:
         raise MissingError(f"{reports}: no {kind} there", "--reports names the directory")
     if name not in names:
@@ -88,18 +86,5 @@ def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
 
 def _state(directory: Path, kind: str) -> str:
     """Finished, if the report was written after the work was last begun or gone on with."""
-    page, marker = directory / "report.md", directory / MARKERS[kind]
+    page, marker = directory / "report.md", directory / KINDS[kind].marker
     return "finished" if page.exists() and page.stat().st_mtime >= marker.stat().st_mtime else "unfinished"
-
-
-def resume_study(directory: Path) -> str:
-    """The command line that goes on with a study."""
-    place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
-    return shlex.join(["meliuscli", "search", "--resume", "--study", directory.name, *place])
-
-
-def resume_check(directory: Path, command: str) -> str:
-    """The command line that goes on with a check that ``command`` made."""
-    words = [word for word in shlex.split(command) if word not in ("--resume", "--force")]
-    named = any(word == "--name" or word.startswith("--name=") for word in words)
-    return shlex.join([*words, *([] if named else ["--name", directory.name]), "--resume"])

@@ -11,13 +11,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from meliuscli.data.batches import num_left_out
-from meliuscli.data.catalog import data_shape, load_dataset
+from meliuscli.data.catalog import load_dataset
 from meliuscli.data.decoding import prepare_and_tell
 from meliuscli.data.folder import ImageFolder
 from meliuscli.data.names import DATASETS, DEFAULT_DATASET, IMAGE_FOLDER
 from meliuscli.data.splits import Cut
 from meliuscli.errors import BadInputError, MissingError, SpecError
-from meliuscli.results import origin, write_json
+from meliuscli.results import json_text, origin, write_json
 from meliuscli.search.budget import check_budget, measure_latencies
 from meliuscli.search.cost import OPS
 from meliuscli.search.goal import why_no_belief
@@ -95,7 +95,7 @@ def begin(
         check_limits(space, list(settings.limits) if latency else [budget, *settings.limits])
     about |= {"why_proxy": why_proxy} if why_proxy else {}
     made = {**origin(), **_data_facts(space, settings, listener), **about}
-    files |= {"space.toml": text, "study.json": _to_json(settings, made)}
+    files |= {"space.toml": text, STUDY.marker: json_text({"settings": asdict(settings), "origin": made})}
     default = default_name(space_name, settings.budget, latency)
     return Begun(STUDY.make(reports, name, default, force, files), settings, space, made)
 
@@ -115,10 +115,6 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int) -> tuple[Se
     )
     maximises, why_proxy = _choose_objective(asked.maximises, space, settings)
     return replace(settings, maximises=maximises), why_proxy
-
-
-def _to_json(settings: Settings, made: Mapping[str, Any]) -> str:
-    return json.dumps({"settings": asdict(settings), "origin": made}, indent=2, ensure_ascii=False) + "\n"
 
 
 def reopen(directory: Path) -> Begun:
@@ -151,7 +147,7 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
     asked for anew. Raises ``BadInputError`` for another value of anything else."""
     directory, settings = left.directory, left.settings
     made_with = {
-        "budgets": settings.budgets or (settings.budget,),
+        "budgets": settings.all_budgets,
         "space": settings.space,
         "data": settings.data,
         **{name: getattr(settings, name) for name in AS_BEGUN},
@@ -236,13 +232,14 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
     if (name, directory) == (space.proxy.dataset, settings.data_dir):
         raise BadInputError(f"--transfer {asked}: the search itself uses these data", "name others")
     try:
-        shape = data_shape(name, None if directory is None else Path(directory))
-        load_dataset(name, None if directory is None else Path(directory), space.transfer.recipe.cut, settings.skip_bad)
+        data = load_dataset(
+            name, None if directory is None else Path(directory), space.transfer.recipe.cut, settings.skip_bad
+        )
     except MissingError as error:
         raise MissingError(
             f"--transfer {asked}: {error.message}", f"--transfer {name}:DIR names its directory"
         ) from None
-    space.check_way(space.transfer, *shape)
+    space.check_way(space.transfer, data.num_classes, data.channels)
     return replace(settings, transfer=name, transfer_dir=directory)
 
 
@@ -252,8 +249,8 @@ def _data_facts(space: SearchSpace, settings: Settings, listener: Listener) -> d
     skip_bad, way = settings.skip_bad, space.transfer
     facts = {"dataset": _facts(space.proxy.dataset, settings.data, cuts, space.proxy.input_size, skip_bad, listener)}
     if settings.transfer is not None:
-        place, cuts = settings.transfer_data, (way.recipe.cut, way.recipe.cut)
-        facts["transfer"] = _facts(settings.transfer, place, cuts, way.input_size, skip_bad, listener)
+        place, cut = settings.transfer_data, way.recipe.cut
+        facts["transfer"] = _facts(settings.transfer, place, (cut,), way.input_size, skip_bad, listener)
     return facts
 
 

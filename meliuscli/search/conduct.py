@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.results import cannot_write
 from meliuscli.search.begin import Begun
 from meliuscli.search.budget import study_cost
-from meliuscli.search.finals import Entrant, Stage, choose_entrants, finals_of, transfer_of
+from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
 from meliuscli.search.study import Study, TrialRecord
+from meliuscli.work.folders import resume_study
 from meliuscli.work.listener import SILENT, Listener
 
 
@@ -38,12 +38,12 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
         entrants = choose_entrants(study)
         if all(entrant.known_as is not None for entrant in entrants):
             return  # nothing that the search found would be compared
-        _run_stage("final", finals_of(study), entrants, workers, listener)
+        _run_round("final", finals_of(study), entrants, workers, listener)
         if (transfer := transfer_of(study)) is not None:
-            _run_stage("transfer", transfer, entrants, workers, listener)
+            _run_round("transfer", transfer, entrants, workers, listener)
     except KeyboardInterrupt:
         kept = f"interrupted; {len(study.records())} of {trials} trials are kept in {directory}"
-        raise InterruptedByUser(kept, _continue_with(directory)) from None
+        raise InterruptedByUser(kept, f"continue with: {resume_study(directory)}") from None
     except OSError as error:
         raise cannot_write(directory, error) from None
 
@@ -64,9 +64,9 @@ def _told(study: Study, record: TrialRecord) -> str:
     return f"{what}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
 
 
-def _run_stage(noun: str, stage: Stage, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
-    with listener.stage(noun, len(entrants) * stage.seeds, stage.num_done(entrants)) as steps:
-        for entrant, seed in stage.run(entrants, workers):
+def _run_round(noun: str, round_: Round, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
+    with listener.stage(noun, len(entrants) * round_.seeds, round_.num_done(entrants)) as steps:
+        for entrant, seed in round_.run(entrants, workers):
             steps.step(f"{entrant.name}, seed {seed}")
 
 
@@ -75,14 +75,9 @@ def _explain_short(study: Study, listener: Listener) -> None:
     records = study.records()
     if all(record.accuracy is None for record in records):
         reason = records[-1].reason if records else "the timeout came first"
-        raise FailedError(f"no candidate could be trained: {reason}", _continue_with(study.directory))
+        raise FailedError(f"no candidate could be trained: {reason}", f"continue with: {resume_study(study.directory)}")
     if len(records) < study.settings.trials:
         listener.talk(
             f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"
             " the timeout comes depends on this machine's speed, so another run may differ"
         )
-
-
-def _continue_with(directory: Path) -> str:
-    place = "" if directory.parent == Path("reports") else f" --reports {directory.parent}"
-    return f"continue with: meliuscli search --resume --study {directory.name}{place}"

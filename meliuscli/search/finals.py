@@ -116,8 +116,7 @@ def choose_entrants(study: Study) -> list[Entrant]:
         (r for r in records if r.known_as is None and r.accuracy is not None),
         key=lambda record: -believed[record.candidate.archid],
     )
-    budgets = study.settings.budgets or (float(study.settings.budget),)
-    limits = [*reversed(budgets), *(cost(candidate) for _, candidate in reversed(known))]
+    limits = [*reversed(study.settings.all_budgets), *(cost(candidate) for _, candidate in reversed(known))]
     best = [next((record for record in found if cost(record.candidate) <= limit), None) for limit in limits]
     chosen: dict[int, TrialRecord] = {}
     for record in (*best, *(() if known else found)):
@@ -135,7 +134,7 @@ def compared(entrants: Sequence[Entrant], cost: Cost) -> list[Entrant]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Round:
     """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them, and
     ``cost`` says who is compared with whom."""
 
@@ -177,16 +176,16 @@ class Stage:
         return sorted(found, key=lambda standing: -standing.validation_mean)
 
 
-def finals_of(study: Study) -> Stage:
+def finals_of(study: Study) -> Round:
     """Longer trainings on the proxy's data."""
 
     def task(candidate: Candidate, seed: int) -> Task:
         return final_task(study.proxy_task(candidate), study.space, seed)
 
-    return Stage(study.directory / "finals.json", study.settings.final_seeds, task, study.cost)
+    return Round(study.directory / "finals.json", study.settings.final_seeds, task, study.cost)
 
 
-def transfer_of(study: Study) -> Stage | None:
+def transfer_of(study: Study) -> Round | None:
     """Trainings on data that the search never used, where they are asked for."""
     settings = study.settings
     if (dataset := settings.transfer) is None:
@@ -196,7 +195,7 @@ def transfer_of(study: Study) -> Stage | None:
         short, directory = study.proxy_task(candidate), settings.transfer_data
         return transfer_task(short, candidate.spec, study.space, dataset, directory, seed)
 
-    return Stage(study.directory / "transfer.json", settings.final_seeds, task, study.cost)
+    return Round(study.directory / "transfer.json", settings.final_seeds, task, study.cost)
 
 
 def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:

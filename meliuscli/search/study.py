@@ -72,6 +72,11 @@ class Settings:
         return Path(self.transfer_dir) if self.transfer_dir else None
 
     @property
+    def all_budgets(self) -> tuple[float, ...]:
+        """Every budget that was asked for, the smallest first."""
+        return self.budgets or (self.budget,)
+
+    @property
     def limits(self) -> tuple[Limit, ...]:
         """The hard limits beside the budget."""
         size, params = self.max_size, self.max_params

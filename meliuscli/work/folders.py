@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from meliuscli.errors import BadInputError
 
 if TYPE_CHECKING:
     import filelock
+
+
+REPORTS = Path("reports")
+"""Where long work lies unless ``--reports`` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +108,16 @@ class Kind:
 
 STUDY = Kind("study", "--study", "study.json")
 CHECK = Kind("check", "--name", "check.json")
+
+
+def resume_study(directory: Path) -> str:
+    """The command line that goes on with a study."""
+    place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
+    return shlex.join(["meliuscli", "search", "--resume", "--study", directory.name, *place])
+
+
+def resume_check(directory: Path, command: str) -> str:
+    """The command line that goes on with a check that ``command`` made."""
+    words = [word for word in shlex.split(command) if word not in ("--resume", "--force")]
+    named = any(word == "--name" or word.startswith("--name=") for word in words)
+    return shlex.join([*words, *([] if named else ["--name", directory.name]), "--resume"])
