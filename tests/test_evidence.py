@@ -96,9 +96,48 @@ def test_many_params_at_equal_ops_do_not_look_certain() -> None:
     spec = load_arch("meliusnet22", ("num_blocks=[3,4,18,10]", "growth_rate=96", "groups=8", "stem_channels=32")).spec
     with pytest.raises(BadInputError, match="strongest compression"):
         believe([spec.replace(transition_channels=(64, 160, 192))])
-    milder = believe([spec.replace(transition_channels=(128, 256, 512))])[0]
+    milder = believe([spec.replace(transition_channels=(128, 256, 512), growth_rate=64, stem_channels=64)])[0]
     near = believe([load_name("meliusnet29")])[0]
     assert milder.high - milder.low > 4 * (near.high - near.low)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ({"stem_channels": 32}, {"stem_channels": 64}),
+        ({"growth_rate": 48}, {"growth_rate": 64}),
+        ({"growth_rate": 64}, {"growth_rate": 80}),
+        ({"groups": 4}, {"groups": 1}),
+        *(({}, {"num_blocks": stage}) for stage in range(4)),
+    ],
+)
+def test_a_network_is_not_believed_better_than_one_that_contains_it(
+    smaller: dict[str, Any], larger: dict[str, Any]
+) -> None:
+    """All else equal, fewer channels in the stem, fewer blocks and sparser transitions do not help."""
+    for run in target_runs():
+        if run.spec.family != "meliusnet" or run.stem != "grouped":
+            continue
+        more = dict(larger)
+        if "num_blocks" in more:
+            stage = more["num_blocks"]
+            more["num_blocks"] = [n + (i == stage) for i, n in enumerate(run.spec.num_blocks)]  # type: ignore[attr-defined]
+        specs = [run.spec.replace(**_tupled(changes)) for changes in (smaller, more)]
+        (few, many), _ = target_model().predict(inputs_of(specs))
+        assert many >= few, (run.arch, smaller, larger)
+
+
+def _tupled(changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+
+
+def test_doubt_is_about_the_range_of_the_own_family() -> None:
+    """ResNetE's wide convolutions say nothing of a MeliusNet whose growth rate no one measured."""
+    usual, wide, thin = believe(
+        [load_changed("meliusnet29", change).spec for change in ({}, {"growth_rate": 96}, {"stem_channels": 32})]
+    )
+    assert min(wide.deviation, thin.deviation) > 3 * usual.deviation
+    assert "channels of the stem" in outside(load_changed("meliusnet29", {"stem_channels": 32}).spec)
 
 
 @settings(max_examples=20, deadline=None)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
-from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose_entrants, finals_of, verdicts
+from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose, choose_entrants, finals_of, verdicts
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer, expected_gain
 from meliuscli.search.ridge import fit
@@ -350,6 +350,16 @@ def test_no_victory_from_a_single_seed() -> None:
     (verdict,) = verdicts([standing("found", False, 1.0, 0.9, (0.9,)), standing("known", True, 2.0, 0.1, (0.1,))])
     assert verdict.spread is None
     assert not verdict.beaten
+
+
+def test_finalists_are_the_best_and_those_that_exceed_most_known_networks() -> None:
+    known = [(100.0, 63.0), (200.0, 65.0), (300.0, 69.0)]
+    found = [(450.0, 70.0), (310.0, 69.5), (290.0, 68.0), (190.0, 66.0), (99.0, 63.5), (50.0, 50.0)]
+    assert choose(found, known, [500.0], 3) == [0, 3, 4], "290 exceeds nobody"
+    assert choose(found, known, [500.0], 4) == [0, 3, 4, 2]
+    assert choose(found, known, [200.0, 500.0], 2) == [0, 3]
+    assert choose(found, [], [500.0], 2) == [0, 1], "the next best, where nothing is known"
+    assert choose([], known, [500.0], 3) == []
 
 
 def test_finalists_come_from_trials_and_unfinished_ones_have_no_standing(

@@ -125,8 +125,7 @@ def is_far(belief: Belief) -> bool:
 
 def outside(spec: ArchSpec) -> tuple[str, ...]:
     """In what a network lies outside the range of the runs of its family; there an interval is a judgement."""
-    runs = features([run.spec for run in target_runs() if run.spec.family == spec.family])
-    (excess,) = beyond(features([spec]), runs)
+    (excess,) = beyond(inputs_of([spec]), target_model().inputs)
     return tuple(name for name, much in zip(NAMES, excess.tolist(), strict=True) if much > 1e-9)
 
 

@@ -17,6 +17,7 @@ from meliuscli.search.accuracy import AccuracyModel, features
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task, transfer_task
+from meliuscli.search.pareto import Point
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Study, TrialRecord
 from meliuscli.search.trainings import train_all
@@ -106,24 +107,39 @@ def _worth(study: Study, records: Sequence[TrialRecord]) -> dict[str, float]:
 def choose_entrants(study: Study) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones.
 
-    The found ones are the best believed overall; for each known network, from the dearest to the cheapest, the best
-    believed of no higher cost; where no known network is within the budget, the next best."""
+    The found ones are the best believed within each budget; then, one by one, the one that adds most to the answers to
+    the known networks. An answer is the best believed of those chosen at no higher cost than the known one's."""
     records = study.records()
-    believed = _worth(study, records)
-    cost = study.cost.of
+    worth, cost = _worth(study, records), study.cost.of
     known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     found = sorted(
         (r for r in records if r.known_as is None and r.accuracy is not None),
-        key=lambda record: -believed[record.candidate.archid],
+        key=lambda record: -worth[record.candidate.archid],
     )
-    limits = [*reversed(study.settings.all_budgets), *(cost(candidate) for _, candidate in reversed(known))]
-    best = [next((record for record in found if cost(record.candidate) <= limit), None) for limit in limits]
-    chosen: dict[int, TrialRecord] = {}
-    for record in (*best, *(() if known else found)):
-        if record is not None and len(chosen) < study.settings.finalists:
-            chosen.setdefault(record.number, record)
-    entrants = [Entrant(f"found-{number}", None, record.candidate) for number, record in sorted(chosen.items())]
+    points = [(cost(record.candidate), worth[record.candidate.archid]) for record in found]
+    lowest = min((value for _, value in points), default=0.0)
+    asked = [(cost(candidate), worth.get(candidate.archid, lowest)) for _, candidate in known]
+    chosen = [found[i] for i in choose(points, asked, study.settings.all_budgets, study.settings.finalists)]
+    entrants = [Entrant(f"found-{r.number}", None, r.candidate) for r in sorted(chosen, key=lambda r: r.number)]
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
+
+
+def choose(found: Sequence[Point], known: Sequence[Point], budgets: Sequence[float], most: int) -> list[int]:
+    """Which ``most`` of ``found``, (cost, worth), are worth a comparison: the best within each budget, the largest first;
+    then, one by one, the one by which the best chosen ones of no higher cost than the ``known`` ones exceed them most."""
+    lowest = min((worth for _, worth in found), default=0.0)
+
+    def answers(indices: Sequence[int]) -> tuple[float, float]:
+        """By how much the known ones are exceeded, and what answers them, summed."""
+        best = [max((found[i][1] for i in indices if found[i][0] <= limit), default=lowest) for limit, _ in known]
+        return sum(max(0.0, b - worth) for b, (_, worth) in zip(best, known, strict=True)), sum(best)
+
+    order = sorted(range(len(found)), key=lambda i: -found[i][1])
+    heads = (next((i for i in order if found[i][0] <= budget), None) for budget in sorted(budgets, reverse=True))
+    chosen = list(dict.fromkeys(index for index in heads if index is not None))[:most]
+    while len(chosen) < min(most, len(found)):
+        chosen.append(max((i for i in order if i not in chosen), key=lambda index: answers([*chosen, index])))
+    return chosen
 
 
 def compared(entrants: Sequence[Entrant], cost: Cost) -> list[Entrant]:
