@@ -52,7 +52,7 @@ def search(
         str | None, typer.Option("--max-params", help="Most params of a network (1e7).", show_default=False)
     ] = None,
     space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
-    trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 16,
+    trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 20,
     timeout: Annotated[
         str, typer.Option("--timeout", help="Start no new candidate after this (5m, 2h); the finals follow.")
     ] = "5m",
@@ -61,7 +61,7 @@ def search(
         Literal["cost-aware", "tpe", "gp", "nsga2", "random"],
         typer.Option("--sampler", help="How candidates are proposed."),
     ] = "cost-aware",
-    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 3,
+    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 4,
     final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
     workers: Annotated[
         int | None,

@@ -42,10 +42,10 @@ class Asked:
     maximises: Literal["belief", "proxy"] | None = None
     max_size: float | None = None
     max_params: float | None = None
-    trials: int = 16
+    trials: int = 20
     seed: int = 0
     sampler: SamplerName = "cost-aware"
-    finalists: int = 3
+    finalists: int = 4
     final_seeds: int = 3
     dataset: str | None = None
     data: Path | None = None
@@ -269,12 +269,21 @@ def _facts(
     return {"name": dataset, "digest": "-".join(digests), **left_out}
 
 
+def _data_in_words(facts: Mapping[str, Any]) -> str:
+    """What ``_facts`` says of data."""
+    if not facts:
+        return "none"
+    without = f" without {facts['left_out']} unreadable files" if facts.get("left_out") else ""
+    return f"{facts.get('name')}, digest {facts.get('digest')}{without}"
+
+
 def _checked_origin(directory: Path, made: dict[str, Any], now: dict[str, Any], listener: Listener) -> dict[str, Any]:
     """The origin that the study was made with; other data are refused, other versions noted."""
     for use in ("dataset", "transfer"):
         if use in made and made[use] != now.get(use):
             raise BadInputError(
-                f"{directory} was made with other data", f"made with {made[use]}, now {now.get(use, 'nothing')}"
+                f"{directory} was made with other data",
+                f"made with {_data_in_words(made[use])}, now {_data_in_words(now.get(use, {}))}",
             )
     made = {**made, **({"transfer": now["transfer"]} if "transfer" in now else {})}
     if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
