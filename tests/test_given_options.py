@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from meliuscli.arch.zoo import load_arch, load_name
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.results import write_json
 from meliuscli.training.weights import read_spec, save_weights
+from meliuscli.version import __version__
 
 
 @pytest.fixture(autouse=True)
@@ -294,3 +296,15 @@ def test_explain_says_why_authors_store_more(network: str, theirs: int, more: in
     page = explain_page(network).replace("\n ", "")
     assert f"{ours:,}" in page
     assert f"{theirs:,}" in page
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_verbose_says_what_it_took_and_on_what(cli: Cli, place: int) -> None:
+    words = ["count", "meliusnet22", "--no-verify"]
+    words.insert(place, "-v")
+    done = cli(*words)
+    assert done.returncode == 0
+    took, machine = done.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"took [\d.]+ s, [\d.]+ s of CPU time, at most [\d.]+ MiB in a process", took)
+    assert f"meliuscli {__version__}" in machine
+    assert done.stdout == cli("count", "meliusnet22", "--no-verify").stdout

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ gc.disable()
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.console import be_quiet, complain, is_given, log_to, speak_any_encoding
+from meliuscli.cli.console import be_quiet, complain, is_given, log_to, speak_any_encoding, talk
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.version import __version__
 
@@ -118,6 +120,9 @@ def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str 
     return named
 
 
+QUIET, VERBOSE = {"--quiet", "-q"}, {"--verbose", "-v"}
+
+
 class _ReaderLeft(Exception):
     """Whoever read our stdout has left (``| head``): nothing more to say."""
 
@@ -134,6 +139,9 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; in any place.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No talk but errors; in any place.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say at the end what it took, on what; in any place.")
+    ] = False,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", help="Add all talk, with its time, to this file; in any place.")
     ] = None,
@@ -144,7 +152,7 @@ def _options(
 def _taken(words: Sequence[str]) -> list[str]:
     """The arguments without those that may stand in any place, which are heeded; ``help COMMAND`` as ``COMMAND --help``."""
     end = words.index("--") if "--" in words else len(words)
-    left = [word for word in words[:end] if word not in ("--debug", "--quiet", "-q")]
+    left = [word for word in words[:end] if word not in ("--debug", *QUIET, *VERBOSE)]
     for at, word in enumerate(left):
         name, equals, place = word.partition("=")
         if name == "--log-file" and (equals or at + 1 < len(left)):
@@ -153,11 +161,30 @@ def _taken(words: Sequence[str]) -> list[str]:
             break
     if "--debug" in words[:end]:
         os.environ["MELIUSCLI_DEBUG"] = "1"
-    if {"--quiet", "-q"} & set(words[:end]):
+    if QUIET & set(words[:end]):
         be_quiet()
+    if VERBOSE & set(words[:end]):
+        atexit.register(_tell_effort, time.monotonic())
     if left[:1] == ["help"]:
         left = [*left[1:2], "--help"]
     return [*left, *words[end:]]
+
+
+def _tell_effort(began: float) -> None:
+    """Say what a command took, its ended worker processes included, and on what it ran."""
+    import resource
+
+    from meliuscli.results import origin
+    from meliuscli.units import format_mib
+
+    times, usage = os.times(), (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(who).ru_maxrss for who in usage) * (1 if sys.platform == "darwin" else 1024)
+    spent = times.user + times.system + times.children_user + times.children_system
+    about = origin()
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    machine = about["machine"]
+    talk(f"took {time.monotonic() - began:.1f} s, {spent:.1f} s of CPU time, at most {format_mib(peak)} in a process")
+    talk(f"on {machine['processor']}, {machine['cores']} cores; {versions}")
 
 
 def main() -> NoReturn:

@@ -32,7 +32,11 @@ class Limit:
 
 
 def size_limit(size_bytes: float) -> Limit:
-    return Limit("--max-size", lambda c: c.count.size_bytes, size_bytes, lambda value: f"{value / 2**20:.2f} MiB")
+    return Limit("--max-size", lambda c: c.count.size_bytes, size_bytes, _size_text)
+
+
+def _size_text(size_bytes: float) -> str:
+    return f"{size_bytes:.0f} bytes" if size_bytes < 2**20 / 100 else f"{size_bytes / 2**20:.2f} MiB"
 
 
 def params_limit(params: float) -> Limit:
