@@ -15,8 +15,7 @@ from meliuscli.version import __version__
 def template(name: str, prefix: str) -> str:
     """A file of ``templates`` with the prefix in place of ``melius`` and the library's own header."""
     text = resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-    text = text.replace("NAME.h", f"{prefix}.h")
-    return text.replace("melius", prefix).replace("MELIUS", prefix.upper())
+    return text.replace("melius", prefix).replace("MELIUS", prefix.upper()).replace("NAME.h", f"{prefix}.h")
 
 
 def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
