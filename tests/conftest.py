@@ -20,8 +20,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from meliuscli.arch.families.abcnet import ABCNetSpec
-from meliuscli.arch.families.bmxnet import BMXNetResNetSpec
 from meliuscli.arch.families.alexnet import BinaryAlexNetSpec, DoReFaAlexNetSpec, XnorAlexNetSpec
+from meliuscli.arch.families.bmxnet import BMXNetResNetSpec
 from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
 from meliuscli.arch.families.mobilenet import MobileNetV1Spec, MobileNetV2Spec

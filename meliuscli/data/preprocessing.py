@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,6 +65,12 @@ class Preprocessing:
             return cls.from_fields(json.loads(text))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadInputError(f"{where}: its preprocessing cannot be read: {error}") from None
+
+    def at_size(self, input_size: int) -> Self:
+        """For the same network at another input: the crop grows and shrinks with it."""
+        crop = max(1, round(self.crop * input_size / self.input_size))
+        resize = max(crop, round(self.resize * input_size / self.input_size))
+        return replace(self, input_size=input_size, resize=resize, crop=crop)
 
     def name_of(self, label: int) -> str:
         """The class's name, or its number where it has none."""
