@@ -25,7 +25,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "bench", "export"),
+    *("search", "check-proxy", "train", "evaluate", "bench", "export", "import"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
@@ -48,9 +48,9 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     app.callback()(_options)
     named = next((word for word in words if not word.startswith("-")), None)
     for name in (named,) if named in COMMANDS else COMMANDS:
-        attribute = name.replace("-", "_")
-        module = importlib.import_module(f"meliuscli.cli.{attribute}")
-        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else attribute)))
+        file = "import_" if name == "import" else name.replace("-", "_")
+        module = importlib.import_module(f"meliuscli.cli.{file}")
+        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else file)))
     return app
 
 

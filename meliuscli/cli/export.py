@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meliuscli.arch.spec import ArchSpec
+    from meliuscli.data.preprocessing import Preprocessing
     from meliuscli.training.trained import Trained
+
+    Exported = tuple[str, ArchSpec, nn.Module, Preprocessing | None]
+    """What to call a network, its spec, the network, and what its images go through where that is known."""
 
 SUFFIXES = {"onnx": ".onnx", "packed": ".packed.safetensors"}
 PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
@@ -74,14 +78,14 @@ def export(
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
     if is_own(arch or ""):
-        name, spec, network = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
+        name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
     else:
-        name, spec, network = _network(arch, set_ or [], weights, seed, reports, input_)
+        name, spec, network, how = _network(arch, set_ or [], weights, seed, reports, input_)
     path = Path(f"{name.replace(':', '-')}{SUFFIXES[to]}") if output is None else output
     _check_place(path, force)
     shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
     require_room(spec, *needs, f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
-    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
+    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
 def _format(asked: Literal["onnx", "packed"] | None, output: Path | None) -> Literal["onnx", "packed"]:
@@ -102,12 +106,12 @@ def _check_place(path: Path, force: bool) -> None:
         raise BadInputError(f"{path} exists", "name another with --output, or write over it with --force")
 
 
-def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
     from meliuscli.counting.analytic import count_spec
     from meliuscli.export.packed import IMAGES, write_or_fail
 
     with status(f"exporting {name}"):
-        write_or_fail(network, spec, path)
+        write_or_fail(network, spec, path, how)
     size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
     answer(
         f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
@@ -124,11 +128,11 @@ def _written(name: str, spec: ArchSpec, path: Path) -> str:
     return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
 
 
-def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
     from meliuscli.export.onnx import IMAGES, write_onnx
 
     with status(f"exporting {name}"):
-        agreement = write_onnx(network, spec, path)
+        agreement = write_onnx(network, spec, path, how)
     answer(f"{_written(name, spec, path)}\n", None)
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
@@ -169,7 +173,7 @@ def _resized(network: nn.Module, spec: ArchSpec, text: str) -> nn.Module:
 
 def _own(
     arch: str, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None, to: str
-) -> tuple[str, ArchSpec, nn.Module]:
+) -> Exported:
     """A module of the user's own, as it is made or, with a run that this file was trained in, trained."""
     if set_ or to == "packed":
         raise BadInputError(f"{arch}: a module of your own has no fields to --set, and is exported --to onnx")
@@ -179,7 +183,7 @@ def _own(
     return _network(None, set_, weights, seed, reports, input_)
 
 
-def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpec, nn.Module]:
+def _own_network(arch: str, input_: str | None, seed: int) -> Exported:
     """A module of the user's own as it is made, for images of ``input_``."""
     import torch
 
@@ -195,22 +199,23 @@ def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpe
     if len(logits) != 1:
         raise BadInputError(f"{arch}: gives {'x'.join(map(str, logits))} for an image, not logits")
     changes = {"num_classes": logits[0], "input_channels": channels, "input_size": height}
-    return named.name, named.spec.replace(**changes), network.eval()
+    return named.name, named.spec.replace(**changes), network.eval(), None
 
 
 def _network(
     arch: str | None, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None
-) -> tuple[str, ArchSpec, nn.Module]:
-    """What to call the network, its spec for images of ``input_``, and the network."""
+) -> Exported:
+    """For images of ``input_``."""
     if weights is None:
         named = load_network(the_one(arch, None), set_, reports)
         spec = named.spec if input_ is None else with_input(named.spec, input_, named.name)
-        return named.name, spec, _untrained(named.name, spec, 0 if seed is None else seed)
+        return named.name, spec, _untrained(named.name, spec, 0 if seed is None else seed), None
     name, trained = _trained(arch, set_, weights, seed, reports)
     if input_ is None:
-        return name, trained.spec, trained.network
+        return name, trained.spec, trained.network, trained.preprocessing
     spec = with_input(trained.spec, input_, name)
-    return name, spec, _resized(trained.network, spec, input_)
+    how = None if trained.preprocessing is None else trained.preprocessing.at_size(spec.input_size)
+    return name, spec, _resized(trained.network, spec, input_), how
 
 
 def _trained(arch: str | None, set_: list[str], weights: str, seed: int | None, reports: Path) -> tuple[str, Trained]:
