@@ -69,7 +69,8 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
-            _check_output(ctx.params["output"], ctx.params.get("reports"))
+            if ctx.params.get("to") != "c":  # a directory, which export looks at
+                _check_output(ctx.params["output"], ctx.params.get("reports"))
             asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
             named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
             if named is not None:

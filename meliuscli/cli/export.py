@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     Exported = tuple[str, ArchSpec, nn.Module, Preprocessing | None]
     """What to call a network, its spec, the network, and what its images go through where that is known."""
 
-SUFFIXES = {"onnx": ".onnx", "packed": ".packed.safetensors"}
-PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
+To = Literal["onnx", "packed", "c"]
+SUFFIXES: dict[To, str] = {"onnx": ".onnx", "packed": ".packed.safetensors", "c": "-c"}
+NEEDS: dict[To, tuple[int, float]] = {"onnx": (16, TRACED), "packed": (4, COMPARED), "c": (1, TRACED)}
 """The images on which a file is held against its network, and the share of their maps that is there at once."""
 
 
@@ -50,30 +51,41 @@ def export(
         ),
     ] = None,
     to: Annotated[
-        Literal["onnx", "packed"] | None,
+        To | None,
         typer.Option(
             "--to",
-            help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner (default: as the"
-            " file is named, else onnx).",
+            help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner; c: a library in"
+            " C11, for a microcontroller (default: as the file is named, else onnx).",
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", help="What all names in C begin with (the network's name).", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
     reports: options.Reports = REPORTS,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file (ARCH.onnx or ARCH.packed.safetensors).", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file (ARCH.onnx or ARCH.packed.safetensors), or the directory (ARCH-c).",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Write a network to a file, run the file, and compare it with the network.
+    """Write a network to a file, or as C to a directory, run it, and compare it with the network.
 
     NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from
     --seed (0). The file takes images of --input (default: the size that the network was made for, or trained at).
 
     Example: meliuscli export --weights run:1a2b -o net.onnx"""
     to = _format(to, output)
+    if prefix is not None and to != "c":
+        raise BadInputError("--prefix: is for --to c")
     if output is not None:
-        _check_place(output, force)
+        _check_place(output, force, to)
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
@@ -82,27 +94,34 @@ def export(
     else:
         name, spec, network, how = _network(arch, set_ or [], weights, seed, reports, input_)
     path = Path(f"{name.replace(':', '-')}{SUFFIXES[to]}") if output is None else output
-    _check_place(path, force)
-    shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
-    require_room(spec, *needs, f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
-    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
+    _check_place(path, force, to)
+    shape = "x".join(map(str, spec.input_shape))
+    require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
+    if to == "c":
+        _to_c(name, spec, network, path, how, prefix, force)
+    else:
+        (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
-def _format(asked: Literal["onnx", "packed"] | None, output: Path | None) -> Literal["onnx", "packed"]:
+def _format(asked: To | None, output: Path | None) -> To:
     """What ``--to`` says, or the suffix of the file. Raises ``BadInputError`` where they contradict each other."""
     suffix = "" if output is None else output.suffix.lower()
-    named: Literal["onnx", "packed"] | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
+    named: To | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
     if asked and named and asked != named:
         raise BadInputError(f"--output {output}: {suffix} is for {named}, and --to is {asked}", "leave one out")
     return asked or named or "onnx"
 
 
-def _check_place(path: Path, force: bool) -> None:
-    """Refuse a place that cannot be written to, or a file that is there, before anything is computed."""
+def _check_place(path: Path, force: bool, to: To) -> None:
+    """Refuse a place that cannot be written to, or what is there, before anything is computed."""
     require_directory(path, "--output")
-    if path.is_dir():
+    if to == "c":
+        from meliuscli.export.c.writer import require_free
+
+        require_free(path, force)
+    elif path.is_dir():
         raise BadInputError(f"--output {path}: it is a directory", "name a file in it")
-    if path.exists() and path.is_file() and not force:
+    elif path.exists() and path.is_file() and not force:
         raise BadInputError(f"{path} exists", "name another with --output, or write over it with --force")
 
 
@@ -121,6 +140,35 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: P
         " to the last bit\n",
         None,
     )
+
+
+def _to_c(
+    name: str,
+    spec: ArchSpec,
+    network: nn.Module,
+    path: Path,
+    how: Preprocessing | None,
+    prefix: str | None,
+    force: bool,
+) -> None:
+    from meliuscli.export.c.compiled import run_vectors
+    from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
+    from meliuscli.packed.runner import PackedDense, pack
+
+    with status(f"exporting {name}"):
+        runner = pack(network, spec)
+        if not isinstance(runner, PackedDense):
+            raise BadInputError(f"--to c: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+        library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
+        command = run_vectors(library)
+        write_library(library, path, force)
+    flash, arena = library.flash_bytes, library.arena.size
+    answer(f"{path}: {name} ({spec.archid}) at {'x'.join(map(str, spec.input_shape))} in C;", None)
+    answer(f" {flash:,} bytes of constants, an arena of {arena:,} bytes\n", None)
+    if command is None:
+        talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
+    else:
+        answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
 
 
 def _written(name: str, spec: ArchSpec, path: Path) -> str:
@@ -175,7 +223,7 @@ def _own(
     arch: str, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None, to: str
 ) -> Exported:
     """A module of the user's own, as it is made or, with a run that this file was trained in, trained."""
-    if set_ or to == "packed":
+    if set_ or to != "onnx":
         raise BadInputError(f"{arch}: a module of your own has no fields to --set, and is exported --to onnx")
     if weights is None:
         return _own_network(arch, input_, seed or 0)

@@ -65,7 +65,9 @@ def count_bits(spec: DenseFamilySpec) -> int:
 
 def plan_arena(spec: DenseFamilySpec) -> Arena:
     """Stages of even number lie at the bottom, the others at the top; each is there until the next one is entered."""
-    stages = [_StageBytes(spec, stage, num_floats) for stage, num_floats in zip(spec.stages(), entering(spec), strict=True)]
+    stages = [
+        _StageBytes(spec, stage, num_floats) for stage, num_floats in zip(spec.stages(), entering(spec), strict=True)
+    ]
     moments = [Moment(STEM, stages[0].floats + _stem_rows(spec))]
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         moments.append(Moment(stage.stage.name, stage.floats, stage.counts, stage.signs))

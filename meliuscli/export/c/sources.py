@@ -59,7 +59,10 @@ def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Seq
 
 def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
-    convs, pools = [layer for layer in layers if layer.kind == "conv"], any(layer.kind == "max_pool" for layer in layers)
+    convs, pools = (
+        [layer for layer in layers if layer.kind == "conv"],
+        any(layer.kind == "max_pool" for layer in layers),
+    )
 
     def row(conv: Layer) -> str:
         name = f"{prefix}_{plain(conv.name)}"

@@ -31,7 +31,11 @@ class Table:
 
     def text(self, prefix: str) -> str:
         """The definition."""
-        numbers = [c_float(value) for value in self.values.tolist()] if self.ctype == "float" else [f"{value}u" for value in self.values.tolist()]
+        numbers = (
+            [c_float(value) for value in self.values.tolist()]
+            if self.ctype == "float"
+            else [f"{value}u" for value in self.values.tolist()]
+        )
         lines = [", ".join(numbers[i : i + NUMBERS_A_LINE]) for i in range(0, len(numbers), NUMBERS_A_LINE)]
         body = ",\n    ".join(lines)
         return f"const {self.ctype} {prefix}_{self.name}[{len(numbers)}] = {{\n    {body}}};\n"
@@ -118,6 +122,8 @@ def weights_source(prefix: str, tables: Sequence[Table]) -> str:
 def weights_header(prefix: str, tables: Sequence[Table]) -> str:
     """``weights.h``."""
     guard = f"{prefix.upper()}_WEIGHTS_H"
-    opening = f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+    opening = (
+        f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+    )
     closing = "\n#ifdef __cplusplus\n}\n#endif\n#endif\n"
     return opening + "".join(table.declaration(prefix) for table in tables) + closing

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.export.c.tables import c_float
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense
@@ -68,14 +69,23 @@ def packed_answer(runner: PackedDense, image: Tensor) -> Answer:
     return Answer(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
 
 
-def vectors_header(prefix: str, answers: Sequence[tuple[int, Answer]], norm: Sequence[Array], names: Sequence[str]) -> str:
+def vectors_header(
+    prefix: str, answers: Sequence[tuple[int, Answer]], how: Preprocessing | None, num_classes: int
+) -> str:
     """``vectors.h``: (seed, answer) pairs, mean and deviation of the channels, names of the classes."""
     upper, rows = prefix.upper(), []
     for seed, answer in answers:
-        units = ", ".join(f"{value}u" for value in answer.units) or "0u"
+        units = ", ".join(f"{value}u" for value in answer.units)
         rows.append(f"    {{{seed}u, {answer.top1}, {answer.logits}u, {{{units}}}}}")
-    mean, deviation = (", ".join(map(c_float, map(float, values))) for values in norm)
+    names = [f"class {label}" if how is None else how.name_of(label) for label in range(num_classes)]
     classes, vectors = (",\n".join(lines) for lines in ([f"    {_quoted(name)}" for name in names], rows))
+    if how is None:
+        norm = f"#define {upper}_IS_NORMALISED 0\nstatic const float {prefix}_mean[] = {{0.0f}}, {prefix}_deviation[] = {{1.0f}};"
+    else:
+        mean, deviation = (", ".join(map(c_float, values)) for values in (how.mean, how.std))
+        norm = f"""#define {upper}_IS_NORMALISED 1
+static const float {prefix}_mean[] = {{{mean}}};
+static const float {prefix}_deviation[] = {{{deviation}}};"""
     return f"""/* What the packed runner answers; images are made from the seeds. */
 #ifndef {upper}_VECTORS_H
 #define {upper}_VECTORS_H
@@ -90,8 +100,7 @@ static const struct {{
 }} {prefix}_vectors[{upper}_VECTORS] = {{
 {vectors}}};
 
-static const float {prefix}_mean[] = {{{mean}}};
-static const float {prefix}_deviation[] = {{{deviation}}};
+{norm}
 static const char *const {prefix}_class_names[] = {{
 {classes}}};
 

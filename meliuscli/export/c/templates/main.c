@@ -104,6 +104,10 @@ static int head_number(FILE *file)
 static int read_image(FILE *file, int channels)
 {
     int width = head_number(file), height = head_number(file), highest = head_number(file);
+    if (!MELIUS_IS_NORMALISED) {
+        fprintf(stderr, "nobody recorded how images are normalised for this network\n");
+        return 0;
+    }
     if (channels != MELIUS_INPUT_CHANNELS || width != MELIUS_INPUT_SIZE || height != MELIUS_INPUT_SIZE || highest != 255) {
         fprintf(stderr, "an image of %d channel(s) and %dx%d is needed, with values up to 255\n", MELIUS_INPUT_CHANNELS,
                 MELIUS_INPUT_SIZE, MELIUS_INPUT_SIZE);
