@@ -30,7 +30,7 @@ FIVE = {
         "transition_channels=[40,56,64]",
     ),
     "thumbnail": ("meliusnet23", 16, "stem=thumbnail", "growth_rate=8", "transition_channels=[24,32,40]"),
-    "dilated": ("binarydensenet37-dilated", 40, "growth_rate=16", "stem_channels=24"),
+    "dilated": ("binarydensenet37-dilated", 32, "num_blocks=[2,2,2,2]", "growth_rate=16", "stem_channels=24"),
 }
 IMAGES = 1000
 START = """
