@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from conftest import Cli, at_size, dense_specs
@@ -41,7 +42,7 @@ def test_maps_of_a_stage_lie_apart(name: str) -> None:
         if following is not None:
             regions.append((following.floats, 4 * following.stage.size**2 * following.num_floats))
         regions.sort()
-        assert all(a + size <= b for (a, size), (b, _) in zip(regions, regions[1:], strict=False))
+        assert all(a + size <= b for (a, size), (b, _) in pairwise(regions))
         assert regions[-1][0] + regions[-1][1] <= planned.size
 
 

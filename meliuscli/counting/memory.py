@@ -156,19 +156,19 @@ def _parts(layers: tuple[Layer, ...]) -> Iterator[Alive]:
             kept, reads = (before, 0) if joins else (0, before)
             for layer in members:
                 moments.append(_moment(stage, layer, kept, reads, before))
-                if layer.kind in _MAKING and ".shortcut." not in f".{layer.name}.":
+                if (layer.kind in _MAKING or before == 0) and ".shortcut." not in f".{layer.name}.":
                     reads = before = _map_bytes(layer.out_channels, layer.out_size)
         yield max(moments, key=lambda moment: moment.total)
 
 
 _MAKING = ("conv", "linear", "max_pool", "avg_pool", "concat")
-"""Layers that write a map of their own; the others work where their input is."""
+"""Layers that write a map of their own; the others work where their input is, but for the caller's image."""
 
 
 def _moment(stage: str, layer: Layer, kept: int, reads: int, before: int) -> Alive:
     """``kept`` of a block's input, and what the layer ``reads`` besides. A convolution of few bits reads a copy of its
     input (float, ``before`` bytes) in its own bits, and the float map is gone where nobody else wants it."""
-    if layer.kind not in _MAKING:
+    if layer.kind not in _MAKING and before > 0:
         return Alive(stage, kept + reads)
     out, bits = _map_bytes(layer.out_channels, layer.out_size), layer.activation_bits
     if bits > 8:
