@@ -23,6 +23,7 @@ from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
     from meliuscli.evidence.belief import Belief
+    from meliuscli.exchange.evaluation import Answer, Evaluation
     from meliuscli.export.onnx import Agreement
     from meliuscli.report.study import StudyReport
     from meliuscli.runs import Run
@@ -298,7 +299,7 @@ def pack(trained: Trained, path: Path) -> None:
     packed, ``MissingError`` without the extra ``packed``."""
     from meliuscli.export.packed import write_or_fail
 
-    write_or_fail(trained.network, trained.spec, path)
+    write_or_fail(trained.network, trained.spec, path, trained.preprocessing)
 
 
 def export(trained: Trained, path: Path) -> Agreement | None:
@@ -306,7 +307,67 @@ def export(trained: Trained, path: Path) -> Agreement | None:
     without onnxruntime. Raises ``MissingError`` without the extra ``onnx``."""
     from meliuscli.export.onnx import write_onnx
 
-    return write_onnx(trained.network, trained.spec, path)
+    return write_onnx(trained.network, trained.spec, path, trained.preprocessing)
+
+
+def import_weights(
+    path: str | Path, network: Network | None = None, *, source: str | None = None, reports: Path = Path("reports")
+) -> Run:
+    """A network of another program's file as a recorded run: what ``meliuscli import`` does. ``source`` is its format
+    (``bmxnet``), None for what the file's name says. Nothing of the file is executed.
+
+    Raises ``BadInputError`` for a file that is damaged or does not fit, naming the tensors; ``MissingError`` where it is not
+    there."""
+    from meliuscli.exchange.importing import check_source, import_file
+
+    if source is not None:
+        check_source(source)
+    asked = None
+    if network is not None:
+        spec = load(network)
+        asked = NamedArch(spec.summary() if isinstance(network, ArchSpec) else str(network), spec)
+    return import_file(Path(path), asked, source, reports)
+
+
+def evaluate(
+    network: str | Path,
+    dataset: str = "fashion-mnist-mini",
+    data: Path | None = None,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    limit: int | None = None,
+    seed: int | None = None,
+    threads: int = 1,
+    reports: Path = Path("reports"),
+    listener: Listener = SILENT,
+) -> Evaluation:
+    """A trained network (``"run:ID"``, a packed or an ONNX file) on a data set: what ``meliuscli evaluate`` does. ``scores``
+    are by way of running, ``confusion`` and ``agreeing`` image by image; ``limit`` takes so many images.
+
+    Raises ``BadInputError`` for a file that cannot be read, and data of other classes or channels; ``MissingError`` for data
+    and packages that are not there."""
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.data.decoding import prepare_and_tell
+    from meliuscli.exchange.evaluation import check_classes, evaluate_on
+    from meliuscli.exchange.opened import open_network
+
+    opened = open_network(str(network), reports, seed, threads)
+    loaded = load_dataset(dataset, data)
+    check_classes(opened, loaded.num_classes, dataset)
+    prepared = prepare_and_tell(loaded, opened.spec.input_size, listener)
+    return evaluate_on(opened, dataset, prepared, split, limit)
+
+
+def classify(
+    network: str | Path, *images: str | Path, top: int = 5, seed: int | None = None, reports: Path = Path("reports")
+) -> list[Answer]:
+    """What a trained network says of image files: what ``meliuscli predict run:ID IMAGE...`` prints.
+
+    Raises ``BadInputError`` where the network does not say what its images go through, and for what is no image."""
+    from meliuscli.exchange.evaluation import classify as classify_files
+    from meliuscli.exchange.opened import open_network
+
+    return classify_files(open_network(str(network), reports, seed), [Path(image) for image in images], top)
 
 
 def _counted(network: Network, storage: Storage) -> Counted:

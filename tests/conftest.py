@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from meliuscli.arch.families.abcnet import ABCNetSpec
 from meliuscli.arch.families.alexnet import BinaryAlexNetSpec, DoReFaAlexNetSpec, XnorAlexNetSpec
+from meliuscli.arch.families.bmxnet import BMXNetResNetSpec
 from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, MeliusNetSpec
 from meliuscli.arch.families.mobilenet import MobileNetV1Spec, MobileNetV2Spec
@@ -108,7 +109,7 @@ def mobilenet_specs(draw: st.DrawFn) -> ArchSpec:
     )
 
 
-RESIDUAL = (ResNetSpec, XnorResNetSpec, ResNetESpec, BiRealNetSpec, RealToBinarySpec, ABCNetSpec)
+RESIDUAL = (ResNetSpec, XnorResNetSpec, ResNetESpec, BiRealNetSpec, RealToBinarySpec, ABCNetSpec, BMXNetResNetSpec)
 
 
 @st.composite
@@ -121,6 +122,7 @@ def residual_specs(draw: st.DrawFn) -> ArchSpec:
         BiRealNetSpec: {"block": ["basic", "bottleneck"], "reactivation": [False, True]},
         XnorResNetSpec: {"scaling": [False, True], "shortcut": ["float", "binary"]},
         ResNetESpec: {"input_norm": [False, True]},
+        BMXNetResNetSpec: {"pad_value": [-1, 0, 1]},
         ABCNetSpec: {"weight_bases": [1, 3], "activation_bases": [1, 2]},
     }.get(family, {})
     return family(

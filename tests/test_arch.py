@@ -26,12 +26,12 @@ def test_the_canonical_names_are_all_there() -> None:
         *("resnet18", "resnet34", "resnet50", "resnete18", "resnete34"),
         *("birealnet18", "birealnet34", "birealnet50", "bnn-resnet18", "xnornet-resnet18"),
         *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "real2binary"),
-        *("abcnet18", "abcnet34"),
+        *("abcnet18", "abcnet34", "bmxnet-resnet18"),
         *("reactnet-a", "reactnet-b", "reactnet-c", "reactnet18"),
         *("quicknet-small", "quicknet", "quicknet-large", "bnext-t", "bnext-s", "bnext-m", "bnext-l"),
         *(f"pokebnn-{width}" for width in ("0.5", "0.75", "1.0", "1.25", "1.4", "1.5", "1.75", "2.0")),
     }
-    assert len(arch_names()) == 57
+    assert len(arch_names()) == 58
 
 
 def test_the_documents_say_how_many_networks_and_families_there_are() -> None:

@@ -78,6 +78,7 @@ def test_every_paper_is_behind_a_named_network() -> None:
         ("reactnet-a", ["reactnet"]),
         ("real2binary", ["real2binary"]),
         ("abcnet18", ["abcnet"]),
+        ("bmxnet-resnet18", ["bmxnet"]),
         ("binaryalexnet", ["bnn"]),
         ("xnornet-alexnet", ["xnornet"]),
         ("dorefanet-alexnet", ["dorefanet"]),

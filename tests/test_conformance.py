@@ -75,6 +75,11 @@ MEMBERS = {
         {**THUMBNAIL, "channels": [16, 32]},
         STAGES + "weight_bases = { low = 1, high = 2 }\nactivation_bases = { low = 1, high = 2 }",
     ),
+    "bmxnet-resnet": Member(
+        "bmxnet-resnet18",
+        {**THUMBNAIL, "channels": [16, 32]},
+        STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }",
+    ),
     "real2binary": Member("real2binary", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "resnet": Member("resnet18", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "binary-alexnet": Member("binaryalexnet", THUMBNAIL, ALEXNET + "hidden = { choices = [16, 32] }", 14),

@@ -9,7 +9,7 @@ import tomllib
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,9 @@ from meliuscli.errors import BadInputError, MissingError, SpecError
 # Strict, so that 4.0 and true are refused; bounded, so that no typo unrolls into millions of layers.
 Count = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Width = Annotated[int, Field(strict=True, ge=1, le=65536)]
+
+PadValue = Literal[-1, 0, 1]
+"""What lies around a map of signs in a padded binary convolution."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

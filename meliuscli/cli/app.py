@@ -27,7 +27,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "bench", "export"),
+    *("search", "check-proxy", "train", "evaluate", "bench", "export", "import"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
@@ -50,9 +50,9 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     app.callback()(_options)
     named = next((word for word in words if not word.startswith("-")), None)
     for name in (named,) if named in COMMANDS else COMMANDS:
-        attribute = name.replace("-", "_")
-        module = importlib.import_module(f"meliuscli.cli.{attribute}")
-        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else attribute)))
+        file = "import_" if name == "import" else name.replace("-", "_")
+        module = importlib.import_module(f"meliuscli.cli.{file}")
+        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else file)))
     return app
 
 
@@ -71,7 +71,8 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         if "output" in ctx.params:
-            _check_output(ctx.params["output"], ctx.params.get("reports"))
+            if ctx.params.get("to") != "c":  # a directory, which export looks at
+                _check_output(ctx.params["output"], ctx.params.get("reports"))
             asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
             named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
             if named is not None:

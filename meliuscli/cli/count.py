@@ -10,6 +10,7 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, the_one, words_of
 from meliuscli.counting.counts import By
+from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.report.count import Counted, View, count_object, count_table, make_view, shape_text, warnings
 from meliuscli.report.tables import to_json
@@ -35,6 +36,12 @@ def count(
     max_size: Annotated[
         str | None, typer.Option("--max-size", help="Exit 1 when the size is above this (4MiB).", show_default=False)
     ] = None,
+    max_ram: Annotated[
+        str | None, typer.Option("--max-ram", help="Exit 1 when RAM is above this (256KiB).", show_default=False)
+    ] = None,
+    max_flash: Annotated[
+        str | None, typer.Option("--max-flash", help="Exit 1 when flash is above this (1MiB).", show_default=False)
+    ] = None,
     reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
@@ -47,7 +54,9 @@ def count(
     Example: meliuscli count meliusnet22 --by block"""
     arch = the_one(network_, arch_)
     view = make_view(convention, float_bits, bn_params)
-    limits = _Limits(view, max_ops, max_size)
+    limits = _Limits(view, max_ops, max_size, max_ram, max_flash)
+    if (max_ram or max_flash) and is_own(arch):
+        raise BadInputError(f"{'--max-ram' if max_ram else '--max-flash'}: is for networks of ours; {arch} is a module")
     if (binary or bits) and not is_own(arch):
         option = "--binary" if binary else "--bits"
         raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
@@ -72,12 +81,16 @@ def count(
 
 
 class _Limits:
-    """``--max-ops`` and ``--max-size``, read before any work."""
+    """``--max-ops``, ``--max-size``, ``--max-ram`` and ``--max-flash``, read before any work."""
 
-    def __init__(self, view: View, max_ops: str | None, max_size: str | None) -> None:
+    def __init__(
+        self, view: View, max_ops: str | None, max_size: str | None, max_ram: str | None, max_flash: str | None
+    ) -> None:
         self._view = view
         self._ops = None if max_ops is None else parse_count(max_ops, "--max-ops")
         self._size = None if max_size is None else parse_bytes(max_size, "--max-size")
+        self._ram = None if max_ram is None else parse_bytes(max_ram, "--max-ram")
+        self._flash = None if max_flash is None else parse_bytes(max_flash, "--max-flash")
         if self._ops is not None and not view.convention.unit:
             raise BadInputError(f"--max-ops: the convention {view.convention.name} has no total")
 
@@ -93,6 +106,15 @@ class _Limits:
         if self._size is not None and total.size_bytes > self._size:
             size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
             found.append(f"{size} are more than --max-size {self._size:,} bytes")
+        if network.spec is not None:
+            memory = memory_of(network.spec)
+            limits = (
+                ("RAM", "--max-ram", memory.ram_bytes, self._ram),
+                ("flash", "--max-flash", memory.flash_bytes, self._flash),
+            )
+            for what, option, needed, limit in limits:
+                if limit is not None and needed > limit:
+                    found.append(f"{needed:,} bytes of {what} are more than {option} {limit:,} bytes")
         return found
 
 

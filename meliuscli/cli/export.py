@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meliuscli.arch.spec import ArchSpec
+    from meliuscli.data.preprocessing import Preprocessing
     from meliuscli.training.trained import Trained
 
-SUFFIXES = {"onnx": ".onnx", "packed": ".packed.safetensors"}
-PACKED_NEEDS, ONNX_NEEDS = (4, COMPARED), (16, TRACED)
+    Exported = tuple[str, ArchSpec, nn.Module, Preprocessing | None]
+    """What to call a network, its spec, the network, and what its images go through where that is known."""
+
+To = Literal["onnx", "packed", "c"]
+SUFFIXES: dict[To, str] = {"onnx": ".onnx", "packed": ".packed.safetensors", "c": "-c"}
+NEEDS: dict[To, tuple[int, float]] = {"onnx": (16, TRACED), "packed": (4, COMPARED), "c": (1, TRACED)}
 """The images on which a file is held against its network, and the share of their maps that is there at once."""
 
 
@@ -46,68 +51,86 @@ def export(
         ),
     ] = None,
     to: Annotated[
-        Literal["onnx", "packed"] | None,
+        To | None,
         typer.Option(
             "--to",
-            help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner (default: as the"
-            " file is named, else onnx).",
+            help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner; c: a library in"
+            " C11, for a microcontroller (default: as the file is named, else onnx).",
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", help="What all names in C begin with (the network's name).", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
     reports: options.Reports = REPORTS,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file (ARCH.onnx or ARCH.packed.safetensors).", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file (ARCH.onnx or ARCH.packed.safetensors), or the directory (ARCH-c).",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Write a network to a file, run the file, and compare it with the network.
+    """Write a network to a file, or as C to a directory, run it, and compare it with the network.
 
     NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from
     --seed (0). The file takes images of --input (default: the size that the network was made for, or trained at).
 
     Example: meliuscli export --weights run:1a2b -o net.onnx"""
     to = _format(to, output)
+    if prefix is not None and to != "c":
+        raise BadInputError("--prefix: is for --to c")
     if output is not None:
-        _check_place(output, force)
+        _check_place(output, force, to)
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
     if is_own(arch or ""):
-        name, spec, network = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
+        name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
     else:
-        name, spec, network = _network(arch, set_ or [], weights, seed, reports, input_)
+        name, spec, network, how = _network(arch, set_ or [], weights, seed, reports, input_)
     path = Path(f"{name.replace(':', '-')}{SUFFIXES[to]}") if output is None else output
-    _check_place(path, force)
-    shape, needs = "x".join(map(str, spec.input_shape)), PACKED_NEEDS if to == "packed" else ONNX_NEEDS
-    require_room(spec, *needs, f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
-    (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path)
+    _check_place(path, force, to)
+    shape = "x".join(map(str, spec.input_shape))
+    require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
+    if to == "c":
+        _to_c(name, spec, network, path, how, prefix, force)
+    else:
+        (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
-def _format(asked: Literal["onnx", "packed"] | None, output: Path | None) -> Literal["onnx", "packed"]:
+def _format(asked: To | None, output: Path | None) -> To:
     """What ``--to`` says, or the suffix of the file. Raises ``BadInputError`` where they contradict each other."""
     suffix = "" if output is None else output.suffix.lower()
-    named: Literal["onnx", "packed"] | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
+    named: To | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
     if asked and named and asked != named:
         raise BadInputError(f"--output {output}: {suffix} is for {named}, and --to is {asked}", "leave one out")
     return asked or named or "onnx"
 
 
-def _check_place(path: Path, force: bool) -> None:
-    """Refuse a place that cannot be written to, or a file that is there, before anything is computed."""
+def _check_place(path: Path, force: bool, to: To) -> None:
+    """Refuse a place that cannot be written to, or what is there, before anything is computed."""
     require_directory(path, "--output")
-    if path.is_dir():
+    if to == "c":
+        from meliuscli.export.c.writer import require_free
+
+        require_free(path, force)
+    elif path.is_dir():
         raise BadInputError(f"--output {path}: it is a directory", "name a file in it")
-    if path.exists() and path.is_file() and not force:
+    elif path.exists() and path.is_file() and not force:
         raise BadInputError(f"{path} exists", "name another with --output, or write over it with --force")
 
 
-def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
     from meliuscli.counting.analytic import count_spec
     from meliuscli.export.packed import IMAGES, write_or_fail
 
     with status(f"exporting {name}"):
-        write_or_fail(network, spec, path)
+        write_or_fail(network, spec, path, how)
     size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
     answer(
         f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
@@ -119,16 +142,45 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> Non
     )
 
 
+def _to_c(
+    name: str,
+    spec: ArchSpec,
+    network: nn.Module,
+    path: Path,
+    how: Preprocessing | None,
+    prefix: str | None,
+    force: bool,
+) -> None:
+    from meliuscli.export.c.compiled import run_vectors
+    from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
+    from meliuscli.packed.runner import PackedDense, pack
+
+    with status(f"exporting {name}"):
+        runner = pack(network, spec)
+        if not isinstance(runner, PackedDense):
+            raise BadInputError(f"--to c: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+        library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
+        command = run_vectors(library)
+        write_library(library, path, force)
+    flash, arena = library.flash_bytes, library.arena.size
+    answer(f"{path}: {name} ({spec.archid}) at {'x'.join(map(str, spec.input_shape))} in C;", None)
+    answer(f" {flash:,} bytes of constants, an arena of {arena:,} bytes\n", None)
+    if command is None:
+        talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
+    else:
+        answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
+
+
 def _written(name: str, spec: ArchSpec, path: Path) -> str:
     shape = "x".join(map(str, spec.input_shape))
     return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
 
 
-def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path) -> None:
+def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
     from meliuscli.export.onnx import IMAGES, write_onnx
 
     with status(f"exporting {name}"):
-        agreement = write_onnx(network, spec, path)
+        agreement = write_onnx(network, spec, path, how)
     answer(f"{_written(name, spec, path)}\n", None)
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
@@ -169,9 +221,9 @@ def _resized(network: nn.Module, spec: ArchSpec, text: str) -> nn.Module:
 
 def _own(
     arch: str, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None, to: str
-) -> tuple[str, ArchSpec, nn.Module]:
+) -> Exported:
     """A module of the user's own, as it is made or, with a run that this file was trained in, trained."""
-    if set_ or to == "packed":
+    if set_ or to != "onnx":
         raise BadInputError(f"{arch}: a module of your own has no fields to --set, and is exported --to onnx")
     if weights is None:
         return _own_network(arch, input_, seed or 0)
@@ -179,7 +231,7 @@ def _own(
     return _network(None, set_, weights, seed, reports, input_)
 
 
-def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpec, nn.Module]:
+def _own_network(arch: str, input_: str | None, seed: int) -> Exported:
     """A module of the user's own as it is made, for images of ``input_``."""
     import torch
 
@@ -195,22 +247,23 @@ def _own_network(arch: str, input_: str | None, seed: int) -> tuple[str, ArchSpe
     if len(logits) != 1:
         raise BadInputError(f"{arch}: gives {'x'.join(map(str, logits))} for an image, not logits")
     changes = {"num_classes": logits[0], "input_channels": channels, "input_size": height}
-    return named.name, named.spec.replace(**changes), network.eval()
+    return named.name, named.spec.replace(**changes), network.eval(), None
 
 
 def _network(
     arch: str | None, set_: list[str], weights: str | None, seed: int | None, reports: Path, input_: str | None
-) -> tuple[str, ArchSpec, nn.Module]:
-    """What to call the network, its spec for images of ``input_``, and the network."""
+) -> Exported:
+    """For images of ``input_``."""
     if weights is None:
         named = load_network(the_one(arch, None), set_, reports)
         spec = named.spec if input_ is None else with_input(named.spec, input_, named.name)
-        return named.name, spec, _untrained(named.name, spec, 0 if seed is None else seed)
+        return named.name, spec, _untrained(named.name, spec, 0 if seed is None else seed), None
     name, trained = _trained(arch, set_, weights, seed, reports)
     if input_ is None:
-        return name, trained.spec, trained.network
+        return name, trained.spec, trained.network, trained.preprocessing
     spec = with_input(trained.spec, input_, name)
-    return name, spec, _resized(trained.network, spec, input_)
+    how = None if trained.preprocessing is None else trained.preprocessing.at_size(spec.input_size)
+    return name, spec, _resized(trained.network, spec, input_), how
 
 
 def _trained(arch: str | None, set_: list[str], weights: str, seed: int | None, reports: Path) -> tuple[str, Trained]:

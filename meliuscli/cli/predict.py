@@ -1,31 +1,59 @@
-"""``meliuscli predict``: what a network is believed to reach on ImageNet, and how sure that is."""
+"""``meliuscli predict``: what a network is believed to reach on ImageNet, and how sure that is; with images, what a trained
+network says of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables
+from meliuscli.cli.console import answer, answer_tables, status
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
 from meliuscli.report.predict import predict_object, predict_table
-from meliuscli.report.tables import to_json
+from meliuscli.report.tables import Format, to_json
+from meliuscli.runs import REPORTS
+
+TOP = 5
+"""Classes of an image that are named."""
 
 
 def predict(
     networks: Annotated[
-        list[str], typer.Argument(help="Names (meliuscli list) or TOML files of networks.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors or FILE.onnx with"
+            " images behind it.",
+            show_default=False,
+        ),
     ],
     set_: options.Set = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=100, help="With images: how many classes of each.")] = TOP,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=2**31 - 1, help="With images: which seed of the run.", show_default=False),
+    ] = None,
+    reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Say what ImageNet top-1 a network is believed to reach, with an interval, from 17 published runs of one recipe.
+    """Say what ImageNet top-1 a network is believed to reach, with an interval, from 17 published runs of one recipe. With
+    images behind a trained network: say which classes it takes them for.
 
-    Example: meliuscli predict meliusnet29 --set growth_rate=48"""
+    Nothing is run without images, and nothing is believed with them. Images go through what the file of the network says of
+    them (size, crop, mean, deviation).
+
+    Example: meliuscli predict meliusnet29 --set growth_rate=48
+
+    Example: meliuscli predict run:1a2b cat.jpg dog.jpg --top 3"""
+    if any(map(_is_image, networks)):
+        _classify(networks, set_ or [], top, seed, reports, fmt, output)
+        return
+    if top != TOP or seed is not None:
+        raise BadInputError("--top and --seed: are for images, and none are given", "name image files behind run:ID")
     from meliuscli.evidence.belief import believe, sentence  # loads numpy
 
     for name in networks:
@@ -40,3 +68,36 @@ def predict(
         answer(to_json({"networks": objects, "evidence": sentence()}), output)
     else:
         answer_tables([predict_table(counted, beliefs)], fmt, output)
+
+
+def _is_image(word: str) -> bool:
+    from meliuscli.data.folder import SUFFIXES
+
+    return Path(word).suffix.lower() in SUFFIXES
+
+
+def _classify(
+    words: list[str], set_: list[str], top: int, seed: int | None, reports: Path, fmt: Format, output: Path | None
+) -> None:
+    """The first word is the trained network, the others are its images."""
+    network, *images = words
+    if set_:
+        raise BadInputError("--set: a trained network stays what it is", "leave --set out")
+    if _is_image(network) or (others := [word for word in images if not _is_image(word)]):
+        what = network if _is_image(network) else others[0]
+        raise BadInputError(
+            f"{what}: name one trained network (run:ID or a file), and then its images",
+            "meliuscli predict run:1a2b cat.jpg",
+        )
+    from meliuscli.report.evaluation import answers_object, answers_table
+
+    with status("loading torch"):
+        from meliuscli.exchange.evaluation import classify
+        from meliuscli.exchange.opened import open_network
+
+        opened = open_network(network, reports, seed)
+    answers = classify(opened, list(map(Path, images)), top)
+    if fmt == "json":
+        answer(to_json(answers_object(opened.name, answers)), output)
+    else:
+        answer_tables([answers_table(opened.name, answers)], fmt, output)

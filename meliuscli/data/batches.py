@@ -16,7 +16,9 @@ from meliuscli.data.catalog import Dataset, Split
 from meliuscli.data.folder import ImageFolder
 from meliuscli.data.idx import Bytes
 from meliuscli.data.layout import Cached
+from meliuscli.data.names import CLASS_NAMES
 from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
+from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.data.splits import Labels, pixel_hashes, shared_images
 from meliuscli.memory import require_memory
 
@@ -28,7 +30,9 @@ ON_DEVICE_BYTES = 4 * 2**30
 class Prepared:
     """A data set at one input size S. Images are (N, C, S, S): float32 in [0, 1], or bytes as the source has them where
     no resizing is needed. Training images may be larger than S, for crops (``augment`` cuts them). ``mean`` and ``std``
-    (1, C, 1, 1) are those of the training images in [0, 1]; ``notes`` are for the user to read."""
+    (1, C, 1, 1) are those of the training images in [0, 1]; ``notes`` are for the user to read. An image file becomes an
+    input by way of a square of ``resize`` pixels a side, of which the middle ``crop`` stays; ``class_names`` may be
+    unknown."""
 
     train: tuple[Tensor, Tensor]
     validation: tuple[Tensor, Tensor]
@@ -36,6 +40,16 @@ class Prepared:
     mean: Tensor
     std: Tensor
     notes: tuple[str, ...] = ()
+    resize: int = 0
+    crop: int = 0
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What became of the images: the value that goes with the weights of what is trained on them."""
+        mean, std = (tuple(map(float, one.flatten())) for one in (self.mean, self.std))
+        crop = self.crop or self.input_size
+        return Preprocessing(self.input_size, len(mean), self.resize or crop, crop, mean, std, self.class_names)
 
     @property
     def input_size(self) -> int:
@@ -66,7 +80,7 @@ def prepare(
     An image folder is decoded, unless it was before; ``on_progress`` hears of it. Raises ``decoded``'s errors."""
     if isinstance(dataset, ImageFolder):
         prepared = _from_folder(decoded(dataset, input_size, on_progress), input_size)
-        return replace(prepared, notes=(*dataset.notes, *prepared.notes))
+        return replace(prepared, notes=(*dataset.notes, *prepared.notes), class_names=dataset.classes)
     splits = (dataset.train, dataset.validation, dataset.test)
     values = sum(map(len, splits)) * dataset.channels * input_size**2
     if dataset.train.images.shape[-1] != input_size:
@@ -82,6 +96,8 @@ def prepare(
         mean,
         std.clamp_min(1e-6),
         notes,
+        *(max(dataset.test.images.shape[-2:]),) * 2,
+        CLASS_NAMES.get(dataset.name, ()),
     )
 
 
@@ -107,7 +123,8 @@ def _from_folder(cached: Cached, size: int) -> Prepared:
         split(*cached.validation, middle),
         split(*cached.test, middle),
     )
-    return Prepared(train, validation, test, mean, std.clamp_min(1e-6), cached.notes)
+    side = int(cached.test[0].shape[-1])
+    return Prepared(train, validation, test, mean, std.clamp_min(1e-6), cached.notes, side, size)
 
 
 def _mapped(images: Bytes) -> Tensor:
@@ -130,19 +147,25 @@ def _per_channel(counts: Histogram) -> tuple[Tensor, Tensor]:
 
 
 def _resize(split: Split, size: int) -> tuple[Tensor, Tensor]:
-    """Repeat pixels by a whole factor where the input is larger, pad with 0, average over whole cells where smaller.
+    return fitted(split.images, size), split.labels
+
+
+def fitted(images: Tensor, size: int) -> Tensor:
+    """Images of bytes (N, C, H, W) as (N, C, size, size), bytes or float32 in [0, 1].
+
+    Repeat pixels by a whole factor where the input is larger, pad with 0, average over whole cells where smaller.
 
     28x28 becomes 32x32 by padding, 16x16 by padding to 32 and averaging 2x2. Images of that size stay bytes."""
-    if split.images.shape[-2:] == (size, size):
-        return split.images, split.labels
-    images = split.images.float().div_(255)
+    if images.shape[-2:] == (size, size):
+        return images
+    images = images.float().div_(255)
     current = max(images.shape[-2:])
     if size >= 2 * current:
         images = images.repeat_interleave(size // current, -1).repeat_interleave(size // current, -2)
     padded = -(-max(images.shape[-2:]) // size) * size
     left, top = (padded - images.shape[-1]) // 2, (padded - images.shape[-2]) // 2
     images = F.pad(images, (left, padded - images.shape[-1] - left, top, padded - images.shape[-2] - top))
-    return F.avg_pool2d(images, padded // size) if padded > size else images, split.labels
+    return F.avg_pool2d(images, padded // size) if padded > size else images
 
 
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,15 @@ DATASETS = {
 """Name -> what it is."""
 SHAPES = {DEFAULT_DATASET: (10, 1), "fashion-mnist": (10, 1), "cifar10": (10, 3), "cifar100": (100, 3)}
 """Name -> classes and channels, where they are known before reading."""
+_CLOTHES = (
+    *("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    DEFAULT_DATASET: _CLOTHES,
+    "fashion-mnist": _CLOTHES,
+    "cifar10": (*("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),),
+}
+"""What the labels stand for, in the order of their authors, where it is known before reading."""
 SOURCES = {
     "fashion-mnist": "Debian's package dataset-fashion-mnist holds it under /usr/share/datasets/fashion-mnist; name that"
     " directory with --data, or put its four idx files there",

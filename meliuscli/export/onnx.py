@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import MissingError
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear
@@ -103,7 +104,9 @@ class Agreement:
     """The largest difference of a logit, in standard deviations of the logits."""
 
 
-def write_onnx(network: nn.Module, spec: ArchSpec, path: Path) -> Agreement | None:
+def write_onnx(
+    network: nn.Module, spec: ArchSpec, path: Path, preprocessing: Preprocessing | None = None
+) -> Agreement | None:
     """Write ``network`` (N, C, H, W) -> logits (N, classes), N free, and run the file; None without onnxruntime.
 
     Nothing is written where the export fails. Raises ``MissingError`` without onnx and onnxscript, or where the file
@@ -111,6 +114,8 @@ def write_onnx(network: nn.Module, spec: ArchSpec, path: Path) -> Agreement | No
     program = _export(frozen(network), spec)
     _tidy(program.model)
     program.model.metadata_props.update({"archid": spec.archid, "spec": spec.to_toml()})
+    if preprocessing is not None:
+        program.model.metadata_props[KEY] = preprocessing.to_json()
     with tempfile.TemporaryDirectory() as directory:
         made = Path(directory) / "network.onnx"
         program.save(made, include_initializers=True, external_data=False)

@@ -23,6 +23,7 @@ from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
+from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
@@ -41,7 +42,7 @@ IMAGES = 4
 logits to the last bit."""
 
 
-def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
+def write_packed(network: nn.Module, spec: ArchSpec, path: Path, preprocessing: Preprocessing | None = None) -> bool:
     """Write a network in eval mode and read it again; nothing is written where that predicts otherwise (False).
 
     Raises ``FailedError`` where a packed layer differs from the network's, ``BadInputError`` for a family that does not
@@ -58,6 +59,8 @@ def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
     )
     stored = np.concatenate([np.ascontiguousarray(piece).reshape(-1).view(np.uint8) for piece in pieces])
     about = {"format": FORMAT, "archid": spec.archid, "spec": spec.model_dump_json()}
+    if preprocessing is not None:
+        about[KEY] = preprocessing.to_json()
     content = save({TENSOR: stored}, {**about, "sha256": _digest(stored, about)})
     with tempfile.TemporaryDirectory() as directory:
         made = Path(directory) / path.name
@@ -69,10 +72,19 @@ def write_packed(network: nn.Module, spec: ArchSpec, path: Path) -> bool:
     return equal
 
 
-def write_or_fail(network: nn.Module, spec: ArchSpec, path: Path) -> None:
+def write_or_fail(network: nn.Module, spec: ArchSpec, path: Path, preprocessing: Preprocessing | None = None) -> None:
     """As ``write_packed``. Raises ``FailedError`` too where nothing is written."""
-    if not write_packed(network, spec, path):
+    if not write_packed(network, spec, path, preprocessing):
         raise FailedError(f"{path}: not written: read again, the file predicts otherwise than the network")
+
+
+def is_packed(path: Path) -> bool:
+    """Is this a safetensors file of a packed network, whole or not? Raises ``BadInputError`` for no safetensors file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("format")).startswith(FORMAT.rpartition("-")[0])
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
 
 
 def load_packed(path: Path, threads: int = 1) -> PackedDense:
@@ -88,7 +100,7 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
                 raise BadInputError(f"{path}: no packed network ({FORMAT})")
             spec = spec_from_fields(json.loads(metadata["spec"]), f"{path}: ")
             stored: Array = file.get_tensor(TENSOR)
-            about = {key: metadata[key] for key in ("format", "archid", "spec")}
+            about = {key: metadata[key] for key in ("format", "archid", "spec", KEY) if key in metadata}
             if metadata["sha256"] != _digest(stored, about):
                 raise ValueError("its checksum is not that of its content")
             if metadata["archid"] != spec.archid:

@@ -55,6 +55,7 @@ class QuantConv2d(nn.Module):
             f"{in_channels * self.groups}, {out_channels}, kernel_size={kernel}, stride={self.stride}, "
             f"bits={self.weight_bits}x{self.activation_bits}"
             f"{f', weight_bases={self.weight_bases}' if self.weight_bases > 1 else ''}"
+            f"{f', pad_value={self.pad_value:g}' if self.pad_value else ''}"
         )
 
 

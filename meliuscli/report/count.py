@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.arch.published import Published, published_for
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.conventions import Convention, find_convention
 from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Storage
+from meliuscli.counting.memory import Memory, memory_of
 from meliuscli.report.own import doubts, left_out, own_lines, own_object
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
@@ -85,6 +86,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "quantized_macs": derived.quantized,
             "ops": derived.ops,
         },
+        "memory": None if network.spec is None else memory_object(memory_of(network.spec)),
         "verified": verified,
         **({} if network.own is None else own_object(network.own, _assumes_much(network, view))),
     }
@@ -132,10 +134,14 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         (Column("part", numeric=False), Column("output", numeric=False, optional=True), *map(Column, heads)),
         tuple(cells(row) for row in _shown(network.count, by)),
         total=cells(total),
-        sums=_summary_lines(total, view),
+        sums=(*_summary_lines(total, view), *_memory_lines(network)),
         lines=tuple(_findings(network, view)),
         records=tuple(_csv_record(row, view) for row in (*_shown(network.count, by), total)),
-        notes=(f"convention {view.convention.name}: {view.convention.legend}", view.size_legend),
+        notes=(
+            f"convention {view.convention.name}: {view.convention.legend}",
+            view.size_legend,
+            *([] if network.spec is None else [memory_of(network.spec).legend]),
+        ),
     )
 
 
@@ -209,6 +215,27 @@ def _summary_lines(total: Count, view: View) -> tuple[str, ...]:
         f"params {total.params:,} ({total.binary_params:,} binary)   size {format_mib(total.size_bytes)}"
         f"   binary: {share:.1f} % of MACs, {weights:.1f} % of weights",
     )
+
+
+def _memory_lines(network: Counted) -> list[str]:
+    """RAM at its peak, and flash; nothing of a module of one's own, whose layers have no order."""
+    if network.spec is None:
+        return []
+    memory = memory_of(network.spec)
+    peak = memory.peak
+    named = {"floats": peak.float_bytes, "integers": peak.integer_bytes, "signs": peak.sign_bytes}
+    kinds = ", ".join(f"{100 * size / peak.total:.0f} % {name}" for name, size in named.items() if size)
+    return [f"RAM {peak.total:,} bytes in {peak.part} ({kinds})   flash {memory.flash_bytes:,} bytes"]
+
+
+def memory_object(memory: Memory) -> dict[str, Any]:
+    """The JSON of what a network needs of a device."""
+    return {
+        "ram_bytes": memory.ram_bytes,
+        "flash_bytes": memory.flash_bytes,
+        "order": "c" if memory.is_c else "layers",
+        "parts": [{**asdict(part), "total_bytes": part.total} for part in memory.parts],
+    }
 
 
 def _exact(ops: float) -> str:

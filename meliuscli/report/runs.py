@@ -91,6 +91,8 @@ def _state(run: Run) -> str:
         return "failed"
     if run.left:
         return "unfinished"
+    if run.fields.get("imported"):
+        return "imported"
     return "interrupted" if run.fields.get("interrupted") else "finished"
 
 
@@ -127,9 +129,10 @@ def run_table(run: Run) -> Table:
             f"seed {one['seed']}",
             _percent(one["validation_top1"]),
             _percent(one["test_top1"]),
-            f"{one['train_loss']:.4f}",
-            f"{one['seconds']:.1f}",
-            f"{one['images_per_second']:.0f}",
+            *(
+                "" if one[key] is None else f"{one[key]:{digits}}"
+                for key, digits in (("train_loss", ".4f"), ("seconds", ".1f"), ("images_per_second", ".0f"))
+            ),
         )
         for one in fields["runs"]
     )
@@ -195,6 +198,9 @@ def _execution_lines(fields: dict[str, Any]) -> list[str]:
     if teacher := fields.get("teacher"):
         lines.append(f"teacher: {teacher['arch']}, run:{teacher['run']}, seed {teacher['seed']}")
     joules = [one.get("energy_joules") for one in fields["runs"]]
+    if about := fields.get("imported"):
+        lines.append(f"imported from {about['file']} ({about['format']}, sha256 {about['sha256']})")
+        lines += [f"  {note}" for note in about["notes"]]
     if joules and all(joules):
         lines.append(f"energy of the processors: {sum(joules) / len(joules):.0f} J a training")
     return lines

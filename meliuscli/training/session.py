@@ -21,6 +21,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.data.batches import Prepared
+from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import cannot_write, write_json
 from meliuscli.runs import checkpoint_directory, checkpoint_path, plan_path, record_path, summary, weights_path
@@ -116,7 +117,15 @@ class Session:
             checkpoint = self._checkpoint(index)
             try:
                 result = train_once(
-                    *(plan.trained_as, data, plan.recipe, seed, True, on_epoch, self._keep_weights(seed)),
+                    *(
+                        plan.trained_as,
+                        data,
+                        plan.recipe,
+                        seed,
+                        True,
+                        on_epoch,
+                        self._keep_weights(seed, data.preprocessing),
+                    ),
                     execution=plan.execution,
                     teacher=teacher,
                     processes=self.processes,
@@ -189,10 +198,11 @@ class Session:
         }
         return Checkpoint(checkpoint_path(self.directory, index), made_for)
 
-    def _keep_weights(self, seed: int) -> Callable[[nn.Module], None]:
+    def _keep_weights(self, seed: int, preprocessing: Preprocessing) -> Callable[[nn.Module], None]:
         def save(network: nn.Module) -> None:
             if self.plan.keep_weights and self.processes.leads:
-                save_weights(network, self.plan.trained_as, weights_path(self.reports, self.plan.id, seed))
+                path = weights_path(self.reports, self.plan.id, seed)
+                save_weights(network, self.plan.trained_as, path, preprocessing)
 
         return save
 

@@ -9,21 +9,23 @@ from torch import nn
 
 from meliuscli.arch.own import trained_spec
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.runs import Run, weights_path
 from meliuscli.training.network import build_for_training
-from meliuscli.training.weights import load_weights
+from meliuscli.training.weights import load_weights, read_preprocessing
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A network in evaluation mode, the spec that it was built from, and the file of its weights; ``seed`` is that of a
-    run's training."""
+    run's training, ``preprocessing`` what the file says of the images that it takes."""
 
     spec: ArchSpec
     network: nn.Module
     path: Path
     seed: int | None = None
+    preprocessing: Preprocessing | None = None
 
 
 def load_trained(run: Run, seed: int | None = None) -> Trained:
@@ -45,4 +47,4 @@ def load_network(spec: ArchSpec, path: Path) -> Trained:
     """``spec`` built, with the weights in a safetensors file of ours (errors: ``load_weights``)."""
     network = build_for_training(spec)
     load_weights(network, spec, path)
-    return Trained(spec, network.eval(), path)
+    return Trained(spec, network.eval(), path, preprocessing=read_preprocessing(path))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import arch_of
+from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import write_bytes
 
@@ -27,8 +28,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], state: str = "") -> str:
     return digest.hexdigest()
 
 
-def save_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
-    """Parameters and buffers, atomically; ``archid`` and the spec's TOML go with them.
+def save_weights(network: nn.Module, spec: ArchSpec, path: Path, preprocessing: Preprocessing | None = None) -> None:
+    """Parameters and buffers, atomically; ``archid``, the spec's TOML and the preprocessing go with them.
 
     Raises ``MissingError`` where the file cannot be written."""
     # Copies: while a network is trained its parameters are views of one long one.
@@ -36,7 +37,10 @@ def save_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
-    write_bytes(path, save(tensors, {"archid": spec.archid, "spec": spec.to_toml()}))
+    about = {"archid": spec.archid, "spec": spec.to_toml()}
+    if preprocessing is not None:
+        about[KEY] = preprocessing.to_json()
+    write_bytes(path, save(tensors, about))
 
 
 def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
@@ -57,6 +61,18 @@ def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise BadInputError(f"{path}: does not fit the network: {str(error).splitlines()[0]}") from None
+
+
+def read_preprocessing(path: Path) -> Preprocessing | None:
+    """What a file of weights says of the images that its network takes; None where it says nothing, as files of before.
+
+    Raises ``BadInputError`` when it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
+    return Preprocessing.from_json(text, path)
 
 
 def read_spec(path: Path) -> ArchSpec:

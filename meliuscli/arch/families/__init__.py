@@ -13,6 +13,7 @@ FAMILIES = {
     "birealnet": "resnet:BiRealNetSpec",
     "xnor-resnet": "resnet:XnorResNetSpec",
     "abcnet": "abcnet:ABCNetSpec",
+    "bmxnet-resnet": "bmxnet:BMXNetResNetSpec",
     "real2binary": "resnet:RealToBinarySpec",
     "resnet": "resnet:ResNetSpec",
     "binary-alexnet": "alexnet:BinaryAlexNetSpec",

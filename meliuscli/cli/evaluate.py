@@ -1,0 +1,67 @@
+"""``meliuscli evaluate``: what a trained network is worth on a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from meliuscli.cli import options
+from meliuscli.cli.console import Counter, Shell, answer, answer_tables, status, talk_of
+from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
+from meliuscli.report.evaluation import evaluation_object, evaluation_tables
+from meliuscli.report.tables import to_json
+from meliuscli.runs import REPORTS
+
+
+def evaluate(
+    network: Annotated[
+        str,
+        typer.Argument(metavar="run:ID|FILE", help="A run, FILE.packed.safetensors or FILE.onnx.", show_default=False),
+    ],
+    dataset: Annotated[str, typer.Option("--dataset", help="meliuscli list datasets.")] = DEFAULT_DATASET,
+    data: options.Data = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images.")] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Take so many images, evenly from the split.", show_default=False),
+    ] = None,
+    skip_bad: options.SkipBad = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=2**31 - 1, help="Which seed of the run (its best on validation).", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads, of ours and of torch.")] = 1,
+    reports: options.Reports = REPORTS,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
+) -> None:
+    """Score a trained network on a data set: top-1, top-5, loss, confusion matrix and images a second.
+
+    A run is scored in torch and bit-packed, and both are held against each other image by image. Images go through what the
+    file says of them: size, crop, mean and deviation.
+
+    Example: meliuscli evaluate run:1a2b --dataset cifar10 --data ~/cifar-10-batches-bin"""
+    check_dataset_name(dataset)
+    with status("loading torch"):
+        import torch
+
+        from meliuscli.data.catalog import load_dataset
+        from meliuscli.data.decoding import prepare_and_tell
+        from meliuscli.exchange.evaluation import check_classes, evaluate_on
+        from meliuscli.exchange.opened import open_network
+    torch.set_num_threads(threads)
+    opened = open_network(network, reports, seed, threads)
+    loaded = load_dataset(dataset, data, None, skip_bad)
+    check_classes(opened, loaded.num_classes, dataset)
+    prepared = prepare_and_tell(loaded, opened.spec.input_size, Shell())
+    with Counter("evaluating") as counter:
+        result = evaluate_on(opened, dataset, prepared, split, limit, counter)
+    talk_of(fmt, [f"note: {note}" for note in result.notes])
+    if fmt == "json":
+        answer(to_json(evaluation_object(result)), output)
+        return
+    tables = evaluation_tables(result)
+    answer_tables(tables[:1] if fmt == "csv" else tables, fmt, output)

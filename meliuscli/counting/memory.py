@@ -1,0 +1,185 @@
+"""What a network needs of a device, by arithmetic on its layers: RAM for the maps that are alive at once, and flash for its
+constants. No torch.
+
+MeliusNet and BinaryDenseNet are laid out as the C library runs them (``meliuscli.export.c``): maps pixel by pixel, float
+channels in 32 bits and counts in 16, a stage as one map that blocks write into, and of the stem's maps and of signs only the
+rows that a window sees. Of the other families each layer is taken on its own, in the order of the network: what it reads
+and what it writes are there, and what came into its block where the block adds to that or joins it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer
+from meliuscli.arch.spec import ArchSpec
+
+WORD_BITS = 32
+PIXELS = 8
+"""That a float 1x1 convolution of the C library takes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Bytes of the maps that are alive at once, at most, while a part of the network runs: those of floats, those of
+    8 or 16 bits, and packed signs."""
+
+    part: str
+    float_bytes: int = 0
+    integer_bytes: int = 0
+    sign_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.float_bytes + self.integer_bytes + self.sign_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The parts of a network in order, and its constants' bytes. ``is_c`` says whether the C library is laid out so."""
+
+    parts: tuple[Alive, ...]
+    flash_bytes: int
+    is_c: bool
+
+    @property
+    def legend(self) -> str:
+        how = "as the library of export --to c runs" if self.is_c else "layer by layer, which no export of ours does"
+        return f"RAM: maps alive at once, {how}, without image and logits; flash: constants without code"
+
+    @property
+    def peak(self) -> Alive:
+        return max(self.parts, key=lambda part: part.total)
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.peak.total
+
+
+def memory_of(spec: ArchSpec) -> Memory:
+    """RAM without the image and the logits, and flash without code."""
+    layers = spec.layers()
+    if isinstance(spec, DenseFamilySpec):
+        return Memory(tuple(_dense_parts(spec, layers)), _dense_flash(spec, layers), True)
+    return Memory(tuple(_parts(layers)), sum(map(_constant_bytes, layers)), False)
+
+
+# Laid out as in C
+
+
+def _dense_parts(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
+    parts = [(stage, list(group)) for stage, group in groupby(layers, lambda layer: layer.stage)]
+    first = next(layer for layer in layers if layer.stage == "stage1")
+    yield Alive(STEM, _map_bytes(first.in_channels, first.out_size) + _stem_rows(spec, parts[0][1]))
+    counts = entered = 0
+    for stage, own in parts[1:]:
+        pixels = own[0].out_size ** 2
+        if own[0].block:
+            entered, channels = own[0].in_channels, own[-1].out_channels
+            counts = -(-pixels * (channels - entered) * _count_bits(spec, layers) // 32) * 4
+            yield Alive(stage, 4 * pixels * entered, counts, max(map(_sign_rows, own)))
+        elif stage == HEAD:
+            yield Alive(stage, 4 * (own[0].out_size ** 2 * entered + 2 * own[0].in_channels), counts)
+        else:
+            left = _map_bytes(own[-1].out_channels, own[-1].out_size) + 4 * PIXELS * own[0].in_channels
+            yield Alive(stage, 4 * pixels * entered + left, counts)
+
+
+def _map_bytes(channels: int, size: int, bits: int = FLOAT_BITS) -> int:
+    return -(-channels * size**2 * bits // 8)
+
+
+def _count_bits(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> int:
+    """Of what a DenseBlock counts and an ImprovementBlock adds; one value more stands for "never"."""
+    most = max(layer.weights // layer.out_channels for layer in layers if layer.activation_bits == 1)
+    return 16 if most * (1 + spec.improvement) < 65535 else 32
+
+
+def _sign_rows(layer: Layer) -> int:
+    """Of a binary convolution: the rows that its window spans, and one of the signs that lie outside."""
+    if layer.activation_bits != 1:
+        return 0
+    rows, columns = 2 * layer.dilation + 2, layer.out_size + 2 * layer.dilation
+    return 4 * rows * columns * -(-layer.in_channels // WORD_BITS)
+
+
+def _stem_rows(spec: ArchSpec, layers: list[Layer]) -> int:
+    """Every layer of a stem keeps the rows that the next one's window sees, with that window's margins: of the image even and
+    odd columns apart where the first convolution has stride 2."""
+    total, channels, size = 0, spec.input_channels, spec.input_size
+    for layer in layers:
+        if layer.kind not in ("conv", "max_pool"):
+            continue
+        split = layer.stride if layer.kind == "conv" else 1
+        margin = -(-(layer.kernel // 2) // split)
+        total += 4 * channels * layer.kernel * split * (-(-size // split) + 2 * margin)
+        channels, size = layer.out_channels, layer.out_size
+    if layers[-1].kind == "conv":
+        total += 4 * channels * size
+    return total
+
+
+def _dense_flash(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> int:
+    """Signs in words of 32 input channels, thresholds of floats in 32 bits and of counts in theirs, a word of directions for
+    32 thresholds; a stem's batch norms are in its biases; grouped transitions have a table of their channels."""
+    total = entered = 0
+    stage = ""
+    for layer in layers:
+        if layer.stage != stage:
+            stage, entered = layer.stage, layer.in_channels
+        words = -(-layer.in_channels // WORD_BITS)
+        if layer.activation_bits == 1:
+            counted = layer.in_channels - entered
+            total += 4 * (layer.out_channels * layer.kernel**2 + 1) * words
+            total += 4 * entered + counted * _count_bits(spec, layers) // 8
+        elif layer.kind in ("conv", "linear"):
+            total += 4 * layer.weights + (4 * layer.out_channels if layer.bias or stage == STEM else 0)
+            total += 2 * layer.in_channels if layer.groups > 1 and stage != STEM else 0
+        elif layer.kind == "batch_norm" and stage != STEM and not layer.block:
+            total += 8 * layer.in_channels
+    return total
+
+
+# Layer by layer
+
+
+def _parts(layers: tuple[Layer, ...]) -> Iterator[Alive]:
+    """The largest moment of each part. The image is the caller's."""
+    before = 0
+    for stage, own in groupby(layers, lambda layer: layer.stage):
+        moments = []
+        for _, block in groupby(own, lambda layer: layer.block):
+            members = list(block)
+            joins = any(layer.kind in ("add", "concat") for layer in members)
+            kept, reads = (before, 0) if joins else (0, before)
+            for layer in members:
+                moments.append(_moment(stage, layer, kept, reads, before))
+                if (layer.kind in _MAKING or before == 0) and ".shortcut." not in f".{layer.name}.":
+                    reads = before = _map_bytes(layer.out_channels, layer.out_size)
+        yield max(moments, key=lambda moment: moment.total)
+
+
+_MAKING = ("conv", "linear", "max_pool", "avg_pool", "concat")
+"""Layers that write a map of their own; the others work where their input is, but for the caller's image."""
+
+
+def _moment(stage: str, layer: Layer, kept: int, reads: int, before: int) -> Alive:
+    """``kept`` of a block's input, and what the layer ``reads`` besides. A convolution of few bits reads a copy of its
+    input (float, ``before`` bytes) in its own bits, and the float map is gone where nobody else wants it."""
+    if layer.kind not in _MAKING and before > 0:
+        return Alive(stage, kept + reads)
+    out, bits = _map_bytes(layer.out_channels, layer.out_size), layer.activation_bits
+    if bits > 8:
+        return Alive(stage, kept + reads + out)
+    copied = before * (1 if bits == 1 else 8) // FLOAT_BITS
+    signs, integers = (copied, 0) if bits == 1 else (0, copied)
+    return Alive(stage, kept + max(reads, out), integers, signs)
+
+
+def _constant_bytes(layer: Layer) -> int:
+    """Weights at their bits in whole bytes, two floats a channel of batch norm, and what else is learned."""
+    if layer.kind in ("conv", "linear"):
+        return -(-layer.weights * layer.weight_bits // 8) + (4 * layer.out_channels if layer.bias else 0)
+    return 8 * layer.out_channels if layer.kind == "batch_norm" else 4 * layer.params

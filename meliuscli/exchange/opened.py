@@ -1,0 +1,98 @@
+"""Trained networks opened to be used: of a recorded run, a file of weights, a packed file or an ONNX file. Each has one way or
+two to run, and says what its images go through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from meliuscli.arch.spec import ArchSpec, parse_toml
+from meliuscli.arch.zoo import arch_of
+from meliuscli.data.preprocessing import KEY, Preprocessing
+from meliuscli.errors import BadInputError, MeliusError, MissingError
+from meliuscli.export.packed import is_packed, load_packed
+from meliuscli.packed.runner import pack
+from meliuscli.runs import load_run
+from meliuscli.training.trained import Trained, load_network, load_trained
+from meliuscli.training.weights import read_preprocessing, read_spec
+
+Way = Callable[[Tensor], Tensor]
+"""(N, C, S, S), normalised, -> (N, classes) logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``ways`` to run it by name (torch, packed, onnxruntime), at least one. ``missing`` says why there are no more."""
+
+    name: str
+    spec: ArchSpec
+    preprocessing: Preprocessing | None
+    ways: dict[str, Way]
+    missing: dict[str, str]
+
+    @property
+    def way(self) -> Way:
+        """The first."""
+        return next(iter(self.ways.values()))
+
+
+def open_network(text: str, reports: Path, seed: int | None = None, threads: int = 1) -> Opened:
+    """``run:ID`` or a file. Nothing that a file holds is executed.
+
+    Raises ``BadInputError`` for what is neither and for files that cannot be read, ``MissingError`` where a file or a
+    package is missing."""
+    if text.lower().startswith("run:"):
+        run = load_run(text.partition(":")[2], reports)
+        return _in_torch(f"run:{run.id}", load_trained(run, seed), threads)
+    if seed is not None:
+        raise BadInputError("--seed: names a training of run:ID, and none is given", "leave it out")
+    path = Path(text)
+    if path.suffix.lower() not in (".safetensors", ".onnx"):
+        raise BadInputError(f"{text}: no trained network", "name run:ID, FILE.packed.safetensors or FILE.onnx")
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file")
+    if path.suffix.lower() == ".onnx":
+        return _onnx(path, threads)
+    if not is_packed(path):
+        return _in_torch(path.name, load_network(read_spec(path), path), threads)
+    runner = load_packed(path, threads)
+    return Opened(path.name, runner.spec, read_preprocessing(path), {"packed": runner}, {})
+
+
+def _in_torch(name: str, trained: Trained, threads: int) -> Opened:
+    ways: dict[str, Way] = {"torch": trained.network}
+    missing = {}
+    try:
+        ways["packed"] = pack(trained.network, trained.spec, None, threads)
+    except MeliusError as error:
+        missing["packed"] = error.message
+    return Opened(name, trained.spec, trained.preprocessing, ways, missing)
+
+
+def _onnx(path: Path, threads: int) -> Opened:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingError("an ONNX file needs onnxruntime", "pip install 'meliuscli[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Its own changes multiply batch norm into signs, which breaks exact ties.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common class
+        raise BadInputError(f"{path}: not run by onnxruntime: {str(error).splitlines()[0][:200]}") from None
+    about = session.get_modelmeta().custom_metadata_map
+    if "spec" not in about or len(session.get_inputs()) != 1:
+        raise BadInputError(f"{path}: not written by meliuscli: it does not say which network it is")
+    spec = arch_of(parse_toml(about["spec"].encode(), path), path.stem, (), f"{path}: ").spec
+    given = session.get_inputs()[0].name
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {given: images.contiguous().numpy()})[0])
+
+    return Opened(path.name, spec, Preprocessing.from_json(about.get(KEY), path), {"onnxruntime": run}, {})

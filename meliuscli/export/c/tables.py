@@ -1,0 +1,129 @@
+"""A network's tensors as the tables of the C library: values in the order that its kernels read them in, and as C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit
+from meliuscli.arch.plan import STEM
+from meliuscli.export.c.arena import count_bits, entering
+from meliuscli.packed.dense import Tensors, shuffled
+from meliuscli.packed.program import Array
+
+BLOCK = 16
+"""Output channels whose weights lie side by side: ``MELIUS_BLOCK``."""
+NUMBERS_A_LINE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A constant array. ``name`` is that of the layer and of what it is."""
+
+    name: str
+    values: Array
+
+    @property
+    def ctype(self) -> str:
+        return "float" if self.values.dtype == np.float32 else f"{self.values.dtype.name}_t"
+
+    def text(self, prefix: str) -> str:
+        """The definition."""
+        numbers = (
+            [c_float(value) for value in self.values.tolist()]
+            if self.ctype == "float"
+            else [f"{value}u" for value in self.values.tolist()]
+        )
+        lines = [", ".join(numbers[i : i + NUMBERS_A_LINE]) for i in range(0, len(numbers), NUMBERS_A_LINE)]
+        body = ",\n    ".join(lines)
+        return f"const {self.ctype} {prefix}_{self.name}[{len(numbers)}] = {{\n    {body}}};\n"
+
+    def declaration(self, prefix: str) -> str:
+        return f"extern const {self.ctype} {prefix}_{self.name}[{len(self.values)}];\n"
+
+
+def c_float(value: float) -> str:
+    """A decimal that gives the same float again; what nothing is above or equal to as infinity."""
+    if value != value:
+        return "INFINITY"
+    text = f"{value:.9g}"
+    return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
+
+
+def plain(name: str) -> str:
+    """A layer's name as part of a C name."""
+    return name.replace(".", "_")
+
+
+def in_c_blocks(weights: Array) -> Array:
+    """(outputs, taps) -> tap after tap of 16 outputs side by side, then of the next 16; no more values than before."""
+    blocks = [weights[first : first + BLOCK].T.reshape(-1) for first in range(0, len(weights), BLOCK)]
+    return np.concatenate(blocks)
+
+
+def make_tables(spec: DenseFamilySpec, tensors: Tensors) -> tuple[Table, ...]:
+    """All constants of a network, in the order in which they are used."""
+    return tuple(_tables(spec, tensors))
+
+
+def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[Table]:
+    for layer in spec.layers():
+        if layer.stage == STEM and layer.kind == "conv":
+            yield Table(plain(f"{layer.name}.weights"), tensors[f"{layer.name}.weight"].reshape(-1))
+            yield Table(plain(f"{layer.name}.bias"), tensors[f"{layer.name}.bias"])
+    for stage, num_floats in zip(spec.stages(), entering(spec), strict=True):
+        for unit in stage.units:
+            yield from _unit_tables(unit, num_floats, count_bits(spec), tensors)
+        if stage.transition is not None:
+            name, channels, _, groups, *_ = stage.transition
+            yield from _norm_tables(name, tensors)
+            weights = np.split(tensors[f"{name}.conv.weight"], groups)
+            yield Table(f"{name}_weights", np.concatenate([in_c_blocks(group) for group in weights]))
+            if groups > 1:
+                yield Table(f"{name}_order", shuffled(channels).astype(np.uint16))
+    yield from _norm_tables("head", tensors)
+    yield Table("head_weights", in_c_blocks(tensors["head.fc.weight"]))
+    yield Table("head_bias", tensors["head.fc.bias"])
+
+
+def _norm_tables(name: str, tensors: Tensors) -> Iterator[Table]:
+    yield Table(f"{name}_scale", tensors[f"{name}.bn.scale"])
+    yield Table(f"{name}_shift", tensors[f"{name}.bn.shift"])
+
+
+def _unit_tables(unit: DenseUnit, num_floats: int, bits: int, tensors: Tensors) -> Iterator[Table]:
+    name = plain(unit.name)
+    words = tensors[f"{unit.name}.conv.words"]
+    yield Table(f"{name}_weights", in_c_blocks(words.reshape(len(words), -1)))
+    thresholds = tensors[f"{unit.name}.conv.thresholds"]
+    yield Table(f"{name}_float_thresholds", thresholds[:num_floats])
+    if unit.channels > num_floats:
+        yield Table(f"{name}_count_thresholds", whole_thresholds(thresholds[num_floats:], bits))
+    yield Table(f"{name}_flips", tensors[f"{unit.name}.conv.flips"])
+
+
+def whole_thresholds(values: Array, bits: int) -> Array:
+    """What a count must at least be to be at least the float threshold; the largest number where none is."""
+    most = 2**bits - 1
+    with np.errstate(invalid="ignore"):
+        whole = np.clip(np.ceil(values.astype(np.float64)), 0, most)
+    return np.where(np.isnan(values), most, whole).astype(f"uint{bits}")
+
+
+def weights_source(prefix: str, tables: Sequence[Table]) -> str:
+    """``weights.c``."""
+    texts = [table.text(prefix) for table in tables]
+    needs = "#include <math.h> /* for INFINITY, which is a constant */\n" if any("INFINITY" in t for t in texts) else ""
+    return f'/* Weights, thresholds and scales. */\n#include "weights.h"\n{needs}\n' + "\n".join(texts)
+
+
+def weights_header(prefix: str, tables: Sequence[Table]) -> str:
+    """``weights.h``."""
+    guard = f"{prefix.upper()}_WEIGHTS_H"
+    opening = (
+        f'#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+    )
+    closing = "\n#ifdef __cplusplus\n}\n#endif\n#endif\n"
+    return opening + "".join(table.declaration(prefix) for table in tables) + closing

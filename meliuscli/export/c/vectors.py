@@ -1,0 +1,114 @@
+"""Test vectors of the C library: images that both sides make from a seed, and what the packed runner counts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.data.preprocessing import Preprocessing
+from meliuscli.export.c.tables import c_float
+from meliuscli.packed.program import Array
+from meliuscli.packed.runner import PackedDense
+
+SEEDS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of one image: the class, a checksum of the logits' bits, and one of what each binary convolution counts."""
+
+    top1: int
+    logits: int
+    units: tuple[int, ...]
+
+
+def checksum(values: Array) -> int:
+    """Of whole numbers in their order, modulo 2^32: every value and its place count."""
+    flat = values.reshape(-1).astype(np.uint32)
+    places = np.arange(flat.size, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(1)
+    return int(((flat + np.uint32(1)) * places).sum(dtype=np.uint32))
+
+
+def checksum_of_floats(values: Array) -> int:
+    """Of their bits; both zeros are one."""
+    bits: Array = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
+    return checksum(bits)
+
+
+def noise(spec: DenseFamilySpec, seed: int) -> Tensor:
+    """(1, channels, size, size) floats between -2 and 2: multiples of 2^-22 that depend on the seed and on their place."""
+    channels, height, width = spec.input_shape
+    x = np.uint32(seed) + np.arange(channels * height * width, dtype=np.uint32) * np.uint32(2654435761)
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    x ^= x >> np.uint32(16)
+    values = ((x >> np.uint32(8)).astype(np.int32) - 2**23).astype(np.float32) / np.float32(2**22)
+    return torch.from_numpy(values.reshape(1, *spec.input_shape))
+
+
+def packed_answer(runner: PackedDense, image: Tensor) -> Answer:
+    """What the packed runner says of one image, convolution by convolution."""
+    plan, program = runner.plan(1)
+    plan.images[..., : runner.spec.input_size] = image.numpy()
+    units = {unit.name: unit for stage in runner.spec.stages() for unit in stage.units}
+    sums, done = [], 0
+    for number, step in enumerate(plan.steps, start=1):
+        if step.kind != "binary":
+            continue
+        program.run(done, number)
+        done, unit = number, units[step.layer]
+        first = unit.channels - unit.growth if unit.adds else unit.channels
+        sums.append(checksum(plan.maps[unit.name].inner[..., first : first + unit.growth]))
+    program.run(done)
+    logits = plan.logits.data[0, 0, 0, : runner.spec.num_classes]
+    return Answer(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
+
+
+def vectors_header(
+    prefix: str, answers: Sequence[tuple[int, Answer]], how: Preprocessing | None, num_classes: int
+) -> str:
+    """``vectors.h``: (seed, answer) pairs, mean and deviation of the channels, names of the classes."""
+    upper, rows = prefix.upper(), []
+    for seed, answer in answers:
+        units = ", ".join(f"{value}u" for value in answer.units)
+        rows.append(f"    {{{seed}u, {answer.top1}, {answer.logits}u, {{{units}}}}}")
+    names = [f"class {label}" if how is None else how.name_of(label) for label in range(num_classes)]
+    classes, vectors = (",\n".join(lines) for lines in ([f"    {_quoted(name)}" for name in names], rows))
+    if how is None:
+        norm = f"#define {upper}_IS_NORMALISED 0\nstatic const float {prefix}_mean[] = {{0.0f}}, {prefix}_deviation[] = {{1.0f}};"
+    else:
+        mean, deviation = (", ".join(map(c_float, values)) for values in (how.mean, how.std))
+        norm = f"""#define {upper}_IS_NORMALISED 1
+static const float {prefix}_mean[] = {{{mean}}};
+static const float {prefix}_deviation[] = {{{deviation}}};"""
+    return f"""/* What the packed runner answers; images are made from the seeds. */
+#ifndef {upper}_VECTORS_H
+#define {upper}_VECTORS_H
+
+#define {upper}_VECTORS {len(rows)}
+
+static const struct {{
+    uint32_t seed;
+    int top1;
+    uint32_t logits;
+    uint32_t units[{upper}_UNITS > 0 ? {upper}_UNITS : 1];
+}} {prefix}_vectors[{upper}_VECTORS] = {{
+{vectors}}};
+
+{norm}
+static const char *const {prefix}_class_names[] = {{
+{classes}}};
+
+#endif
+"""
+
+
+def _quoted(name: str) -> str:
+    """A C string; anything but plain ASCII as octal escapes."""
+    text = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in name.encode())
+    return f'"{text}"'

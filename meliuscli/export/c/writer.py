@@ -1,0 +1,160 @@
+"""A network as a directory of C, which is written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.analytic import count_spec
+from meliuscli.data.preprocessing import Preprocessing
+from meliuscli.errors import BadInputError
+from meliuscli.export.c.arena import Arena, plan_arena
+from meliuscli.export.c.sources import header, network_source, template
+from meliuscli.export.c.tables import Table, make_tables, weights_header, weights_source
+from meliuscli.export.c.vectors import SEEDS, noise, packed_answer, vectors_header
+from meliuscli.packed.runner import PackedDense
+from meliuscli.results import cannot_write, json_text
+from meliuscli.version import __version__
+
+FORMAT, MANIFEST = "meliuscli-c-1", "manifest.json"
+TARGETS = ("all", "clean", "help", "install", "package", "test")
+"""Names that CMake keeps for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class CLibrary:
+    """Files by their names within the directory, and what they come to: bytes of constants and of the arena."""
+
+    files: Mapping[str, bytes]
+    flash_bytes: int
+    arena: Arena
+
+
+def make_library(runner: PackedDense, name: str, prefix: str, how: Preprocessing | None = None) -> CLibrary:
+    """The library of a packed network: the same bytes every time. ``name`` is what to call the network, ``prefix`` begins
+    all names in C, and ``how`` is what images go through."""
+    spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
+    arena, tables = plan_arena(spec), make_tables(spec, runner.tensors)
+    answers = [(seed, packed_answer(runner, noise(spec, seed))) for seed in SEEDS]
+    properties = template("library.properties", prefix)
+    texts = {
+        f"{prefix}.h": header(spec, title, prefix, arena),
+        f"{prefix}.c": network_source(spec, prefix, arena, tables),
+        "kernels.h": template("kernels.h", prefix),
+        "kernels.c": template("kernels.c", prefix),
+        "weights.h": weights_header(prefix, tables),
+        "weights.c": weights_source(prefix, tables),
+        "test/main.c": template("main.c", prefix),
+        "test/vectors.h": vectors_header(prefix, answers, how, spec.num_classes),
+        "CMakeLists.txt": template("CMakeLists.txt", prefix),
+        "zephyr/module.yml": template("module.yml", prefix),
+        "zephyr/CMakeLists.txt": template("zephyr.cmake", prefix),
+        "library.properties": properties.replace("@TITLE@", title).replace("@VERSION@", __version__),
+    }
+    flash = sum(table.values.nbytes for table in tables)
+    texts["memory.json"] = json_text(_memory(arena, tables))
+    texts[MANIFEST] = json_text(_manifest(spec, title, tables, how, texts))
+    return CLibrary({name: text.encode() for name, text in sorted(texts.items())}, flash, arena)
+
+
+def _memory(arena: Arena, tables: Sequence[Table]) -> dict[str, Any]:
+    kinds = [
+        {
+            "part": moment.part,
+            "bytes": moment.total,
+            "float_bytes": moment.float_bytes,
+            "count_bytes": moment.count_bytes,
+            "sign_bytes": moment.sign_bytes,
+        }
+        for moment in arena.moments
+    ]
+    peak = max(arena.moments, key=lambda moment: moment.total)
+    return {
+        "arena_bytes": arena.size,
+        "peak_part": peak.part,
+        "parts": kinds,
+        "constant_bytes": sum(table.values.nbytes for table in tables),
+        "constants": {table.name: table.values.nbytes for table in tables},
+        "not_counted": "the code of the library, its stack, and the caller's image and logits",
+    }
+
+
+def _manifest(
+    spec: ArchSpec, title: str, tables: Sequence[Table], how: Preprocessing | None, texts: Mapping[str, str]
+) -> dict[str, Any]:
+    total = count_spec(spec).total
+    sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in tables))
+    return {
+        "format": FORMAT,
+        "meliuscli": __version__,
+        "network": title,
+        "archid": spec.archid,
+        "spec": spec.model_dump(mode="json"),
+        "counts": {"binary_macs": total.binary_macs, "float_macs": total.float_macs, "params": total.params},
+        "float_parts": "stem, transitions and head are float32; binary convolutions and thresholds of their counts are integers",
+        "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
+        "preprocessing": None if how is None else asdict(how),
+        "weights_sha256": sha.hexdigest(),
+        "files_sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
+    }
+
+
+def require_free(directory: Path, force: bool) -> None:
+    """Refuse a directory that is there, and with ``force`` one that holds no library of ours. Raises ``BadInputError``."""
+    if not directory.exists():
+        return
+    if not force:
+        raise BadInputError(f"{directory} exists", "name another with --output, or write over it with --force")
+    try:
+        ours = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise BadInputError(f"{directory} is no C library of meliuscli; --force does not delete it")
+
+
+def write_library(library: CLibrary, directory: Path, force: bool = False) -> None:
+    """The files in a directory that is there from one moment to the next; with ``force`` in place of a library there.
+
+    Raises ``BadInputError`` as ``require_free``, ``MissingError`` where it cannot be written."""
+    require_free(directory, force)
+    made = directory.with_name(f".{directory.name}-{os.getpid()}")
+    try:
+        lay_out(library, made)
+        if directory.exists():
+            shutil.rmtree(directory)
+        made.rename(directory)
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise cannot_write(directory, error) from None
+
+
+def lay_out(library: CLibrary, directory: Path) -> None:
+    """The files of a library in a directory that need not be there."""
+    for name, content in library.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def prefix_of(name: str) -> str:
+    """A network's name as the beginning of names in C, and as a target of CMake."""
+    text = re.sub(r"[^a-z0-9]+", "_", name.partition("[")[0].lower()).strip("_")[:40]
+    return text if re.match("[a-z]", text) and text not in TARGETS else f"net_{text}"
+
+
+def require_prefix(text: str) -> str:
+    """A prefix as the user gave it. Raises ``BadInputError`` where C or CMake would not take it."""
+    if not re.fullmatch("[a-z][a-z0-9_]{0,62}", text) or text in TARGETS:
+        raise BadInputError(f"--prefix {text}: no name in C", "take lower-case letters, digits and _, a letter first")
+    return text

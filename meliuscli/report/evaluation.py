@@ -1,0 +1,93 @@
+"""Evaluations and answers as tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from meliuscli.report.tables import Column, Table
+
+if TYPE_CHECKING:
+    from meliuscli.exchange.evaluation import Answer, Evaluation
+
+MANY_CLASSES = 20
+"""Of more classes a table shows the commonest confusions, not all."""
+COMMONEST = 10
+
+
+def evaluation_tables(result: Evaluation) -> list[Table]:
+    """A row for each way that the network ran, then what it takes for what."""
+    return [_scores_table(result), _confusion_table(result)]
+
+
+def _scores_table(result: Evaluation) -> Table:
+    records = tuple({"way": name, **asdict(one), "images": result.num_images} for name, one in result.scores.items())
+    lines = [f"{name} is left out: {why}" for name, why in result.missing.items()]
+    if result.agreeing is not None:
+        lines.append(
+            f"{' and '.join(result.scores)} give the same top-1 on {result.agreeing:,} of {result.num_images:,} images;"
+            f" logits differ by at most {result.largest_difference:.1e}"
+        )
+    return Table(
+        f"{result.name} on {result.dataset}, {result.split}, {result.num_images:,} images",
+        (Column("way", numeric=False), *map(Column, ("top-1 %", "top-5 %", "loss", "images/s"))),
+        tuple(
+            (name, f"{100 * one.top1:.2f}", f"{100 * one.top5:.2f}", f"{one.loss:.4f}", f"{one.images_per_second:.0f}")
+            for name, one in result.scores.items()
+        ),
+        lines=tuple(lines),
+        notes=(
+            "loss is the mean cross-entropy in nats; images/s are of the network alone, not of reading",
+            *result.notes,
+        ),
+        records=records,
+    )
+
+
+def _confusion_table(result: Evaluation) -> Table:
+    confusion, how = result.confusion, result.preprocessing
+    size = len(confusion)
+    if size <= MANY_CLASSES:
+        names = [how.name_of(label) for label in range(size)]
+        return Table(
+            "Confusion matrix: a row is a class, a column what the network says",
+            (Column("class", numeric=False), *map(Column, names)),
+            tuple((name, *row) for name, row in zip(names, confusion, strict=True)),
+        )
+    pairs = [(confusion[a][b], a, b) for a in range(size) for b in range(size) if a != b and confusion[a][b]]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    return Table(
+        "The commonest confusions (all of them in JSON)",
+        (Column("class", numeric=False), Column("taken for", numeric=False), Column("images")),
+        tuple((how.name_of(a), how.name_of(b), count) for count, a, b in pairs[:COMMONEST]),
+    )
+
+
+def evaluation_object(result: Evaluation) -> dict[str, Any]:
+    """As JSON values."""
+    return asdict(result)
+
+
+def answers_table(name: str, answers: Sequence[Answer]) -> Table:
+    """A row an image and class, the likeliest first."""
+    rows = [
+        (str(one.path), place, label, p) for one in answers for place, (label, p) in enumerate(one.classes, start=1)
+    ]
+    return Table(
+        f"What {name} says",
+        (Column("image", numeric=False), Column("place"), Column("class", numeric=False), Column("softmax %")),
+        tuple((path if place == 1 else "", place, label, f"{100 * p:.2f}") for path, place, label, p in rows),
+        records=tuple({"image": path, "place": place, "class": label, "softmax": p} for path, place, label, p in rows),
+    )
+
+
+def answers_object(name: str, answers: Sequence[Answer]) -> dict[str, Any]:
+    """As JSON values."""
+    return {
+        "network": name,
+        "images": [
+            {"image": str(one.path), "classes": [{"class": label, "softmax": p} for label, p in one.classes]}
+            for one in answers
+        ],
+    }

@@ -1,0 +1,87 @@
+"""RAM and flash: arithmetic on the layers, and what the C library really takes."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from conftest import Cli, at_size, dense_specs
+from hypothesis import given
+
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.zoo import load_name, zoo_table
+from meliuscli.counting.memory import PIXELS, memory_of
+from meliuscli.export.c import arena
+from meliuscli.export.c.arena import plan_arena
+from meliuscli.export.c.sources import template
+from meliuscli.export.c.tables import make_tables
+from meliuscli.nn.build import build
+from meliuscli.packed.dense import fold_dense
+
+
+@given(dense_specs())
+def test_arithmetic_is_the_c_library(spec: DenseFamilySpec) -> None:
+    """To the byte, part by part; test_export_c.py holds the library's own figures against what compilers make of it."""
+    memory, planned = memory_of(spec), plan_arena(spec)
+    assert [(part.part, part.total) for part in memory.parts] == [(part.part, part.total) for part in planned.moments]
+    assert memory.ram_bytes == planned.size
+    tables = make_tables(spec, fold_dense(build(spec).eval(), spec))
+    assert memory.flash_bytes == sum(table.values.nbytes for table in tables)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo_table() if isinstance(load_name(name), DenseFamilySpec)])
+def test_maps_of_a_stage_lie_apart(name: str) -> None:
+    """Of two stages that are there at once, and of what works between them."""
+    planned = plan_arena(load_name(name))  # type: ignore[arg-type]
+    for place, following in zip(planned.places, [*planned.places[1:], None], strict=True):
+        own = [(place.floats, 4 * place.stage.size**2 * place.num_floats)]
+        own.append((place.counts, 2 * place.stage.size**2 * place.num_counts))
+        scratch = 4 * place.stage.channels * (2 if following is None else PIXELS)
+        regions = [*own, (place.scratch, scratch)]
+        if following is not None:
+            regions.append((following.floats, 4 * following.stage.size**2 * following.num_floats))
+        regions.sort()
+        assert all(a + size <= b for (a, size), (b, _) in pairwise(regions))
+        assert regions[-1][0] + regions[-1][1] <= planned.size
+
+
+def test_the_constants_that_both_sides_know() -> None:
+    assert f"#define NET_PIXELS {PIXELS}\n" in template("kernels.h", "net")
+    assert arena.PIXELS == PIXELS
+
+
+@pytest.mark.parametrize("name", zoo_table())
+def test_every_network_has_a_peak(name: str) -> None:
+    """No less than the largest map, no more than all of them; constants about as large as the weights."""
+    spec = load_name(name)
+    memory = memory_of(spec)
+    maps = [4 * layer.out_channels * layer.out_size**2 for layer in spec.layers()]
+    assert all(part.total > 0 for part in memory.parts)
+    assert max(maps) / 4 < memory.ram_bytes < 1.5 * sum(maps)
+    assert [part.part for part in memory.parts] == list(dict.fromkeys(layer.stage for layer in spec.layers()))
+
+
+def test_a_residual_block_keeps_what_came_in() -> None:
+    """ResNet's second convolution: the block's input, its own input, its output; a binary one reads signs."""
+    plain, binary = (memory_of(at_size(name, 64)).parts[1] for name in ("resnet18", "birealnet18"))
+    one = 4 * 64 * 16**2
+    assert plain.total == 3 * one
+    assert (binary.float_bytes, binary.sign_bytes) == (2 * one, one // 32)
+
+
+def test_limits_of_count(cli: Cli) -> None:
+    spec = load_name("meliusnet22")
+    memory = memory_of(spec)
+    command = ["count", "meliusnet22", "--no-verify"]
+    assert cli(*command, "--max-ram", str(memory.ram_bytes), "--max-flash", str(memory.flash_bytes)).returncode == 0
+    above = cli(*command, "--max-ram", "256KiB", "--max-flash", "1MiB")
+    assert above.returncode == 1
+    assert "bytes of RAM are more than --max-ram 262,144" in above.stderr
+    assert "bytes of flash are more than --max-flash 1,048,576" in above.stderr
+
+
+def test_memory_in_json(cli: Cli) -> None:
+    memory = json.loads(cli("count", "meliusnet22", "--no-verify", "--format", "json").stdout)["memory"]
+    assert memory["ram_bytes"] == max(part["total_bytes"] for part in memory["parts"])
+    assert memory["order"] == "c"
