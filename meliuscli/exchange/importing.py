@@ -47,6 +47,20 @@ def _bnext(path: Path, asked: ArchSpec | None) -> Imported:
     return read_bnext(path, read_torch(path), asked)
 
 
+def _qonnx(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.qonnx import read_qonnx
+
+    return read_qonnx(path, asked)
+
+
+def _ours(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.training.trained import load_network
+    from meliuscli.training.weights import read_spec
+
+    trained = load_network(read_spec(path) if asked is None else asked, path)
+    return Imported(trained.spec, dict(trained.network.state_dict()), trained.preprocessing)
+
+
 def _of_torch(path: Path) -> str:
     """Which network's names a file of torch's has."""
     from meliuscli.exchange.bnext import is_bnext
@@ -62,10 +76,18 @@ def _of_torch(path: Path) -> str:
     raise BadInputError(f"{path}: neither a ReActNet nor a BNext: its tensors are called {some} ...")
 
 
-READERS: Mapping[str, Reader] = {"bmxnet": _bmxnet, "reactnet": _reactnet, "bnext": _bnext}
+READERS: Mapping[str, Reader] = {
+    "bmxnet": _bmxnet,
+    "reactnet": _reactnet,
+    "bnext": _bnext,
+    "qonnx": _qonnx,
+    "ours": _ours,
+}
 """Format -> its reader."""
 SUFFIXES: Mapping[str, Callable[[Path], str]] = {
     ".params": lambda path: "bmxnet",
+    ".onnx": lambda path: "qonnx",
+    ".safetensors": lambda path: "ours",
     **dict.fromkeys((".pth", ".tar", ".pt"), _of_torch),
 }
 """Ending of a file -> what tells its format."""
