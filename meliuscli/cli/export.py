@@ -89,6 +89,9 @@ def export(
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
+    if arch is not None and _is_packed(arch):
+        _again(Path(arch), to, output, force, bool(set_ or weights or input_))
+        return
     if is_own(arch or ""):
         name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
     else:
@@ -101,6 +104,27 @@ def export(
         _to_c(name, spec, network, path, how, prefix, force)
     else:
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
+
+
+def _is_packed(word: str) -> bool:
+    from meliuscli.exchange.headers import names_file, read_header
+
+    return names_file(word) and read_header(Path(word)).is_packed
+
+
+def _again(source: Path, to: To, output: Path | None, force: bool, is_changed: bool) -> None:
+    """A packed file as it is, checked. Its batch norms are thresholds, of which no other format can be made."""
+    if to != "packed" or is_changed:
+        raise BadInputError(
+            f"{source}: a packed file is written again as it is, --to packed", "export the run that it was made of"
+        )
+    if output is None:
+        raise BadInputError(f"{source}: where to? it is a file already", "name another with --output")
+    _check_place(output, force, to)
+    from meliuscli.export.packed import copy_packed
+
+    spec = copy_packed(source, output)
+    answer(f"{_written(source.name, spec, output)}; the same bytes, checked against their digest\n", None)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

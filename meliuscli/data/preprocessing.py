@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 KEY = "preprocessing"
 """Under which it stands in the metadata of every file of weights."""
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training images in [0, 1], as torchvision's models use them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
