@@ -1,0 +1,141 @@
+"""README and docs: every command and output in them is executed and compared, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import ROOT, SHOWN, blocks, documents, matches, run_block, steps
+
+PAGES = [path.relative_to(ROOT).as_posix() for path in documents()]
+
+
+def run_page(page: str, folder: Path, slow: bool) -> None:
+    """Execute a page's blocks in order in a folder; a ``slow`` run has all of them."""
+    wrong = []
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        if block.mark == "not run" or (block.mark == "slow" and not slow):
+            continue
+        if block.title is not None:
+            (folder / block.title).write_text(block.text, encoding="utf-8")
+        elif block.is_executed:
+            wrong += [f"{page}:{block.line}: {problem}" for problem in run_block(block, folder)]
+    assert not wrong, "\n".join(wrong)
+
+
+def pages_with(mark: str) -> list[str]:
+    """Pages that have an executed block of this mark."""
+    return [
+        page
+        for page in PAGES
+        if any(block.mark == mark and block.is_executed for block in blocks((ROOT / page).read_text(encoding="utf-8")))
+    ]
+
+
+@pytest.mark.parametrize("page", pages_with(""))
+def test_the_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
+    run_page(page, tmp_path, slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages_with("slow"))
+def test_the_long_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
+    run_page(page, tmp_path, slow=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_executed_or_says_why_not(page: str) -> None:
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        where = f"{page}:{block.line}"
+        assert block.is_executed or block.title or block.language in SHOWN, f"{where}: a block of {block.language!r}"
+        if block.language in SHOWN:
+            assert not re.search(r"^\$ ", block.text, re.MULTILINE), f"{where}: a command in a block that no test runs"
+
+
+def test_a_page_that_is_wrong_is_found_out(tmp_path: Path) -> None:
+    text = "```console\n$ meliuscli list conventions\nSomething else\n```\n"
+    (block,) = blocks(text)
+    assert run_block(block, tmp_path)
+
+
+def test_dots_stand_for_lines_and_for_parts_of_them() -> None:
+    assert matches(("a", "...", "d ... f"), ["a", "b", "c", "d e f"])
+    assert not matches(("a", "d"), ["a", "b", "d"])
+    assert not matches(("a",), [])
+
+
+def test_a_command_goes_on_after_a_backslash() -> None:
+    (step,) = steps("$ meliuscli count \\\n    meliusnet22  # talk\nout\n")
+    assert (step.command, step.shown) == ("meliuscli count meliusnet22", ("out",))
+
+
+# Links
+
+
+def anchors(path: Path) -> set[str]:
+    """What headings of a page can be linked to as, by GitHub's and MkDocs' rule."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        if page != "README.md" and name:
+            assert (ROOT / "docs") in path.resolve().parents, f"{page}: {target} is not part of the site"
+        if anchor:
+            assert anchor in anchors(path), f"{page}: {target}"
+
+
+# README
+
+
+def test_the_readme_is_one_that_is_read() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 160
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "$ make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "$ make demo" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+
+
+# The site
+
+
+def test_every_page_is_in_the_sites_menu() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    missing = [page for page in PAGES if page != "README.md" and page.removeprefix("docs/") not in menu]
+    assert not missing
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    if shutil.which("mkdocs") is None and not (Path(sys.executable).parent / "mkdocs").exists():
+        pytest.skip("MkDocs is not installed: pip install 'meliuscli[docs]'")
+    program = str(Path(sys.executable).parent / "mkdocs")
+    program = program if Path(program).exists() else "mkdocs"
+    done = subprocess.run(
+        [program, "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "index.html").exists()
+    assert (tmp_path / "site" / "llms.txt").exists()
+    assert (tmp_path / "site" / "search").is_dir()
