@@ -136,7 +136,9 @@ def run_block(block: Block, folder: Path) -> list[str]:
         if done.returncode != code:
             wrong.append(f"{step.command}: exit code {done.returncode}, not {code}\n{done.stderr[-2000:]}")
         elif any(step.shown) and not matches(step.shown, printed):
-            wrong.append(f"{step.command}: prints\n{chr(10).join(printed)}\n-- but the page says\n{chr(10).join(step.shown)}")
+            wrong.append(
+                f"{step.command}: prints\n{chr(10).join(printed)}\n-- but the page says\n{chr(10).join(step.shown)}"
+            )
     return wrong
 
 

@@ -47,7 +47,9 @@ def bench(
 ) -> None:
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
-    Needs the extra "packed" (pip install 'meliuscli[packed]')."""
+    Needs the extra "packed" (pip install 'meliuscli[packed]').
+
+    Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]

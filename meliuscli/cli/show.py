@@ -36,8 +36,12 @@ def show(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training, a
-    search's study or a check of proxies: what came of it, how far it is, and what goes on with it."""
+    """Show a network, a recorded training, a study or a check.
+
+    Of a network its stages are drawn, published figures are held against our count, and its TOML is printed. Of a
+    training, a search's study and a check of proxies: what came of it, how far it is, and what goes on with it.
+
+    Example: meliuscli show reactnet-b"""
     kind, _, name = arch.partition(":")
     if kind.lower() in ("study", "check"):
         _show_work(kind.lower(), name, reports, fmt, output)
