@@ -109,7 +109,7 @@ def train(
     Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training. A run
     that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network.
 
-    Example: meliuscli train meliusnet22 --input-size 8 --width-divisor 8 --epochs 0.1 --compile off"""
+    Example: meliuscli train meliusnet22 --input-size 8 --width-divisor 8 --epochs 0.4 --seeds 1 --compile off"""
     leads = os.environ.get("RANK", "0") == "0"
     try:
         if resume_ is not None:
