@@ -122,20 +122,68 @@ def test_every_page_is_in_the_sites_menu() -> None:
     assert not missing
 
 
-def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    if shutil.which("mkdocs") is None and not (Path(sys.executable).parent / "mkdocs").exists():
-        pytest.skip("MkDocs is not installed: pip install 'meliuscli[docs]'")
-    program = str(Path(sys.executable).parent / "mkdocs")
-    program = program if Path(program).exists() else "mkdocs"
-    done = subprocess.run(
-        [program, "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def zensical() -> str:
+    beside = Path(sys.executable).with_name("zensical")
+    program = str(beside) if beside.exists() else shutil.which("zensical")
+    if program is None:
+        pytest.skip("Zensical is not installed: pip install 'meliuscli[docs]'")
+    return program
+
+
+def build_site(zensical: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [zensical, "build", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def copy_site(folder: Path) -> None:
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+
+
+def test_the_site_builds_strictly(zensical: str, tmp_path: Path) -> None:
+    copy_site(tmp_path)
+    done = build_site(zensical, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "site" / "index.html").exists()
-    assert (tmp_path / "site" / "llms.txt").exists()
-    assert (tmp_path / "site" / "search").is_dir()
+    site = tmp_path / "site"
+    assert all((site / name).exists() for name in ("index.html", "llms.txt", "search.json"))
+    for page in PAGES[1:]:
+        assert (site / page.removeprefix("docs/")).with_suffix(".html").exists()
+
+
+def test_a_broken_link_stops_the_site(zensical: str, tmp_path: Path) -> None:
+    copy_site(tmp_path)
+    with (tmp_path / "docs" / "index.md").open("a") as page:
+        page.write("[nowhere](nowhere.md)\n")
+    assert build_site(zensical, tmp_path).returncode != 0
+
+
+# Figures
+
+
+def cells(line: str) -> list[str]:
+    """The words of a table's row, whatever stands between its columns."""
+    return line.replace("|", " ").split()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results/search.md"])
+def test_the_search_that_is_shown_is_the_committed_one(page: str) -> None:
+    report = (ROOT / "reports" / "example" / "report.md").read_text(encoding="utf-8")
+    rows = [cells(line) for line in report.splitlines()]
+    sentences = " ".join(report.split())
+    (shown,) = (one for one in blocks((ROOT / page).read_text(encoding="utf-8")) if "found-6" in one.text)
+    lines = [line for line in shown.text.splitlines() if line != "..." and not line.startswith(("$", "-"))]
+    networks = [line for line in lines if re.match(r"(found-\d+:|meliusnet)", line)]
+    assert len(networks) >= 4
+    assert [line for line in networks if cells(line) not in rows] == []
+    text = " ".join(line for line in lines if line not in networks and "believed ImageNet %" not in line)
+    for sentence in re.findall(r"[^;.]+(?:\.\d[^;.]*)*[;.]", text):
+        assert sentence.strip() in sentences
+
+
+def test_the_readme_says_how_many_figures_contradict_themselves() -> None:
+    from meliuscli.arch.published import published_rows
+
+    disputed = sum(len(row.disputed) for row in published_rows())
+    for page in ("README.md", "docs/results/counting.md"):
+        assert f"{disputed} figures" in (ROOT / page).read_text(encoding="utf-8"), page
