@@ -26,7 +26,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "bench", "export"),
+    *("search", "check-proxy", "train", "bench", "export", "report"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
