@@ -37,9 +37,13 @@ def test_the_canonical_names_are_all_there() -> None:
 
 def test_the_documents_say_how_many_networks_and_families_there_are() -> None:
     root, networks, families = Path(__file__).parents[1], len(arch_names()), len(FAMILIES)
-    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    readme, counting = (
+        " ".join((root / page).read_text(encoding="utf-8").split())
+        for page in ("README.md", "docs/results/counting.md")
+    )
     assert f"{networks} networks of {families} families" in readme
-    assert f"all {networks} networks are counted" in readme
+    assert f"All {networks} networks are counted" in counting
+    assert f"all {networks} names" in (root / "docs" / "tutorial.md").read_text(encoding="utf-8")
     assert f"{networks} named networks of {families} families" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
 
 

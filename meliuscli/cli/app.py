@@ -6,6 +6,7 @@ import atexit
 import functools
 import gc
 import importlib
+import inspect
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "evaluate", "bench", "export", "import"),
+    *("search", "check-proxy", "train", "evaluate", "bench", "export", "import", "report"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
@@ -52,8 +53,18 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     for name in (named,) if named in COMMANDS else COMMANDS:
         file = "import_" if name == "import" else name.replace("-", "_")
         module = importlib.import_module(f"meliuscli.cli.{file}")
-        app.command(name, cls=_Command)(_guarded(getattr(module, "list_" if name == "list" else file)))
+        command = getattr(module, "list_" if name == "list" else file)
+        app.command(name, cls=_Command, **_help_of(command))(_guarded(command))
     return app
+
+
+def _help_of(command: Callable[..., None]) -> dict[str, str | None]:
+    """A command's help from its docstring: the summary of the list of commands, its first sentence; the text; and, at the
+    end, the example, which is the docstring's last paragraph."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    example = paragraphs.pop() if paragraphs[-1].startswith("Example: ") else None
+    summary = " ".join(paragraphs[0].split())
+    return {"short_help": summary, "help": "\n\n".join(paragraphs), "epilog": example}
 
 
 class _Command(TyperCommand):

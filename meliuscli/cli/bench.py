@@ -62,7 +62,7 @@ def bench(
     The weights are random, on which the time does not depend; a packed file is run as it is, and has no torch network to be
     held against. Needs the extra "packed" (pip install 'meliuscli[packed]').
 
-    Example: meliuscli bench net.packed.safetensors --max-ms 5"""
+    Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]

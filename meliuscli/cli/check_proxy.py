@@ -86,7 +86,9 @@ def check_proxy(
     ones against the long and against what is known for nothing (packed size, params, OPs). With --against published the
     networks are the topologies whose ImageNet results are published with MeliusNet's recipe, nothing is trained long,
     and the question is what a proxy adds to beliefs about ImageNet. Writes reports/NAME with check.json, report.md,
-    check.csv and a plot."""
+    check.csv and a plot.
+
+    Example: meliuscli check-proxy meliusnet --networks 24"""
     if resume and force:
         raise BadInputError("--resume and --force exclude each other")
     if against == "published":

@@ -22,7 +22,9 @@ def cite(
     ] = None,
     output: options.Output = None,
 ) -> None:
-    """Write BibTeX entries of meliuscli and of the papers behind networks, each once."""
+    """Write BibTeX entries of meliuscli and of the papers behind networks, each once.
+
+    Example: meliuscli cite meliusnet29 reactnet-a"""
     papers = (paper for arch in archs or [DEFAULT] for paper in references_for(load_network(arch).spec))
     entries = dict.fromkeys((tool_reference(), *papers))
     answer("\n".join(map(to_bibtex, entries)), output)

@@ -45,7 +45,9 @@ def compare(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Compare the costs of networks, with published figures and accuracies beside our counts."""
+    """Compare the costs of networks, with published figures and accuracies beside our counts.
+
+    Example: meliuscli compare mobilenet-v1 meliusnet22"""
     view = make_view(convention, float_bits, bn_params)
     names = [*(archs or []), *(name for name in arch_names() if all_ and name not in (archs or []))]
     if not names:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from meliuscli.errors import MissingError
-from meliuscli.report.tables import Format, Table, text, to_csv, to_latex, to_markdown, to_text
+from meliuscli.report.prose import Part, part_text
+from meliuscli.report.tables import WIDTH, Format, Table, text, to_csv, to_latex, to_markdown, to_text
 from meliuscli.units import format_duration
 from meliuscli.work.listener import Listener
 
@@ -166,6 +167,19 @@ def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, aft
     answer("\n".join(renderers[fmt](table) for table in tables) + after, output)
 
 
+def answer_page(parts: Sequence[Part], output: Path | None) -> None:
+    """The pieces of a page, with a blank line between them: as wide as the terminal, or as ``WIDTH`` elsewhere."""
+    if output is not None or sys.stdout is None or not sys.stdout.isatty():
+        answer("\n".join(map(part_text, parts)), output)
+        return
+    width = min(_terminal().width, WIDTH)
+    for index, part in enumerate(parts):
+        if isinstance(part, Table):
+            _print_rich(part, gap=index > 0)
+        else:
+            answer(("\n" if index else "") + part_text(part, width), None)
+
+
 def is_given(context: typer.Context, name: str) -> bool:
     """Was the parameter on the command line?"""
     source = context.get_parameter_source(name)
@@ -298,7 +312,8 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def _print_rich(table: Table, gap: bool = False) -> None:
+def _terminal() -> Console:
+    """Stdout, which is a terminal."""
     from rich.console import Console
 
     class Terminal(Console):
@@ -307,7 +322,11 @@ def _print_rich(table: Table, gap: bool = False) -> None:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    console = Terminal(highlight=False)
+    return Terminal(highlight=False)
+
+
+def _print_rich(table: Table, gap: bool = False) -> None:
+    console = _terminal()
     if gap:
         console.print()
     grid = _rich(table)

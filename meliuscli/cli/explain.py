@@ -7,16 +7,21 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer
+from meliuscli.cli.console import answer, answer_page
 from meliuscli.report.explain import explain_page, topics
 
 
 def explain(
     topic: Annotated[
         str | None,
-        typer.Argument(help="conventions, contradictions, bits, size, roads, or a network.", show_default=False),
+        typer.Argument(help="A topic (without one they are listed), or a network.", show_default=False),
     ] = None,
     output: options.Output = None,
 ) -> None:
-    """Explain how things are counted, and why published numbers differ."""
-    answer(topics() if topic is None else explain_page(topic), output)
+    """Explain how things are counted, and why published numbers differ.
+
+    Example: meliuscli explain conventions"""
+    if topic is None:
+        answer("".join(f"{line}\n" for line in topics()), output)
+    else:
+        answer_page(explain_page(topic), output)

@@ -78,9 +78,9 @@ def export(
     """Write a network to a file, or as C to a directory, run it, and compare it with the network.
 
     NETWORK may be left out with --weights, and run:ID stands for both. Without these the network is untrained, from
-    --seed (0). The file takes images of --input (default: the size that the network was made for, or trained at).
+    --seed (0); --weights run:1a2b writes what was trained. The file takes images of --input (default: the size that the network was made for, or trained at).
 
-    Example: meliuscli export --weights run:1a2b -o net.onnx"""
+    Example: meliuscli export meliusnet22 --input 64 --to packed"""
     to = _format(to, output)
     if prefix is not None and to != "c":
         raise BadInputError("--prefix: is for --to c")

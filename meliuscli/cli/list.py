@@ -32,7 +32,11 @@ def list_(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """List the networks, search spaces, data sets, conventions, and the recorded runs, studies and checks, that other commands take by name."""
+    """List what other commands take by name.
+
+    Networks, search spaces, data sets and conventions; runs, studies and checks that were recorded.
+
+    Example: meliuscli list archs"""
     known = (*LISTS, "runs", *WORKS)
     for kind in kinds or []:
         if kind not in known:

@@ -13,7 +13,11 @@ from meliuscli.cli.console import answer, status
 def paper_tables(
     directory: Annotated[Path, typer.Argument(help="Where the tables are written.")] = Path("reports/paper-tables"),
 ) -> None:
-    """Write the tables of MeliusNet's paper with our counts beside the published ones, as markdown, CSV and LaTeX."""
+    """Write the tables of MeliusNet's paper, our counts beside the published ones.
+
+    As markdown, CSV and LaTeX, with a picture of the MeliusNets and their peers.
+
+    Example: meliuscli paper-tables my-tables"""
     from meliuscli.report.paper_tables import write_paper_tables
 
     with status("counting and drawing"):

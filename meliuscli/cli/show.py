@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,17 @@ from meliuscli.report.works import find_work
 from meliuscli.runs import REPORTS, load_run
 from meliuscli.work.folders import resume_check, resume_study
 
+if TYPE_CHECKING:
+    from meliuscli.search.space import SearchSpace
+    from meliuscli.training.recipe import Recipe
+
 
 def show(
     arch: Annotated[
         str,
         typer.Argument(
-            help="A name (meliuscli list), a TOML file, or run:ID, study:NAME, check:NAME.", show_default=False
+            help="A network (meliuscli list, or a TOML file), run:ID, study:NAME, check:NAME, space:NAME or recipe:NAME.",
+            show_default=False,
         ),
     ],
     set_: options.Set = None,
@@ -36,11 +41,19 @@ def show(
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
-    """Show a network: its stages drawn, published figures held against our count, and its TOML. Or a recorded training, a
-    search's study or a check of proxies: what came of it, how far it is, and what goes on with it."""
+    """Show a network, a recorded training, a study, a check, a search space or a recipe.
+
+    Of a network its stages are drawn, published figures are held against our count, and its TOML is printed. Of a
+    training, a search's study and a check of proxies: what came of it, how far it is, and what goes on with it. A
+    search space or a recipe is printed as TOML, for a file of your own to begin with.
+
+    Example: meliuscli show reactnet-b"""
     kind, _, name = arch.partition(":")
     if kind.lower() in ("study", "check"):
         _show_work(kind.lower(), name, reports, fmt, output)
+        return
+    if kind.lower() in ("space", "recipe"):
+        _show_settings(kind.lower(), name, fmt, output)
         return
     if arch.lower().startswith("run:"):
         run = load_run(arch.partition(":")[2], reports, unfinished=True)
@@ -92,6 +105,23 @@ def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | 
         return
     answer_tables(tables, fmt, output)
     talk(f"made by: {command}\n{state}; go on with: {resume}")
+
+
+def _show_settings(kind: str, name: str, fmt: Format, output: Path | None) -> None:
+    """A search space's file as it is, or a recipe with every field."""
+    if fmt not in ("table", "json"):
+        raise BadInputError(f"{kind}:{name} is TOML or JSON, and no table", "leave --format out")
+    value: SearchSpace | Recipe
+    if kind == "space":
+        from meliuscli.search.space import load_space
+
+        _, value, text = load_space(name)
+    else:
+        from meliuscli.training.recipe import find_recipe
+
+        value = find_recipe(name)
+        text = value.to_toml()
+    answer(to_json(value.model_dump(mode="json")) if fmt == "json" else text, output)
 
 
 def _print_toml(spec: ArchSpec, fmt: Format, output: Path | None) -> None:

@@ -43,8 +43,13 @@ def train(
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", show_default=False)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", show_default=False)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images a step, instead of the recipe's.", show_default=False)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", help="At the first step, instead of the recipe's.", show_default=False),
+    ] = None,
     recipe_set: Annotated[
         list[str] | None,
         typer.Option("--recipe-set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
@@ -102,7 +107,9 @@ def train(
     """Train a network and report mean and spread over seeds.
 
     Inputs below 50 pixels take the thumbnail stem. The test split is scored once, at the end of each training. A run
-    that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network."""
+    that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network.
+
+    Example: meliuscli train meliusnet22 --input-size 8 --width-divisor 8 --epochs 0.4 --seeds 1 --compile off"""
     leads = os.environ.get("RANK", "0") == "0"
     try:
         if resume_ is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 
 from meliuscli.arch.published import COUNTS, Contradiction, Published, contradictions, published_rows
@@ -12,17 +11,22 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.counting.counts import FLOAT_BITS, Storage
 from meliuscli.errors import BadInputError, unknown_name
-from meliuscli.report.tables import WIDTH, Cell, Column, Table, to_text
+from meliuscli.report.background import beliefs, bfloat16, packed, proxies
+from meliuscli.report.prose import Part, Section, part_markdown, prose
+from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
 
 EXAMPLES = ("meliusnet22", "real2binary", "reactnet-a", "dorefanet-alexnet", "pokebnn-1.0", "mobilenet-v1")
 
 
-def _wrapped(*paragraphs: str) -> str:
-    return "\n".join(textwrap.fill(" ".join(text.split()), WIDTH) + "\n" for text in paragraphs)
+def topic_markdown(topic: str) -> str:
+    """The page of a topic as Markdown."""
+    title = SUMMARIES[topic]
+    head = [f"# {title[0].upper()}{title[1:]}\n", f"`meliuscli explain {topic}` prints this page.\n"]
+    return "\n".join([*head, *map(part_markdown, TOPICS[topic]())])
 
 
-def _conventions() -> str:
+def _conventions() -> tuple[Part, ...]:
     rules = Table(
         "Conventions",
         tuple(
@@ -31,12 +35,12 @@ def _conventions() -> str:
         ),
         tuple(_rule_cells(rule) for rule in CONVENTIONS.values()),
     )
-    intro = _wrapped(
+    intro = prose(
         """Every paper of this field reports operations, and hardly two count the same. A convention here is the rule of
         one paper, so that its figures can be recomputed and held against others. The layers, MACs and weights of a
         network are always the same; a convention only says which of them are added up and at what price.""",
     )
-    why = _wrapped(
+    why = prose(
         """Why they differ. BMXNet's counter, which made MeliusNet's, BinaryDenseNet's and ResNetE's figures, leaves the
         classifier out because related work did; Bi-Real Net and ReActNet count it. The difference is 0.5M to 1.3M OPs:
         with it MeliusNet22 would print 2.09e8 and not the 2.08e8 of its paper. Real-to-Binary's tool counts elementwise
@@ -49,8 +53,8 @@ def _conventions() -> str:
         count the padded border in full. Batch norm has two values a channel where it is ready for inference and up to
         four in a checkpoint (--bn-params).""",
     )
-    legends = "".join(f"{textwrap.fill(f'{rule.name}: {rule.legend}', WIDTH)}\n" for rule in CONVENTIONS.values())
-    return f"{intro}\n{to_text(rules)}\n{legends}\n{to_text(_example_table())}\n{why}"
+    legends = (f"{rule.name}: {rule.legend}" for rule in CONVENTIONS.values())
+    return (*intro, rules, *legends, _example_table(), *why)
 
 
 def _rule_cells(rule: Convention) -> tuple[Cell, ...]:
@@ -80,16 +84,16 @@ def _example_table() -> Table:
     return Table("Totals of the same networks", (Column("network", numeric=False), *heads), tuple(rows))
 
 
-def _contradictions() -> str:
-    intro = _wrapped(
+def _contradictions() -> tuple[Part, ...]:
+    intro = prose(
         """Published figures that are not what their own rule gives for the network, or on which sources differ. Ours is
         the count under the source's convention. All other published figures in meliuscli are reproduced to every digit
         that they print; tests hold both lists.""",
     )
-    return f"{intro}\n{_dispute_table(published_rows())}\n{_reasons(contradictions())}"
+    return (*intro, _dispute_table(published_rows()), *_reasons(contradictions()))
 
 
-def _dispute_table(rows: Sequence[Published]) -> str:
+def _dispute_table(rows: Sequence[Published]) -> Table:
     cells: list[tuple[Cell, ...]] = []
     for row in rows:
         counted = ours(row)
@@ -98,7 +102,7 @@ def _dispute_table(rows: Sequence[Published]) -> str:
                 (row.name, column, getattr(row, column), _like(getattr(row, column), counted[column]), row.source)
             )
     columns = (Column("network", numeric=False), Column("what", numeric=False), Column("printed"), Column("ours"))
-    return to_text(Table("Differences", (*columns, Column("source", numeric=False)), tuple(cells)))
+    return Table("Differences", (*columns, Column("source", numeric=False)), tuple(cells))
 
 
 def _like(printed: str, value: float) -> str:
@@ -109,14 +113,12 @@ def _like(printed: str, value: float) -> str:
     return f"{value / 10 ** int(exponent):.{len(mantissa.partition('.')[2]) + 1}f}e{exponent}"
 
 
-def _reasons(entries: Sequence[Contradiction]) -> str:
-    return "\n".join(
-        f"{entry.title}\n{textwrap.indent(textwrap.fill(entry.text, WIDTH - 2), '  ')}\n" for entry in entries
-    )
+def _reasons(entries: Sequence[Contradiction]) -> tuple[Section, ...]:
+    return tuple(Section(entry.title, entry.text) for entry in entries)
 
 
-def _bits() -> str:
-    return _wrapped(
+def _bits() -> tuple[Part, ...]:
+    return prose(
         """A multiply-accumulate carries two widths: the bits of its weight and of its activation. Both 1: a binary MAC
         (BOP). One of them float: a float MAC (FLOP), as larq has it, because a one-bit weight that meets a float input
         (BinaryAlexNet's first layer) only saves memory. All others are n-bit MACs: DoReFa-Net's 1x2, PokeBNN's 4x4 in
@@ -144,9 +146,9 @@ def _bits() -> str:
     )
 
 
-def _size() -> str:
+def _size() -> tuple[Part, ...]:
     total, stored = (count_spec(load_name("meliusnet22"), Storage(bn_params=n)).total for n in (2, 4))
-    return _wrapped(
+    return prose(
         f"""Size is what the parameters take: binary weights one bit, others their bits or 32, each layer rounded up to
         whole bytes. Papers print MiB (2^20 bytes) and call it MB: MeliusNet22 has {total.size_bytes:,} bytes, which is
         {total.size_bytes / 2**20:.3f} MiB (printed: 3.88) and {total.size_bytes / 1e6:.3f} MB.""",
@@ -158,8 +160,8 @@ def _size() -> str:
     )
 
 
-def _roads() -> str:
-    return _wrapped(
+def _roads() -> tuple[Part, ...]:
+    return prose(
         """Every named network is counted on two roads that were written independently. The first unrolls the spec into
         layers and multiplies; it needs no torch and answers at once. The second builds the torch module and runs one
         image through it under fvcore, which sees the operations that really happen; bits and parameters are the
@@ -168,29 +170,37 @@ def _roads() -> str:
     )
 
 
-TOPICS: dict[str, Callable[[], str]] = {
+TOPICS: dict[str, Callable[[], tuple[Part, ...]]] = {
     "conventions": _conventions,
     "contradictions": _contradictions,
     "bits": _bits,
     "size": _size,
     "roads": _roads,
+    "beliefs": beliefs,
+    "proxies": proxies,
+    "packed": packed,
+    "bfloat16": bfloat16,
 }
 SUMMARIES = {
     "conventions": "how each paper counts, and why they differ",
-    "contradictions": "published figures that are not what their own rule gives, with the reason",
+    "contradictions": "published figures that are not what their own rule gives",
     "bits": "operations of more than one bit",
-    "size": "bits, batch norm, MiB",
-    "roads": "what 'verified' means",
+    "size": "what a size is made of: bits, batch norm, MiB",
+    "roads": "what 'verified' means: two roads to every number",
+    "beliefs": "what a believed accuracy is, and where it ends",
+    "proxies": "what a short training says, and what it does not",
+    "packed": "how binary networks run fast on a processor",
+    "bfloat16": "training in half of the bits",
 }
 
 
-def topics() -> str:
-    """The list of topics."""
-    lines = (f"  {name:16}{what}\n" for name, what in SUMMARIES.items())
-    return "".join(["Topics (meliuscli explain TOPIC):\n", *lines, "  NETWORK         what is disputed about it\n"])
+def topics() -> tuple[str, ...]:
+    """The list of topics, a line each."""
+    lines = (f"  {name:16}{what}" for name, what in SUMMARIES.items())
+    return ("Topics (meliuscli explain TOPIC):", *lines, "  NETWORK         what is disputed about it")
 
 
-def explain_page(topic: str) -> str:
+def explain_page(topic: str) -> tuple[Part, ...]:
     """The page of a topic or of a network. Raises ``BadInputError`` for what is neither."""
     if topic.lower() in TOPICS:
         return TOPICS[topic.lower()]()
@@ -200,16 +210,15 @@ def explain_page(topic: str) -> str:
         raise unknown_name("topic", topic, TOPICS) from None
 
 
-def _network(name: str) -> str:
+def _network(name: str) -> tuple[Part, ...]:
     entries = [entry for entry in contradictions() if name in entry.archs]
     rows = [row for row in published_rows() if row.arch == name]
     disputed = [row for row in rows if row.disputed]
     if not entries:
-        return _wrapped(
+        return prose(
             f"{name}: nothing is disputed. All {len(rows)} published rows agree with our count to every digit that they"
             f" print (meliuscli show {name})."
             if rows
             else f"{name}: nothing is published, so nothing is disputed."
         )
-    table = f"{_dispute_table(disputed)}\n" if disputed else ""
-    return f"{table}{_reasons(entries)}"
+    return (*([_dispute_table(disputed)] if disputed else []), *_reasons(entries))

@@ -20,7 +20,9 @@ from meliuscli.units import format_count
 
 
 def write_report(report: StudyReport) -> None:
-    """Write report.md, trials.csv, front.csv, best.toml and the plot into the study's directory."""
+    """Write report.md, report.html, trials.csv, front.csv, best.toml and the plot into the study's directory."""
+    from meliuscli.report.study_web import study_web_page  # which has the commands and files of this page
+
     directory = report.directory
     write_text(directory / "trials.csv", _trials_csv(report, report.records))
     write_text(directory / "front.csv", _trials_csv(report, report.front))
@@ -28,6 +30,7 @@ def write_report(report: StudyReport) -> None:
         write_text(directory / name, best)
     for suffix in ("png", "svg"):
         write_bytes(directory / f"pareto.{suffix}", plot(report, suffix))
+    write_text(directory / "report.html", study_web_page(report))
     write_text(directory / "report.md", markdown(report))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -88,6 +89,11 @@ class Recipe(BaseModel):
         if self.accumulate > self.batch_size:
             raise SpecError("accumulate", f"must be at most the batch size, {self.batch_size}, not {self.accumulate}")
         return self
+
+    def to_toml(self) -> str:
+        """TOML text of every field that has a value, from which ``find_recipe`` makes an equal recipe."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
     def num_steps(self, num_images: int) -> int:
         """Optimiser steps in all; an epoch is the whole batches in ``num_images``."""

@@ -1,0 +1,74 @@
+"""The pages of ``meliuscli explain`` that are prose alone: what is believed, proxied and packed."""
+
+from __future__ import annotations
+
+from meliuscli.report.prose import Part, prose
+
+
+def beliefs() -> tuple[Part, ...]:
+    from meliuscli.evidence.belief import sentence  # loads numpy
+
+    said = sentence()
+    return prose(
+        f"""A belief is a forecast of what one training on ImageNet would reach, in percent, with an interval. It is not a
+        training. {said[0].upper()}{said[1:]}.""",
+        """The evidence is data of the project (meliuscli/evidence/runs.csv): the last epochs of the 17 comparable ImageNet
+        runs of MeliusNet's authors, with one recipe and one seed each. They are ResNetE-18 and -34, BinaryDenseNet-28 and
+        -37, and seven MeliusNets, some with two stems. The model is a Gaussian process on what is known for nothing:
+        binary and float MACs, params, the family, and the shape of the network. Its error is measured by leaving out a
+        whole topology at a time, with both its stems, and forecasting it from the others.""",
+        """Where a belief ends. The error is that among networks like the 17. Outside their range an interval grows by a
+        judgement that nothing can check, a point for each unit of distance; `meliuscli predict` names the numbers in which
+        a network lies outside, and tables mark it with *. No belief is given where the standard deviation is above 3
+        points, for other families, for inputs other than 3x224x224, or for other than 1000 classes.""",
+        """A search maximises the lower end of the interval, not its mean. It finds the places where a model is too hopeful,
+        and those are where the model knows least. The probability that a found network is better than a published one is
+        a range, because priors that the 17 runs do not rule out disagree.""",
+    )
+
+
+def proxies() -> tuple[Part, ...]:
+    return prose(
+        """A proxy is a short training of a narrowed copy of a network on small images, which ranks candidates. The default
+        one has the network's own topology with the thumbnail stem and all widths divided by 8, and trains it for 0.7 epochs
+        on 8x8 images of the embedded data. Its accuracy is shown beside the belief and does not move it.""",
+        """Whether a proxy ranks as a long training does is measured with `meliuscli check-proxy`: Kendall's tau says how
+        often two networks are in the right order (1: always, 0: no better than chance), and tau given OPs says it for
+        networks of equal cost, because OPs alone rank networks of very different cost well. The ceiling is the same number
+        between two long trainings that differ in their seed only: nothing can be expected above it. Regret is how much
+        accuracy is lost by taking the network that the proxy prefers.""",
+        """What a short training says of ImageNet beyond the free numbers is another question, and `meliuscli check-proxy
+        --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs, and none
+        lowers the error of beliefs with a weight that makes sense, so no proxy moves a belief.""",
+        """Where nothing is believed of ImageNet (another family, an input of another size, images of your own), a search
+        answers for the proxy's data, and the last line of its answer says so.""",
+    )
+
+
+def packed() -> tuple[Part, ...]:
+    return prose(
+        """Bit-packed inference stores 64 signs in a machine word. The product of two vectors of signs is then an xor and a
+        count of bits (popcount). meliuscli generates these kernels as LLVM IR for the instruction set of the processor at
+        hand: AVX-512 with and without VPOPCNTDQ, AVX2, SSE, NEON. No compiler is needed. MeliusNet and BinaryDenseNet run
+        whole in them, of the other families the binary convolutions do.""",
+        """Batch norm in front of a sign is a comparison with a threshold, so no float is left between two binary
+        convolutions of a branch. Before any number is given, every packed layer is held against the torch module, and
+        must be equal: sums of signs are whole numbers, and nothing is rounded.""",
+        """OPs = FLOPs + BOPs/64 is a theory of cost. `meliuscli bench` measures the divisor that this processor really
+        gives. It is below 64, because torch's float convolutions use wide registers too, and because taking signs, packing
+        them and the float layers take time that no formula counts.""",
+        """Times are medians of runs in turns with the opponents, so that a machine that slows down slows all of them. The
+        spread is half the distance between the quartiles. Processor time is given beside wall time: where they differ,
+        other programs had the processor.""",
+    )
+
+
+def bfloat16() -> tuple[Part, ...]:
+    return prose(
+        """bfloat16 has the range of float32 and 8 bits of precision. A sum of signs is exact in it up to 256, and larger
+        sums are rounded. With `precision = "auto"` a training takes it where a short measurement says that it is faster;
+        weights, statistics, the optimiser and the evaluation stay float32.""",
+        """A rounding flips signs of activations that are close to zero. The gradients of a whole network then differ by more
+        than half of their norm; they do so in float32 too, when its input alone is rounded like that. Accuracy does not
+        tell the two apart where it was measured (docs/results/training.md).""",
+    )
