@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -13,39 +14,51 @@ from meliuscli.errors import BadInputError
 
 STUDY_NAME = "search"
 """Always the same: the folder may be renamed."""
+DIRECTIONS = ("maximize", "minimize")
+"""Of a trial's accuracy and its cost."""
 LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
 
-class Journal:
-    """An Optuna study in a journal file, made if need be. Raises ``BadInputError`` when the file is corrupt."""
+class OptunaStudy:
+    """An Optuna study in a storage, made if need be."""
+
+    def __init__(self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[str] = DIRECTIONS) -> None:
+        self.storage = storage
+        self.study = optuna.create_study(
+            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+        )
+
+    def running_trial(self, number: int) -> optuna.trial.Trial:
+        """A trial that was asked for and not told, whichever process asked."""
+        return optuna.trial.Trial(self.study, self._id(number))
+
+    def frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        """A trial as it stands."""
+        return self.storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def end(self, trial: optuna.trial.FrozenTrial) -> None:
+        """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
+        self.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+
+
+class Journal(OptunaStudy):
+    """An Optuna study in a journal file of one writer. Raises ``BadInputError`` when the file is corrupt."""
 
     def __init__(self, path: Path) -> None:
         drop_left_lock(path)
-        _drop_torn_line(path)
+        drop_torn_line(path)
         try:
             # The lock is a link to its target: relative, it would point to nowhere and never be seen to grow old.
             absolute = str(path.absolute())
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
-            self._storage = optuna.storages.JournalStorage(backend)
-            self.study = optuna.create_study(
-                storage=self._storage,
-                study_name=STUDY_NAME,
-                directions=["maximize", "minimize"],
-                load_if_exists=True,
-            )
+            super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
         except (ValueError, KeyError, TypeError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
-
-    def running_trial(self, number: int) -> optuna.trial.Trial:
-        """A trial that was asked for and not told, whichever process asked."""
-        study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-        return optuna.trial.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-    def end(self, trial: optuna.trial.FrozenTrial) -> None:
-        """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
-        self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
 
 
 def drop_left_lock(path: Path) -> None:
@@ -69,7 +82,7 @@ def _identity(lock: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_ctime_ns
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
     """Cut off an unterminated last line, which a kill or a full disk can leave and the next line would be glued to."""
     content = path.read_bytes() if path.exists() else b""
     if content and not content.endswith(b"\n"):
