@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import optuna.storages.journal
@@ -14,7 +15,8 @@ from meliuscli.errors import BadInputError
 
 STUDY_NAME = "search"
 """Always the same: the folder may be renamed."""
-DIRECTIONS = ("maximize", "minimize")
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 """Of a trial's accuracy and its cost."""
 LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
@@ -23,7 +25,8 @@ LOCK_SECONDS = 2.0
 class OptunaStudy:
     """An Optuna study in a storage, made if need be."""
 
-    def __init__(self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[str] = DIRECTIONS) -> None:
+    def __init__(self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[Direction] = DIRECTIONS) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = storage
         self.study = optuna.create_study(
             storage=storage, study_name=name, directions=list(directions), load_if_exists=True
@@ -84,7 +87,9 @@ def _identity(lock: Path) -> tuple[int, int] | None:
 
 def drop_torn_line(path: Path) -> None:
     """Cut off an unterminated last line, which a kill or a full disk can leave and the next line would be glued to."""
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)

@@ -129,7 +129,6 @@ class Study:
             for name, candidate in space.known_candidates()
             if self.allows(candidate)
         }
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._journal = Journal(directory / "journal.log") if trials is None else trials
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler

@@ -60,8 +60,13 @@ class TrainingPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            for process in multiprocessing.active_children():
-                process.kill()
+            self.stop()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """End all trainings at once."""
+        for process in multiprocessing.active_children():
+            process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
