@@ -25,7 +25,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "bench", "export"),
+    *("search", "worker", "report", "check-proxy", "train", "bench", "export"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}

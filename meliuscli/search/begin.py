@@ -62,12 +62,14 @@ SPACE_FILE = "space.toml"
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A study in its folder, before or between its trainings. ``origin`` is where it comes from."""
+    """A study in its folder, before or between its trainings. ``origin`` is where it comes from, and ``storage`` where its
+    trials are if others than this folder's search train them."""
 
     directory: Path
     settings: Settings
     space: SearchSpace
     origin: dict[str, Any]
+    storage: str | None = None
 
 
 def begin(
@@ -156,7 +158,7 @@ def reopen(directory: Path) -> Begun:
     _, space, _ = load_space(str(directory / SPACE_FILE))
     if settings.dataset is not None:
         space = space.with_dataset(settings.dataset)
-    return Begun(directory, settings, space, made)
+    return Begun(directory, settings, space, made, stored.get("storage"))
 
 
 def go_on(left: Begun, listener: Listener = SILENT) -> Begun:

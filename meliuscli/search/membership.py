@@ -58,8 +58,8 @@ class Header:
 
 def create_shared(
     asked: Asked, backend: Backend, name: str, directory: Path, workers: int, listener: Listener = SILENT
-) -> tuple[SharedStudy, dict[str, Any]]:
-    """The study, made unless it is there as asked for, and its origin. Raises ``BadInputError`` naming what differs."""
+) -> tuple[SharedStudy, Header]:
+    """The study, made unless it is there as asked for. Raises ``BadInputError`` naming what differs."""
     if asked.objective == "latency":
         raise BadInputError("--objectives accuracy,latency: latencies are those of one machine", "leave --storage out")
     plan = plan_study(asked, workers, listener)
@@ -79,7 +79,7 @@ def create_shared(
         raise BadInputError(
             f"study {name} was made otherwise: {differs}", "choose another --study, or ask for the same"
         )
-    return study, there.origin
+    return study, there
 
 
 def join(

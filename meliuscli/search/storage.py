@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import optuna
 import optuna.storages.journal
+from optuna.distributions import BaseDistribution
 
 from meliuscli.errors import BadInputError
 
@@ -25,15 +27,25 @@ LOCK_SECONDS = 2.0
 class OptunaStudy:
     """An Optuna study in a storage, made if need be."""
 
-    def __init__(self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[Direction] = DIRECTIONS) -> None:
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[Direction] = DIRECTIONS
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = storage
         self.study = optuna.create_study(
             storage=storage, study_name=name, directions=list(directions), load_if_exists=True
         )
 
+    def ask(self, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.Trial:
+        """A new trial, or one that waits, with these parameters."""
+        with warnings.catch_warnings():
+            # A worker beats for its trial; Optuna does so in Study.optimize alone.
+            warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+            return self.study.ask(dict(distributions))
+
     def running_trial(self, number: int) -> optuna.trial.Trial:
         """A trial that was asked for and not told, whichever process asked."""
+        self.study._thread_local.cached_all_trials = None  # which samplers read, and ``ask`` alone renews
         return optuna.trial.Trial(self.study, self._id(number))
 
     def frozen(self, number: int) -> optuna.trial.FrozenTrial:

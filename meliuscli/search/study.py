@@ -201,7 +201,7 @@ class Study:
         while True:
             self._leave_out_waiting()
             try:
-                trial = self._optuna.ask(self._distributions)
+                trial = self._journal.ask(self._distributions)
             except FailedError:
                 self._drop_last()
                 return None
