@@ -15,7 +15,7 @@ from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, status
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
-from meliuscli.work.folders import STUDY
+from meliuscli.work.folders import STUDY, resume_study
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -197,7 +197,7 @@ def _search_together(
     if study is None:
         raise BadInputError("--storage: the study needs a name", "add --study NAME")
     from meliuscli.report.gathered import is_of_one_process, write_shared
-    from meliuscli.search.together import search_together, worker_command
+    from meliuscli.search.together import search_together
 
     if storage == "journal" and is_of_one_process(reports / study):
         raise BadInputError(f"{reports / study} is the study of one search", "choose another --study")
@@ -205,7 +205,7 @@ def _search_together(
     if left.interrupted:
         raise InterruptedByUser(left.sentence, "the same command goes on")
     if not left.is_done:
-        talk(f"{left.sentence}; go on with: {worker_command(study, storage, reports)}")
+        talk(f"{left.sentence}; go on with: {resume_study(reports / study, storage)}")
         return
     with status("writing the report"):
         report = write_shared(made, header, storage)

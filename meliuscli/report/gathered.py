@@ -44,7 +44,8 @@ def write_shared(study: SharedStudy, header: Header, storage: str) -> StudyRepor
     """Write the folder of a shared study."""
     directory = study.directory
     about: dict[str, Any] = {"settings": asdict(header.settings), "origin": header.origin}
-    write_json(directory / STUDY.marker, {**about, "storage": without_password(storage)})
+    shared = {"storage": without_password(storage), "is_done": study.is_done}
+    write_json(directory / STUDY.marker, {**about, **shared})
     write_text(directory / SPACE_FILE, header.space)
     report = gather(study, header.origin)
     write_report(report)

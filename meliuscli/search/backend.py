@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,9 +87,13 @@ class JournalBackend:
 
     faults: tuple[type[Exception], ...] = (OSError,)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, create: bool) -> None:
         self._path, self.name = path.absolute(), str(path)
         self._watch = Watch()
+        if not create and not path.is_file():
+            raise MissingError(
+                f"{path}: there is no such journal", "meliuscli search --study NAME --storage ... makes one"
+            )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._turn = _file_lock(self._path, "turn")
@@ -221,7 +225,7 @@ def _no_driver(kind: str) -> MissingError:
 class SqliteBackend:
     """An SQLite file, for one worker: it locks the whole database and fails where many write."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, create: bool) -> None:
         import filelock
         from sqlalchemy import exc, make_url
 
@@ -230,6 +234,10 @@ class SqliteBackend:
         database = make_url(url).database
         if not database:
             raise BadInputError(f"--storage {url}: names no file", "for example sqlite:///study.db")
+        if not create and not Path(database).is_file():
+            raise MissingError(
+                f"{database}: there is no such file", "meliuscli search --study NAME --storage ... makes it"
+            )
         self._held = _file_lock(Path(database).absolute(), "worker")
         try:
             self._held.acquire(timeout=0)
@@ -284,47 +292,43 @@ class RedisBackend:
         return self._watch.is_silent(owner, self._redis.get(f"meliuscli:alive:{owner.token}"))
 
 
-KINDS: dict[str, Callable[[str], Backend]] = {
-    "postgresql": DatabaseBackend,
-    "mysql": DatabaseBackend,
-    "sqlite": SqliteBackend,
-    "redis": RedisBackend,
-    "rediss": RedisBackend,
-}
-
-
-def open_backend(storage: str, directory: Path) -> Backend:
+def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
     """The storage of ``--storage``: a URL, ``journal:PATH`` or a path, or ``journal`` for the file in a study's folder.
+    ``create`` makes a file that is not there.
 
     Raises ``BadInputError`` for what is none, ``MissingError`` where it cannot be reached or its driver is missing."""
     scheme, separator, _ = storage.partition("://")
     if not separator:
         kind, colon, path = storage.partition(":")
         if storage == "journal":
-            return JournalBackend(directory / JOURNAL_FILE)
-        return JournalBackend(Path(path if colon and kind == "journal" else storage))
-    kind = {"postgres": "postgresql", "mariadb": "mysql"}.get(scheme.partition("+")[0], scheme.partition("+")[0])
+            return JournalBackend(directory / JOURNAL_FILE, create)
+        return JournalBackend(Path(path if colon and kind == "journal" else storage), create)
+    kind = ALIASES.get(scheme.partition("+")[0], scheme.partition("+")[0])
     if kind == "grpc":
         raise BadInputError(
             f"--storage {storage}: Optuna's gRPC proxy has no lock, so workers would propose at the same time",
             "name the database itself",
         )
-    if kind not in KINDS:
-        raise BadInputError(
-            f"--storage: unknown kind {scheme!r}",
-            "journal:PATH, postgresql://USER@HOST/DATABASE, mysql+pymysql://..., redis://HOST, or sqlite:///FILE",
-        )
-    return KINDS[kind](_with_driver(storage, kind))
+    if kind in TURNS:
+        return DatabaseBackend(_with_driver(storage, kind))
+    if kind == "redis":
+        return RedisBackend(storage)
+    if kind == "sqlite":
+        return SqliteBackend(storage, create)
+    raise BadInputError(
+        f"--storage: unknown kind {scheme!r}",
+        "journal:PATH, postgresql://USER@HOST/DATABASE, mysql://..., redis://HOST, or sqlite:///FILE",
+    )
+
+
+ALIASES = {"postgres": "postgresql", "mariadb": "mysql", "rediss": "redis"}
 
 
 def _with_driver(url: str, kind: str) -> str:
     """The URL with the driver of our extra where it names none."""
     scheme, _, rest = url.partition("://")
-    if kind == "postgresql" and "+" not in scheme:
-        return f"postgresql+psycopg://{rest}"
-    if kind == "mysql" and "+" not in scheme:
-        return f"mysql+pymysql://{rest}"
-    return url
+    driver = {"postgresql": "psycopg", "mysql": "pymysql"}[kind]
+    return url if "+" in scheme else f"{kind}+{driver}://{rest}"
 
 
 def without_password(storage: str) -> str:

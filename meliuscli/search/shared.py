@@ -104,11 +104,24 @@ class SharedStudy(Study):
         """Show that this worker is alive."""
         self.backend.beat(me, job.trial_id)
 
+    @property
+    def is_done(self) -> bool:
+        """Is nothing left to train?"""
+        told, flights = self._told_and_flights()
+        if flights or (told < self.settings.trials and not self._is_exhausted()):
+            return False
+        return all(r.num_done(self.entrants()) == r.seeds * len(self.entrants()) for _, r in self._rounds())
+
     def progress(self) -> str:
         """How far the study is, in words."""
         told, flights = self._told_and_flights()
         landed = sum(map(has_landed, flights))
-        return f"{told + landed} of {self.settings.trials} trials"
+        words = [f"{told + landed} of {self.settings.trials} trials"]
+        if not flights and told:
+            rounds = self._rounds()
+            total = len(self.entrants())
+            words += [f"{r.num_done(self.entrants())} of {r.seeds * total} {stage}s" for stage, r in rounds]
+        return ", ".join(words)
 
     # Candidates
 

@@ -17,6 +17,7 @@ from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
 from meliuscli.search.worker import ChildTrainer, Leave, Worker
 from meliuscli.training.devices import HeldDevice, hold_gpu, visible_gpus
+from meliuscli.work.folders import resume_study
 from meliuscli.work.listener import SILENT, Listener
 
 
@@ -55,7 +56,7 @@ def search_together(
     """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
     directory = reports / name
     with Leave.on_signals() as leave:
-        backend = open_backend(storage, directory)
+        backend = open_backend(storage, directory, create=True)
         if workers > 1 and isinstance(backend, SqliteBackend):
             raise BadInputError(
                 f"--storage {storage}: SQLite is for one worker: it locks the whole file, and writers that wait fail",
@@ -82,14 +83,9 @@ def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Li
 
 
 def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "meliuscli", *shlex.split(worker_command(name, storage, reports))[1:]]
+    words = [sys.executable, "-m", "meliuscli", *shlex.split(resume_study(reports / name, storage))[1:]]
     more: Sequence[str] = [] if asked.data is None else ["--data", str(asked.data)]
     return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
-
-
-def worker_command(name: str, storage: str, reports: Path) -> str:
-    """The command line that joins a study."""
-    return shlex.join(["meliuscli", "worker", "--study", name, "--storage", storage, "--reports", str(reports)])
 
 
 def hold_device(device: str | None, per_device: int) -> HeldDevice | None:

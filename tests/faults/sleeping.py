@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import multiprocessing.process
+import sys
 import time
 from pathlib import Path
 
@@ -46,13 +49,33 @@ class Sleeper:
         self._task = None
 
 
+class OneByOne:
+    """In place of ``Trainings``: the same results without processes."""
+
+    def __init__(self, *_: object) -> None:
+        self._waiting: list[tuple[int, Task]] = []
+
+    def __enter__(self) -> OneByOne:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start(self, key: int, task: Task) -> None:
+        self._waiting.append((key, task))
+
+    def ended(self) -> list[tuple[int, RunResult]]:
+        key, task = self._waiting.pop()
+        return [(key, result_of(task))]
+
+
 def asked_of(space: Path, trials: int = 12, **more: object) -> Asked:
     fields: dict[str, object] = {"trials": trials, "finalists": 1, "final_seeds": 2, "lag": 4, **more}
     return Asked(budgets=(1e8,), space=str(space), maximises="proxy", **fields)  # type: ignore[arg-type]
 
 
 def created(storage: str, space: Path, directory: Path, trials: int = 12, **more: object) -> SharedStudy:
-    backend = open_backend(storage, directory)
+    backend = open_backend(storage, directory, create=True)
     return create_shared(asked_of(space, trials, **more), backend, "tiny", directory, 1)[0]
 
 
@@ -68,3 +91,24 @@ Row = tuple[int, str, float | None, str | None]
 def rows_of(study: SharedStudy) -> list[Row]:
     """The trials, as far as they must be the same whoever trained them."""
     return [(r.number, r.candidate.archid, r.accuracy, r.reason) for r in study.records()]
+
+
+HAS_LEFT = 10
+"""The exit code of a process whose worker left before the study was done."""
+
+
+def joined(storage: str, directory: Path) -> SharedStudy:
+    """The study as a worker sees it."""
+    return join(open_backend(storage, directory), "tiny", directory)
+
+
+def _be_worker(storage: str, directory: Path, seconds: float) -> None:
+    with Leave.on_signals() as leave:
+        sys.exit(0 if work(storage, directory, seconds, leave) else HAS_LEFT)
+
+
+def start(storage: str, directory: Path, seconds: float) -> multiprocessing.process.BaseProcess:
+    """A worker in a process of its own, which has everything loaded already."""
+    process = multiprocessing.get_context("fork").Process(target=_be_worker, args=(storage, directory, seconds))
+    process.start()
+    return process
