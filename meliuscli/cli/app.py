@@ -28,7 +28,7 @@ from meliuscli.version import __version__
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
-    *("search", "check-proxy", "train", "evaluate", "bench", "export", "import", "report"),
+    *("search", "worker", "report", "check-proxy", "train", "evaluate", "bench", "export", "import"),
 )
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}

@@ -94,3 +94,13 @@ Data = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to train; auto: CUDA, MPS, CPU.")
 ]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Where a shared study is: journal (in its folder), journal:PATH on a file system that all see,"
+        " postgresql://USER@HOST/DATABASE, mysql://, redis://, sqlite:///FILE (one worker).",
+        show_default=False,
+    ),
+]

@@ -1,4 +1,4 @@
-"""``meliuscli report``: a web page of a study, a check, a run, or a comparison."""
+"""``meliuscli report``: the report of a study from wherever its trials are, and web pages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.console import SHELL, answer, status, talk
 from meliuscli.cli.networks import count_any
 from meliuscli.errors import BadInputError
-from meliuscli.runs import REPORTS, load_run
+from meliuscli.runs import load_run
+from meliuscli.work.folders import REPORTS
 
 
 def report(
@@ -22,19 +23,48 @@ def report(
             metavar="TARGET...", help="study:NAME, check:NAME or run:ID; or networks to compare.", show_default=False
         ),
     ],
-    page: Annotated[Path, typer.Option("--html", help="The file to write.")] = Path("report.html"),
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write a web page to this file.", show_default=False)
+    ] = None,
+    storage: options.Storage = "journal",
     reports: options.Reports = REPORTS,
+    fmt: options.OutputFormat = "table",
+    output: options.Output = None,
 ) -> None:
-    """Write a web page of a study, a check, a run, or a comparison of networks.
+    """Gather the report of a study into its folder, on any machine that reaches its storage; or, with --html, write a web
+    page of a study, a check, a run, or a comparison of networks.
 
     The page is one file, which needs no network and no server. Its tables are sorted by a click, and its charts say which
     network a mark is.
 
     Example: meliuscli report mobilenet-v1 meliusnet22 --html compare.html"""
-    with status("reading"):
-        text = _page(targets, reports)
-    answer(text, page)
-    talk(f"{page} written, {len(text.encode()) / 2**20:.2f} MiB")
+    if (study := _study(targets)) is not None and (page is None or storage != "journal"):
+        _gather(study, storage, reports, fmt, output, quiet=page is not None)
+    elif page is None:
+        raise BadInputError(f"{targets[0]}: only a study has a report to gather", "--html FILE writes a web page")
+    if page is not None:
+        with status("reading"):
+            text = _page(targets, reports)
+        answer(text, page)
+        talk(f"{page} written, {len(text.encode()) / 2**20:.2f} MiB")
+
+
+def _study(targets: list[str]) -> str | None:
+    """The name in a single study:NAME."""
+    kind, _, name = targets[0].partition(":")
+    return name if len(targets) == 1 and kind.lower() == "study" and name else None
+
+
+def _gather(study: str, storage: str, reports: Path, fmt: options.Format, output: Path | None, quiet: bool) -> None:
+    with status("loading"):
+        from meliuscli.cli.search import print_report
+        from meliuscli.report.gathered import report_of
+
+    with status("writing the report"):
+        gathered, state = report_of(study, storage, reports, SHELL)
+    if not quiet:
+        print_report(gathered, fmt, output)
+    talk(state)
 
 
 def _page(targets: list[str], reports: Path) -> str:

@@ -12,10 +12,10 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, status, talk
-from meliuscli.errors import BadInputError, FailedError
+from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
-from meliuscli.work.folders import STUDY
+from meliuscli.work.folders import STUDY, resume_study
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -89,6 +89,32 @@ def search(
         typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="Share the study with meliuscli worker (needs --study): journal, journal:PATH, postgresql://..., mysql://...,"
+            " redis://..., sqlite:///FILE.",
+            show_default=False,
+        ),
+    ] = None,
+    lag: Annotated[
+        str | None,
+        typer.Option(
+            "--lag",
+            metavar="N|none",
+            help="How far back a proposal sees, twice the number of workers at least; none: all that is told, which is not"
+            " repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    trial_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--trial-timeout", help="End a training after this, as failed (with --storage).", show_default=False
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue a study with the settings it was made with; --trials may be more."),
@@ -126,11 +152,20 @@ def search(
         maximises=objective,
         max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
         max_params=None if max_params is None else parse_count(max_params, "--max-params"),
+        lag=_parse_lag(lag),
+        trial_timeout=None if trial_timeout is None else parse_duration(trial_timeout, "--trial-timeout"),
         **{name: context.params[name] for name in AS_GIVEN},
     )
+    if storage is not None:
+        _search_together(context, asked, study, storage, reports, workers or 1, fmt, output)
+        return
+    if trial_timeout is not None:
+        raise BadInputError("--trial-timeout is for studies that workers share", "add --storage, or leave it out")
     if resume:
         default = "" if budgets is None else default_name(Path(space).stem, budgets[-1], latency)
         left = reopen(STUDY.find(reports, study, default))
+        if left.storage is not None:
+            raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
         if budget is not None and study:
             by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
             asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
@@ -142,7 +177,57 @@ def search(
     else:
         begun = begin(asked, num_workers, reports, study, force, SHELL)
     report = conducted(begun, resume, num_workers, limit, SHELL)
-    _print(report, fmt, output)
+    print_report(report, fmt, output)
+
+
+def _search_together(
+    context: typer.Context,
+    asked: Asked,
+    study: str | None,
+    storage: str,
+    reports: Path,
+    workers: int,
+    fmt: Format,
+    output: Path | None,
+) -> None:
+    """Make or join a shared study, work on it, and print its report when it is done."""
+    for option, instead in SHARED_WITHOUT.items():
+        if is_given(context, option):
+            raise BadInputError(f"--{option} and --storage exclude each other", instead)
+    if study is None:
+        raise BadInputError("--storage: the study needs a name", "add --study NAME")
+    from meliuscli.report.gathered import is_of_one_process, write_shared
+    from meliuscli.search.together import search_together
+
+    if storage == "journal" and is_of_one_process(reports / study):
+        raise BadInputError(f"{reports / study} is the study of one search", "choose another --study")
+    made, header, left = search_together(asked, study, storage, reports, workers, SHELL)
+    if left.interrupted:
+        raise InterruptedByUser(left.sentence, "the same command goes on")
+    if not left.is_done:
+        talk(f"{left.sentence}; go on with: {resume_study(reports / study, storage)}")
+        return
+    with status("writing the report"):
+        report = write_shared(made, header, storage)
+    print_report(report, fmt, output)
+
+
+SHARED_WITHOUT = {
+    "resume": "the same command, or meliuscli worker, goes on with a shared study",
+    "force": "choose another --study",
+    "timeout": "--trials says how long a shared study is; meliuscli worker has --time-limit",
+}
+"""Options that a shared study does not have, and what there is in place of each."""
+
+
+def _parse_lag(lag: str | None) -> int | Literal["default"] | None:
+    if lag is None:
+        return "default"
+    if lag == "none":
+        return None
+    if not lag.isdigit() or int(lag) == 0:
+        raise BadInputError(f"--lag {lag}: must be a number from 1 on, or none")
+    return int(lag)
 
 
 AS_GIVEN = (
@@ -173,7 +258,7 @@ def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
     return values
 
 
-def _print(report: StudyReport, fmt: Format, output: Path | None) -> None:
+def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:
     from meliuscli.report.study_page import best_files
     from meliuscli.report.study_tables import study_tables, study_value
 

@@ -91,10 +91,11 @@ def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | 
         if kind == "study":
             from meliuscli.report.study import read_study
             from meliuscli.report.study_tables import study_tables, study_value
+            from meliuscli.search.begin import reopen
 
             report, state = read_study(directory)
             value, tables, command = study_value(report), study_tables(report), report.origin["command"]
-            resume = resume_study(directory)
+            resume = resume_study(directory, reopen(directory).storage)
         else:
             from meliuscli.report.trial import read_reported
 

@@ -11,11 +11,13 @@ from typing import Any
 from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.report.tables import Table
 from meliuscli.search import pareto
+from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import reopen
 from meliuscli.search.conduct import open_study
 from meliuscli.search.cost import Cost
 from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, finals_of, transfer_of, verdicts
 from meliuscli.search.goal import TargetGoal
+from meliuscli.search.membership import open_shared
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Settings, Study, TrialRecord
 
@@ -111,6 +113,9 @@ def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
 def read_study(directory: Path) -> tuple[StudyReport, str]:
     """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read."""
     left = reopen(directory)
+    if left.storage is not None:
+        shared, header = open_shared(open_backend(left.storage, directory), directory.name, directory)
+        return gather(shared, header.origin), f"done: {shared.progress()}"
     with tempfile.TemporaryDirectory() as place:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))

@@ -117,8 +117,7 @@ def markdown(report: StudyReport) -> str:
         f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
         " was never used to choose anything.",
         *([_transfer_done(report)] if report.transfer else []),
-        f"- Sampler {settings.sampler}, seed {settings.seed}; trials are told in order, each proposal sees the trials"
-        f" {settings.lag} places before it, so workers and interruptions do not change the result.",
+        f"- Sampler {settings.sampler}, seed {settings.seed}; {_order(settings.lag)}.",
         "## What this does not say",
         *(
             [
@@ -142,6 +141,15 @@ def markdown(report: StudyReport) -> str:
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _order(lag: int | None) -> str:
+    if lag is None:
+        return "each proposal sees all trials that were told before (`--lag none`), so this search is not repeatable"
+    return (
+        f"trials are told in order, each proposal sees the trials {lag} places before it, so workers and interruptions do"
+        " not change the result"
+    )
 
 
 def _transfer_done(report: StudyReport) -> str:
@@ -187,6 +195,7 @@ def repeat_command(report: StudyReport) -> str:
         "data": made.data_dir,
         "transfer": ":".join(word for word in (made.transfer, made.transfer_dir) if word is not None) or None,
         "device": None if made.device == "cpu" else made.device,
+        "lag": "none" if made.lag is None else None,
         "timeout": "24h",
         "study": f"{report.directory.name}-again",
     }

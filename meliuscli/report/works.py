@@ -64,8 +64,8 @@ def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "budget": ", ".join(map(text, settings.get("budgets") or [settings["budget"]])),
         "answers for": "ImageNet" if settings.get("maximises") == "belief" else origin["dataset"]["name"],
         "trials": settings["trials"],
-        "state": _state(directory, "study"),
-        "resume": resume_study(directory),
+        "state": _state(directory, "study") if stored.get("is_done", True) else "unfinished",
+        "resume": resume_study(directory, stored.get("storage")),
     }
 
 

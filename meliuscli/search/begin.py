@@ -52,16 +52,24 @@ class Asked:
     skip_bad: bool = False
     transfer: str | None = None
     device: DeviceName = "cpu"
+    lag: int | Literal["default"] | None = "default"
+    """As in ``Settings``; the default follows from the number of workers."""
+    trial_timeout: float | None = None
+
+
+SPACE_FILE = "space.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A study in its folder, before or between its trainings. ``origin`` is where it comes from."""
+    """A study in its folder, before or between its trainings. ``origin`` is where it comes from, and ``storage`` where its
+    trials are if others than this folder's search train them."""
 
     directory: Path
     settings: Settings
     space: SearchSpace
     origin: dict[str, Any]
+    storage: str | None = None
 
 
 def begin(
@@ -75,6 +83,25 @@ def begin(
     """A new study in a folder of its own, which ``force`` empties first.
 
     Raises ``BadInputError``, ``SpecError`` or ``MissingError`` for what cannot be, before the folder is made."""
+    plan = plan_study(asked, workers, listener)
+    settings, made = plan.settings, plan.origin
+    files = {**plan.files, STUDY.marker: json_text({"settings": asdict(settings), "origin": made})}
+    default = default_name(settings.space, settings.budget, settings.objective == "latency")
+    return Begun(STUDY.make(reports, name, default, force, files), settings, plan.space, made)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """What a study will be. ``files`` are those of its folder by name, the text of its space among them."""
+
+    settings: Settings
+    space: SearchSpace
+    origin: dict[str, Any]
+    files: dict[str, str]
+
+
+def plan_study(asked: Asked, workers: int, listener: Listener = SILENT) -> StudyPlan:
+    """Check what is asked for. Raises as ``begin``."""
     check_sampler(asked.sampler)
     space_name, space, text = load_space(asked.space)
     if space.proxy.seeds > 1:
@@ -84,7 +111,8 @@ def begin(
     space = space if dataset is None else space.with_dataset(dataset)
     if space.known_outside:
         listener.talk(f"note: {', '.join(space.known_outside)}: known, but not in this space, and left out")
-    settings, why_proxy = _settings(replace(asked, dataset=dataset), space_name, space, max(MIN_LAG, 2 * workers))
+    lag = max(MIN_LAG, 2 * workers) if asked.lag == "default" else asked.lag
+    settings, why_proxy = _settings(replace(asked, dataset=dataset), space_name, space, lag)
     latency = settings.objective == "latency"
     files, about = measure_latencies(space, settings, listener) if latency else ({}, {})
     if not latency:
@@ -94,13 +122,11 @@ def begin(
         budget = Limit("--budget", OPS.of, asked.budgets[0], lambda ops: f"{format_count(ops)} OPs")
         check_limits(space, list(settings.limits) if latency else [budget, *settings.limits])
     about |= {"why_proxy": why_proxy} if why_proxy else {}
-    made = {**origin(), **_data_facts(space, settings, listener), **about}
-    files |= {"space.toml": text, STUDY.marker: json_text({"settings": asdict(settings), "origin": made})}
-    default = default_name(space_name, settings.budget, latency)
-    return Begun(STUDY.make(reports, name, default, force, files), settings, space, made)
+    made = {**origin(), **data_facts(space, settings, listener), **about}
+    return StudyPlan(settings, space, made, {**files, SPACE_FILE: text})
 
 
-def _settings(asked: Asked, name: str, space: SearchSpace, lag: int) -> tuple[Settings, str]:
+def _settings(asked: Asked, name: str, space: SearchSpace, lag: int | None) -> tuple[Settings, str]:
     """The study's settings, and why it does not maximise beliefs where that was not asked for."""
     settings = Settings(
         *(name, asked.budgets[-1], asked.trials, asked.seed, asked.sampler, asked.finalists, asked.final_seeds, lag),
@@ -112,6 +138,7 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int) -> tuple[Se
         max_size=asked.max_size,
         max_params=asked.max_params,
         device=find_device(asked.device),
+        trial_timeout=asked.trial_timeout,
     )
     maximises, why_proxy = _choose_objective(asked.maximises, space, settings)
     return replace(settings, maximises=maximises), why_proxy
@@ -128,15 +155,15 @@ def reopen(directory: Path) -> Begun:
         raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a study's settings: {error}") from None
-    _, space, _ = load_space(str(directory / "space.toml"))
+    _, space, _ = load_space(str(directory / SPACE_FILE))
     if settings.dataset is not None:
         space = space.with_dataset(settings.dataset)
-    return Begun(directory, settings, space, made)
+    return Begun(directory, settings, space, made, stored.get("storage"))
 
 
 def go_on(left: Begun, listener: Listener = SILENT) -> Begun:
     """The study with the settings of ``left``, written down, when its data are what they were. Its folder is held."""
-    now = {**origin(), **_data_facts(left.space, left.settings, listener)}
+    now = {**origin(), **data_facts(left.space, left.settings, listener)}
     made = _checked_origin(left.directory, left.origin, now, listener)
     write_json(left.directory / STUDY.marker, {"settings": asdict(left.settings), "origin": made})
     return replace(left, origin=made)
@@ -168,7 +195,7 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
 
 AS_BEGUN = (
     *("objective", "maximises", "max_size", "max_params", "seed", "sampler", "finalists", "final_seeds", "dataset"),
-    *("skip_bad", "device"),
+    *("skip_bad", "device", "lag"),
 )
 """Settings that never change."""
 OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--objectives"}
@@ -177,6 +204,8 @@ OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--ob
 def _as_option(name: str, made: Any, settings: Settings) -> str:
     """With, or without, which option a study was made."""
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if name == "lag":
+        return f"with --lag {'none' if made is None else made}"
     if made is None or made is False:
         return f"without {option}"
     if name in ("max_size", "max_params"):
@@ -243,7 +272,7 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
     return replace(settings, transfer=name, transfer_dir=directory)
 
 
-def _data_facts(space: SearchSpace, settings: Settings, listener: Listener) -> dict[str, Any]:
+def data_facts(space: SearchSpace, settings: Settings, listener: Listener) -> dict[str, Any]:
     """What the origin says of the proxy's data, and of those of ``--transfer`` where there are some."""
     cuts = (space.proxy.recipe.cut, space.final.recipe.cut)
     skip_bad, way = settings.skip_bad, space.transfer

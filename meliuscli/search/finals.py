@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -19,7 +19,7 @@ from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task, transfer_task
 from meliuscli.search.pareto import Point
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import Study, TrialRecord
+from meliuscli.search.study import Outcomes, Study, TrialRecord
 from meliuscli.search.trainings import train_all
 from meliuscli.training.pool import Task
 
@@ -152,23 +152,32 @@ def compared(entrants: Sequence[Entrant], cost: Cost) -> list[Entrant]:
 @dataclass(frozen=True, slots=True)
 class Round:
     """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them, and
-    ``cost`` says who is compared with whom."""
+    ``cost`` says who is compared with whom. ``read`` gives the outcomes that are kept elsewhere than in ``path``."""
 
     path: Path
     seeds: int
     task: Callable[[Candidate, int], Task]
     cost: Cost
+    read: Callable[[], Outcomes] | None = None
+
+    def outcomes(self) -> Outcomes:
+        """What came of the trainings so far."""
+        return _load(self.path) if self.read is None else self.read()
+
+    def in_order(self, entrants: Sequence[Entrant]) -> Iterator[tuple[Entrant, int]]:
+        """Every entrant with every seed, those first that a comparison needs."""
+        needed = compared(entrants, self.cost)
+        for group in (needed, [entrant for entrant in entrants if entrant not in needed]):
+            for seed in range(self.seeds):
+                for entrant in group:
+                    yield entrant, seed
 
     def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
-        """Train every entrant from every seed, those first that a comparison needs; yields (entrant, seed) as each is
-        written down."""
+        """Train every entrant from every seed; yields (entrant, seed) as each is written down."""
         done = _load(self.path)
-        needed = compared(entrants, self.cost)
         todo = {
             (entrant, seed): self.task(entrant.candidate, seed)
-            for group in (needed, [entrant for entrant in entrants if entrant not in needed])
-            for seed in range(self.seeds)
-            for entrant in group
+            for entrant, seed in self.in_order(entrants)
             if str(seed) not in done.get(entrant.candidate.archid, {})
         }
         for (entrant, seed), outcome in train_all(todo, workers):
@@ -178,12 +187,12 @@ class Round:
 
     def num_done(self, entrants: Sequence[Entrant]) -> int:
         """How many of the trainings are written down."""
-        done = _load(self.path)
+        done = self.outcomes()
         return sum(str(seed) in done.get(e.candidate.archid, {}) for e in entrants for seed in range(self.seeds))
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
         """What came of it, best mean validation accuracy first; entrants with a failed training are left out."""
-        done, found = _load(self.path), []
+        done, found = self.outcomes(), []
         for entrant in entrants:
             runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(self.seeds)]
             if all("test_top1" in run for run in runs):
@@ -198,7 +207,7 @@ def finals_of(study: Study) -> Round:
     def task(candidate: Candidate, seed: int) -> Task:
         return final_task(study.proxy_task(candidate), study.space, seed)
 
-    return Round(study.directory / "finals.json", study.settings.final_seeds, task, study.cost)
+    return _round(study, "finals", task)
 
 
 def transfer_of(study: Study) -> Round | None:
@@ -211,7 +220,12 @@ def transfer_of(study: Study) -> Round | None:
         short, directory = study.proxy_task(candidate), settings.transfer_data
         return transfer_task(short, candidate.spec, study.space, dataset, directory, seed)
 
-    return Round(study.directory / "transfer.json", settings.final_seeds, task, study.cost)
+    return _round(study, "transfer", task)
+
+
+def _round(study: Study, name: str, task: Callable[[Candidate, int], Task]) -> Round:
+    read = None if study.outcomes is None else partial(study.outcomes, name)
+    return Round(study.directory / f"{name}.json", study.settings.final_seeds, task, study.cost, read)
 
 
 def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:
@@ -234,11 +248,11 @@ def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS
     ]
 
 
-def _load(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _load(path: Path) -> Outcomes:
     if not path.exists():
         return {}
     try:
-        loaded = TypeAdapter(dict[str, dict[str, dict[str, Any]]]).validate_json(path.read_text(encoding="utf-8"))
+        loaded = TypeAdapter(Outcomes).validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}", "delete it to train the finalists again") from None
     return loaded

@@ -4,48 +4,76 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import optuna.storages.journal
+from optuna.distributions import BaseDistribution
 
 from meliuscli.errors import BadInputError
 
 STUDY_NAME = "search"
 """Always the same: the folder may be renamed."""
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
+"""Of a trial's accuracy and its cost."""
 LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
 
-class Journal:
-    """An Optuna study in a journal file, made if need be. Raises ``BadInputError`` when the file is corrupt."""
+class OptunaStudy:
+    """An Optuna study in a storage, made if need be."""
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, name: str, directions: Sequence[Direction] = DIRECTIONS
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.storage = storage
+        self.study = optuna.create_study(
+            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+        )
+
+    def ask(self, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.Trial:
+        """A new trial, or one that waits, with these parameters."""
+        with warnings.catch_warnings():
+            # A worker beats for its trial; Optuna does so in Study.optimize alone.
+            warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+            return self.study.ask(dict(distributions))
+
+    def running_trial(self, number: int) -> optuna.trial.Trial:
+        """A trial that was asked for and not told, whichever process asked."""
+        self.study._thread_local.cached_all_trials = None  # which samplers read, and ``ask`` alone renews
+        return optuna.trial.Trial(self.study, self._id(number))
+
+    def frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        """A trial as it stands."""
+        return self.storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def end(self, trial: optuna.trial.FrozenTrial) -> None:
+        """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
+        self.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+
+
+class Journal(OptunaStudy):
+    """An Optuna study in a journal file of one writer. Raises ``BadInputError`` when the file is corrupt."""
 
     def __init__(self, path: Path) -> None:
         drop_left_lock(path)
-        _drop_torn_line(path)
+        drop_torn_line(path)
         try:
             # The lock is a link to its target: relative, it would point to nowhere and never be seen to grow old.
             absolute = str(path.absolute())
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
-            self._storage = optuna.storages.JournalStorage(backend)
-            self.study = optuna.create_study(
-                storage=self._storage,
-                study_name=STUDY_NAME,
-                directions=["maximize", "minimize"],
-                load_if_exists=True,
-            )
+            super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
         except (ValueError, KeyError, TypeError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
-
-    def running_trial(self, number: int) -> optuna.trial.Trial:
-        """A trial that was asked for and not told, whichever process asked."""
-        study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-        return optuna.trial.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-    def end(self, trial: optuna.trial.FrozenTrial) -> None:
-        """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
-        self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
 
 
 def drop_left_lock(path: Path) -> None:
@@ -69,9 +97,11 @@ def _identity(lock: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_ctime_ns
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
     """Cut off an unterminated last line, which a kill or a full disk can leave and the next line would be glued to."""
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)

@@ -7,7 +7,7 @@ so a study gives the same trials whatever the number of workers, their speed, or
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,15 +22,17 @@ from meliuscli.search.limits import Limit, params_limit, size_limit
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.sampler import SamplerName, make_sampler, suggest_all
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.storage import STUDY_NAME, Journal
+from meliuscli.search.storage import STUDY_NAME, Journal, OptunaStudy
 from meliuscli.search.trainings import Failure, Trainings
-from meliuscli.training.pool import Task
+from meliuscli.training.pool import Task, Train, train_task
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
 
 __all__ = ["STUDY_NAME", "SamplerName", "Settings", "Study", "TrialRecord"]
 MIN_LAG = 4
+Outcomes = dict[str, dict[str, dict[str, Any]]]
+"""archid -> seed -> the fields of a training's result, or of its failure."""
 DECIDED = "decided_by_counting"
 """The attribute of a trial that says how many others were decided by counting before it was proposed."""
 
@@ -46,7 +48,8 @@ class Settings:
     sampler: SamplerName
     finalists: int
     final_seeds: int
-    lag: int
+    lag: int | None
+    """How many places before it the trials lie that a proposal sees; None lets it see all that are told."""
     data_dir: str | None = None
     objective: Literal["ops", "latency"] = "ops"
     skip_bad: bool = False
@@ -60,6 +63,8 @@ class Settings:
     transfer: str | None = None
     """The data that finalists are trained on besides the proxy's, which the search never used."""
     transfer_dir: str | None = None
+    trial_timeout: float | None = None
+    """Seconds after which a training of a shared study is ended, as failed."""
 
     @property
     def data(self) -> Path | None:
@@ -99,9 +104,20 @@ class TrialRecord:
 
 
 class Study:
-    """One study in its directory: ``journal.log`` holds every trial from the moment it is asked."""
+    """One study: its trials are in a storage from the moment they are asked for, in ``journal.log`` of its directory
+    unless ``trials`` are elsewhere."""
 
-    def __init__(self, directory: Path, settings: Settings, space: SearchSpace, cost: Cost = OPS) -> None:
+    outcomes: Callable[[str], Outcomes] | None = None
+    """What came of the finals and of the transfers, where they are not files of the directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        space: SearchSpace,
+        cost: Cost = OPS,
+        trials: OptunaStudy | None = None,
+    ) -> None:
         self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
         self.goal: Goal = TargetGoal() if settings.maximises == "belief" else ProxyGoal(space)
         self._sampler = make_sampler(
@@ -113,13 +129,17 @@ class Study:
             for name, candidate in space.known_candidates()
             if self.allows(candidate)
         }
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._journal = Journal(directory / "journal.log")
+        self._journal = Journal(directory / "journal.log") if trials is None else trials
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler
         self._sampler.reads = self._is_own
+        if trials is None:
+            self.enqueue_known()
+
+    def enqueue_known(self) -> None:
+        """Have the known networks within the limits trained first."""
         for _, candidate in self.known.values():
-            params = dict(zip(space.axes, candidate.params, strict=True))
+            params = dict(zip(self.space.axes, candidate.params, strict=True))
             self._optuna.enqueue_trial(params, skip_if_exists=True)
 
     @property
@@ -146,20 +166,21 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """All candidates that were trained, in the order they were asked for."""
         finished = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        told = [trial for trial in finished if _landed(trial) and self._is_own(trial)]
+        told = [trial for trial in finished if has_landed(trial) and self._is_own(trial)]
         return [self._record(trial) for trial in sorted(told, key=lambda trial: trial.number)]
 
-    def run(self, workers: int, timeout: float | None = None) -> Iterator[TrialRecord]:
+    def run(self, workers: int, timeout: float | None = None, train: Train = train_task) -> Iterator[TrialRecord]:
         """Train candidates until ``settings.trials`` are done; yields each as it is told.
 
         After ``timeout`` seconds no new candidate is started. Raises ``MissingError`` when a worker is killed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with Trainings[int](workers) as trainings:
+        lag = self.settings.lag
+        with Trainings[int](workers, train) as trainings:
             flights = self._interrupted()
             self._start(flights, trainings)
             while True:
                 told = len(self.records())
-                while len(flights) < self.settings.lag and self._may_ask(told + len(flights), deadline):
+                while len(flights) < (lag or workers) and self._may_ask(told + len(flights), deadline):
                     trial = self._ask()
                     if trial is None:
                         break
@@ -167,9 +188,10 @@ class Study:
                     self._start([trial], trainings)
                 if not flights:
                     return
-                while not _landed(flights[0]):
+                while (trial := _next_told(flights, lag)) is None:
                     self._write_down(flights, trainings)
-                yield self._tell(flights.pop(0))
+                flights.remove(trial)
+                yield self._tell(trial)
 
     def _may_ask(self, asked: int, deadline: float | None) -> bool:
         return asked < self.settings.trials and (deadline is None or time.monotonic() < deadline)
@@ -179,7 +201,7 @@ class Study:
         while True:
             self._leave_out_waiting()
             try:
-                trial = self._optuna.ask(self._distributions)
+                trial = self._journal.ask(self._distributions)
             except FailedError:
                 self._drop_last()
                 return None
@@ -194,7 +216,7 @@ class Study:
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Is it a trial of this search? Others can come from whatever program opens the journal: with other parameters,
         or with values for which nothing was trained. One that waits with the space's parameters is welcome."""
-        return self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or _landed(trial))
+        return self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or has_landed(trial))
 
     def _leave_out_waiting(self) -> None:
         """End the trials that wait with parameters which are not the space's: Optuna would take them as they are."""
@@ -241,7 +263,7 @@ class Study:
 
     def _start(self, trials: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
         for trial in trials:
-            if not _landed(trial):
+            if not has_landed(trial):
                 trainings.start(trial.number, self.proxy_task(self._candidate(trial)))
 
     def _write_down(self, flights: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
@@ -263,7 +285,7 @@ class Study:
             self._optuna.tell(trial, state=TrialState.FAIL)
         else:
             self._optuna.tell(trial, [result["validation_top1"], self.cost.of(self._candidate(trial))])
-        return self._record(self._optuna.trials[trial.number])
+        return self._record(self._journal.frozen(trial.number))
 
     def _candidate(self, trial: optuna.trial.Trial | FrozenTrial) -> Candidate:
         candidate = self._sampler.candidate(trial.params)
@@ -282,7 +304,12 @@ class Study:
         )
 
 
-def _landed(trial: optuna.trial.Trial | FrozenTrial) -> bool:
+def _next_told(flights: Sequence[optuna.trial.Trial], lag: int | None) -> optuna.trial.Trial | None:
+    """The trial whose turn it is to be told: the first, or, without a lag, any that has landed; None if it has not."""
+    return next((trial for trial in (flights if lag is None else flights[:1]) if has_landed(trial)), None)
+
+
+def has_landed(trial: optuna.trial.Trial | FrozenTrial) -> bool:
     """Is its training's outcome written down?"""
     return "result" in trial.user_attrs or "reason" in trial.user_attrs
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
-from meliuscli.training.pool import Task, TrainingPool
+from meliuscli.training.pool import Task, Train, TrainingPool, train_task
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
@@ -32,8 +32,8 @@ class Failure:
 class Trainings(Generic[Key]):
     """Trainings in worker processes; a context manager, which stops them at once when it is left by an exception."""
 
-    def __init__(self, workers: int) -> None:
-        self._pool = TrainingPool(workers)
+    def __init__(self, workers: int, train: Train = train_task) -> None:
+        self._pool = TrainingPool(workers, train)
         self._running: dict[Future[RunResult], Key] = {}
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,11 +39,13 @@ class Task:
 
 
 class TrainingPool:
-    """A context manager around ``workers`` processes; leaving it by an exception stops them at once."""
+    """A context manager around ``workers`` processes; leaving it by an exception stops them at once. They leave signals
+    to their parent. ``train`` is a function of a module, which they import."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, train: Train) -> None:
+        self._train = train
         self._executor = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
         )
 
     def __enter__(self) -> Self:
@@ -51,35 +54,45 @@ class TrainingPool:
     def submit(self, task: Task) -> Future[RunResult]:
         """Queue a task. The future raises ``MeliusError`` of the training, or ``BrokenProcessPool``."""
         with interrupts_ignored():  # the decision is left to the parent
-            return self._executor.submit(_train, task)
+            return self._executor.submit(self._train, task)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            for process in multiprocessing.active_children():
-                process.kill()
+            self.stop()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """End all trainings at once."""
+        for process in multiprocessing.active_children():
+            process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    end_with_parent()
-
-
-def _train(task: Task) -> RunResult:
+def train_task(task: Task) -> RunResult:
+    """Train as a task says, on one thread. Raises ``MeliusError``."""
     from meliuscli.training.execution import Execution
     from meliuscli.training.run import train_once
     from meliuscli.training.zero_cost import zero_cost_scores
 
+    _use_one_thread()
     data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut, task.skip_bad)
     untrained = zero_cost_scores(task.spec, data, task.recipe, task.seed) if task.untrained else None
     execution = Execution.plain(task.recipe, task.device)
     result = train_once(task.spec, data, task.recipe, task.seed, task.score_test, execution=execution)
     return replace(result, untrained=untrained)
+
+
+Train = Callable[[Task], "RunResult"]
+
+
+@cache
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 @cache

@@ -110,9 +110,11 @@ STUDY = Kind("study", "--study", "study.json")
 CHECK = Kind("check", "--name", "check.json")
 
 
-def resume_study(directory: Path) -> str:
-    """The command line that goes on with a study."""
+def resume_study(directory: Path, storage: str | None = None) -> str:
+    """The command line that goes on with a study; with one that workers share in ``storage``, as a worker."""
     place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
+    if storage is not None:
+        return shlex.join(["meliuscli", "worker", "--study", directory.name, "--storage", storage, *place])
     return shlex.join(["meliuscli", "search", "--resume", "--study", directory.name, *place])
 
 

@@ -1,0 +1,52 @@
+"""The report of a shared study, gathered from its storage into a folder of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from meliuscli.report.study import StudyReport, gather, read_study
+from meliuscli.report.study_page import write_report
+from meliuscli.results import write_json, write_text
+from meliuscli.search.backend import JOURNAL_FILE, open_backend, without_password
+from meliuscli.search.begin import SPACE_FILE
+from meliuscli.search.membership import Header, open_shared
+from meliuscli.search.shared import SharedStudy
+from meliuscli.work.folders import STUDY
+from meliuscli.work.listener import SILENT, Listener
+
+
+def report_of(name: str, storage: str, reports: Path, listener: Listener = SILENT) -> tuple[StudyReport, str]:
+    """The report of a study, written into its folder, and how far the study is. Raises as ``open_shared``."""
+    directory = reports / name
+    if storage == "journal" and is_of_one_process(directory):
+        with STUDY.lock(directory):
+            report, state = read_study(directory)
+            write_report(report)
+        return report, state
+    study, header = open_shared(open_backend(storage, directory), name, directory, listener=listener)
+    return write_shared(study, header, storage), f"done: {study.progress()}"
+
+
+def is_of_one_process(directory: Path) -> bool:
+    """Is a study's folder that of a search which trains all of it itself?"""
+    return (directory / STUDY.marker).is_file() and (directory / JOURNAL_FILE).is_file() and not _is_shared(directory)
+
+
+def _is_shared(directory: Path) -> bool:
+    from meliuscli.search.begin import reopen
+
+    return reopen(directory).storage is not None
+
+
+def write_shared(study: SharedStudy, header: Header, storage: str) -> StudyReport:
+    """Write the folder of a shared study."""
+    directory = study.directory
+    about: dict[str, Any] = {"settings": asdict(header.settings), "origin": header.origin}
+    shared = {"storage": without_password(storage), "is_done": study.is_done}
+    write_json(directory / STUDY.marker, {**about, **shared})
+    write_text(directory / SPACE_FILE, header.space)
+    report = gather(study, header.origin)
+    write_report(report)
+    return report

@@ -1,0 +1,297 @@
+"""A study that many workers share: whose turn it is, what comes next, what came of it. All of it is in the storage.
+
+One worker at a time decides, so a study gives the same trials as in one process: a trial is asked for when exactly those
+``lag`` places before it are told, whoever trained them, and a trial that is taken again keeps its number, its parameters
+and its seed. (Optuna's own retry gives it another number, on which proposals depend.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from meliuscli.errors import FailedError
+from meliuscli.search.backend import Backend
+from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
+from meliuscli.search.sampler import suggest_all
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.storage import OptunaStudy
+from meliuscli.search.study import Outcomes, Settings, Study, has_landed
+from meliuscli.training.pool import Task
+from meliuscli.work.owner import Owner
+
+OWNER, LOST, KILLED = "owner", "times_lost", "times_killed"
+"""Attributes of a trial: who trains it, how often its worker ended meanwhile, how often its training process did."""
+MAX_LOST, MAX_KILLED = 20, 2
+"""After so many it has failed. A worker is killed from outside far more often than by what it trains."""
+EXHAUSTED = "exhausted"
+"""The attribute of a study in whose space no new network is left."""
+Stage = Literal["trial", "final", "transfer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training that a worker has taken."""
+
+    stage: Stage
+    number: int
+    trial_id: int
+    task: Task
+    text: str
+
+
+WAIT: Literal["wait"] = "wait"
+"""There is nothing to do until others have finished something."""
+
+
+class SharedStudy(Study):
+    """A study in a storage with many workers. ``directory`` is where its report goes."""
+
+    def __init__(self, backend: Backend, name: str, directory: Path, settings: Settings, space: SearchSpace) -> None:
+        self.backend, self.name = backend, name
+        super().__init__(directory, settings, space, trials=OptunaStudy(backend.storage, name))
+        self.outcomes = self._outcomes
+        self._stages: dict[Stage, OptunaStudy] = {"trial": self._journal}
+        self._entrants: list[Entrant] | None = None
+
+    def attribute(self, key: str) -> Any:
+        """What is written down with the study in its storage; None where it is not."""
+        return self._optuna.user_attrs.get(key)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Write something down with the study."""
+        self._optuna.set_user_attr(key, value)
+
+    def next_job(self, me: Owner) -> Job | Literal["wait"] | None:
+        """What to train next; None when the study is done. Raises ``FailedError`` where no candidate could be trained."""
+        with self.backend.turn(self.name):
+            job = self._next_trial(me)
+            if job is not None:
+                return job
+            for stage, round_ in self._rounds():
+                job = self._next_of_round(stage, round_, me)
+                if job is not None:
+                    return job
+            return None
+
+    def land(self, job: Job, me: Owner, fields: dict[str, Any]) -> bool:
+        """Write down what came of a training; False where it is not this worker's any more."""
+        study = self._stage(job.stage)
+        trial = study.frozen(job.number)
+        if trial.state != TrialState.RUNNING or has_landed(trial) or not _is_owned(trial, me):
+            return False
+        key, value = ("reason", fields["reason"]) if "reason" in fields else ("result", fields)
+        try:
+            study.storage.set_trial_user_attr(job.trial_id, key, value)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
+
+    def hand_back(self, job: Job, me: Owner, killed: bool = False) -> None:
+        """Let others train it. ``killed`` says that its training process was, from outside."""
+        study = self._stage(job.stage)
+        trial = study.frozen(job.number)
+        if trial.state == TrialState.RUNNING and _is_owned(trial, me):
+            if killed:
+                study.storage.set_trial_user_attr(job.trial_id, KILLED, trial.user_attrs.get(KILLED, 0) + 1)
+            study.storage.set_trial_user_attr(job.trial_id, OWNER, None)
+
+    def beat(self, job: Job, me: Owner) -> None:
+        """Show that this worker is alive."""
+        self.backend.beat(me, job.trial_id)
+
+    @property
+    def is_done(self) -> bool:
+        """Is nothing left to train?"""
+        told, flights = self._told_and_flights()
+        if flights or (told < self.settings.trials and not self._is_exhausted()):
+            return False
+        return all(r.num_done(self.entrants()) == r.seeds * len(self.entrants()) for _, r in self._rounds())
+
+    def progress(self) -> str:
+        """How far the study is, in words."""
+        told, flights = self._told_and_flights()
+        landed = sum(map(has_landed, flights))
+        words = [f"{told + landed} of {self.settings.trials} trials"]
+        if not flights and told:
+            rounds = self._rounds()
+            total = len(self.entrants())
+            words += [f"{r.num_done(self.entrants())} of {r.seeds * total} {stage}s" for stage, r in rounds]
+        return ", ".join(words)
+
+    # Candidates
+
+    def _next_trial(self, me: Owner) -> Job | Literal["wait"] | None:
+        self._finish_asking()
+        if (left := self._left_behind("trial")) is not None:
+            return self._take("trial", left, me)
+        lag = self.settings.lag
+        while True:
+            told, flights = self._told_and_flights()
+            over = told + len(flights) >= self.settings.trials or self._is_exhausted()
+            full = lag is not None and len(flights) >= lag
+            if lag is None or over or full:
+                first = next((t for t in (flights if lag is None else flights[:1]) if has_landed(t)), None)
+                if first is not None:
+                    self._tell(self._journal.running_trial(first.number))
+                    continue
+            if over or full:
+                return WAIT if flights else None
+            trial = self._ask()
+            if trial is None:
+                self.set_attribute(EXHAUSTED, True)
+            else:
+                return self._take("trial", self._journal.frozen(trial.number), me)
+
+    def _told_and_flights(self) -> tuple[int, list[FrozenTrial]]:
+        """How many trials are told, and those that are asked for and not told, in order."""
+        own = [trial for trial in self._optuna.get_trials(deepcopy=False) if self._is_own(trial)]
+        told = sum(trial.state in (TrialState.COMPLETE, TrialState.FAIL) and has_landed(trial) for trial in own)
+        return told, [trial for trial in own if trial.state == TrialState.RUNNING]
+
+    def _is_exhausted(self) -> bool:
+        return bool(self.attribute(EXHAUSTED))
+
+    def _finish_asking(self) -> None:
+        """Give the trial that a killed worker asked for, but did not take, the parameters that it would have had."""
+        for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if OWNER in frozen.user_attrs or not self._is_own(frozen):
+                continue
+            trial = self._journal.running_trial(frozen.number)
+            try:
+                suggest_all(trial, self._distributions)
+            except FailedError:
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)
+                continue
+            if self._accept(trial):
+                self._journal.storage.set_trial_user_attr(frozen._trial_id, OWNER, None)
+
+    # All stages
+
+    def _stage(self, stage: Stage) -> OptunaStudy:
+        if stage not in self._stages:
+            self._stages[stage] = OptunaStudy(self.backend.storage, f"{self.name}.{stage}", ["maximize"])
+        return self._stages[stage]
+
+    def _left_behind(self, stage: Stage) -> FrozenTrial | None:
+        """The first trial that was handed back, or whose worker is gone."""
+        study = self._stage(stage)
+        for trial in study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if OWNER not in trial.user_attrs or has_landed(trial):
+                continue
+            if (fields := trial.user_attrs[OWNER]) is not None:
+                if not self._is_lost(Owner.from_fields(fields), trial, study):
+                    continue
+                study.storage.set_trial_user_attr(trial._trial_id, LOST, trial.user_attrs.get(LOST, 0) + 1)
+                study.storage.set_trial_user_attr(trial._trial_id, OWNER, None)
+                trial = study.frozen(trial.number)
+            if (reason := _why_failed(trial)) is None:
+                return trial
+            study.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        return None
+
+    def _is_lost(self, owner: Owner, trial: FrozenTrial, study: OptunaStudy) -> bool:
+        if owner.is_near:
+            return owner.is_gone
+        return self.backend.is_silent(owner, trial._trial_id, study.study._study_id)
+
+    def _take(self, stage: Stage, trial: FrozenTrial, me: Owner) -> Job:
+        study = self._stage(stage)
+        self.backend.beat(me, trial._trial_id)  # or it would be silent as it was before
+        study.storage.set_trial_user_attr(trial._trial_id, OWNER, me.fields())
+        return Job(stage, trial.number, trial._trial_id, *self._described(stage, trial))
+
+    def _described(self, stage: Stage, trial: FrozenTrial) -> tuple[Task, str]:
+        if stage == "trial":
+            candidate = self._candidate(trial)
+            name = self.known[candidate.archid][0] if candidate.archid in self.known else candidate.spec.summary()
+            return self.proxy_task(candidate), f"trial {trial.number}: {name}"
+        entrants = {entrant.candidate.archid: entrant for entrant in self.entrants()}
+        entrant, seed = entrants[trial.user_attrs["archid"]], trial.user_attrs["seed"]
+        round_ = dict(self._rounds())[stage]
+        return round_.task(entrant.candidate, seed), f"{stage} of {entrant.name}, seed {seed}"
+
+    # Finals and transfers
+
+    def entrants(self) -> list[Entrant]:
+        """Who is in the finals. All trials are told."""
+        if self._entrants is None:
+            self._entrants = choose_entrants(self)
+        return self._entrants
+
+    def _rounds(self) -> list[tuple[Stage, Round]]:
+        """The stages after the trials. Raises ``FailedError`` where no candidate could be trained."""
+        if not any(trial.state == TrialState.COMPLETE for trial in self._optuna.get_trials(deepcopy=False)):
+            records = self.records()
+            reason = f": {records[-1].reason}" if records else ""
+            raise FailedError(f"{self.name}: no candidate could be trained{reason}")
+        if all(entrant.known_as is not None for entrant in self.entrants()):
+            return []  # nothing that the search found would be compared
+        transfer = transfer_of(self)
+        rounds: list[tuple[Stage, Round]] = [("final", finals_of(self))]
+        return rounds if transfer is None else [*rounds, ("transfer", transfer)]
+
+    def _next_of_round(self, stage: Stage, round_: Round, me: Owner) -> Job | Literal["wait"] | None:
+        study = self._stage(stage)
+        self._enqueue(study, round_)
+        if (left := self._left_behind(stage)) is not None:
+            return self._take(stage, left, me)
+        is_running = False
+        for trial in study.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.RUNNING and has_landed(trial):
+                _tell_final(study, trial)
+            elif trial.state == TrialState.RUNNING and OWNER in trial.user_attrs:
+                is_running = True
+            elif not trial.state.is_finished():
+                if trial.state == TrialState.WAITING:
+                    study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                return self._take(stage, trial, me)
+        return WAIT if is_running else None
+
+    def _enqueue(self, study: OptunaStudy, round_: Round) -> None:
+        there = {_training(trial) for trial in study.study.get_trials(deepcopy=False)}
+        for entrant, seed in round_.in_order(self.entrants()):
+            archid = entrant.candidate.archid
+            if (archid, seed) not in there:
+                attributes = {"archid": archid, "seed": seed, "name": entrant.name}
+                study.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+
+    def _outcomes(self, name: str) -> Outcomes:
+        """What came of ``finals`` or ``transfer``, as their files have it for a study of one process."""
+        stage: Stage = "final" if name == "finals" else "transfer"
+        outcomes: Outcomes = {}
+        for trial in self._stage(stage).study.get_trials(deepcopy=False):
+            if has_landed(trial):
+                archid, seed = _training(trial)
+                attributes = trial.user_attrs
+                fields = attributes["result"] if "result" in attributes else {"reason": attributes["reason"]}
+                outcomes.setdefault(archid, {})[str(seed)] = fields
+        return outcomes
+
+
+def _training(trial: FrozenTrial) -> tuple[str, int]:
+    return trial.user_attrs["archid"], trial.user_attrs["seed"]
+
+
+def _is_owned(trial: FrozenTrial, me: Owner) -> bool:
+    return (trial.user_attrs.get(OWNER) or {}).get("token") == me.token
+
+
+def _why_failed(trial: FrozenTrial) -> str | None:
+    killed, lost = trial.user_attrs.get(KILLED, 0), trial.user_attrs.get(LOST, 0)
+    if killed >= MAX_KILLED:
+        return f"its training process was killed from outside {killed} times (out of memory?)"
+    if lost >= MAX_LOST:
+        return f"the workers that trained it ended {lost} times (out of memory?)"
+    return None
+
+
+def _tell_final(study: OptunaStudy, trial: FrozenTrial) -> None:
+    if "result" in trial.user_attrs:
+        study.study.tell(trial.number, trial.user_attrs["result"]["validation_top1"])
+    else:
+        study.study.tell(trial.number, state=TrialState.FAIL)

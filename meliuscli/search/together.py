@@ -1,0 +1,110 @@
+"""One process's part in a shared study, from its joining to its leaving."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.results import cache_directory
+from meliuscli.search.backend import SqliteBackend, open_backend
+from meliuscli.search.begin import Asked
+from meliuscli.search.membership import Header, create_shared, join
+from meliuscli.search.shared import SharedStudy
+from meliuscli.search.worker import ChildTrainer, Leave, Worker
+from meliuscli.training.devices import HeldDevice, hold_gpu, visible_gpus
+from meliuscli.work.folders import resume_study
+from meliuscli.work.listener import SILENT, Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a worker's part ended."""
+
+    sentence: str
+    is_done: bool
+    interrupted: bool
+
+
+def join_and_work(
+    name: str,
+    storage: str,
+    reports: Path,
+    time_limit: float | None = None,
+    max_trials: int | None = None,
+    device: str | None = None,
+    per_device: int = 1,
+    data: Path | None = None,
+    listener: Listener = SILENT,
+) -> Left:
+    """Be a worker. Raises as ``join`` and ``Worker.run``."""
+    directory = reports / name
+    with Leave.on_signals(time_limit) as leave:
+        held = hold_device(device, per_device)
+        backend = open_backend(storage, directory)
+        study = join(backend, name, directory, None if held is None else held.name, data, listener)
+        return _work(study, leave, max_trials, listener)
+
+
+def search_together(
+    asked: Asked, name: str, storage: str, reports: Path, workers: int, listener: Listener = SILENT
+) -> tuple[SharedStudy, Header, Left]:
+    """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
+    directory = reports / name
+    with Leave.on_signals() as leave:
+        backend = open_backend(storage, directory, create=True)
+        if workers > 1 and isinstance(backend, SqliteBackend):
+            raise BadInputError(
+                f"--storage {storage}: SQLite is for one worker: it locks the whole file, and writers that wait fail",
+                "--workers 1, or a journal file or PostgreSQL",
+            )
+        study, header = create_shared(asked, backend, name, directory, workers, listener)
+        others = [_start_worker(name, storage, reports, asked) for _ in range(workers - 1)]
+        try:
+            left = _work(study, leave, None, listener)
+        finally:
+            for other in others:
+                if leave.is_due:
+                    other.terminate()
+                other.wait()
+    return study, header, left
+
+
+def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Listener) -> Left:
+    worker = Worker(study, ChildTrainer(), leave, listener, max_trials)
+    is_done = worker.run()
+    why = "the study is done" if is_done else leave.reason or f"--max-trials {max_trials}"
+    count = f"{worker.num_done} training{'s' * (worker.num_done != 1)}"
+    return Left(f"{study.name}: {count} by this worker; it leaves: {why}", is_done, leave.interrupted)
+
+
+def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "meliuscli", *shlex.split(resume_study(reports / name, storage))[1:]]
+    more: Sequence[str] = [] if asked.data is None else ["--data", str(asked.data)]
+    return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
+
+
+def hold_device(device: str | None, per_device: int) -> HeldDevice | None:
+    """The device of ``--device``, held for this process; None for that which the study was made with.
+
+    Raises ``MissingError`` for one that is not there or not free, ``BadInputError`` for no name of one."""
+    if device is None:
+        return None
+    import torch
+
+    from meliuscli.training.execution import find_device
+
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (number.isdigit() and kind == "cuda")):
+        raise BadInputError(f"--device {device}: no device", "auto, cpu, cuda, cuda:0 or mps")
+    chosen = find_device(kind)  # type: ignore[arg-type]
+    if not chosen.startswith("cuda"):
+        return HeldDevice(chosen, None)
+    gpus = visible_gpus(torch.cuda.device_count())
+    if not gpus:
+        raise MissingError("--device cuda: there is no GPU")
+    return hold_gpu(gpus, per_device, cache_directory() / "devices", int(number) if number else None)

@@ -1,0 +1,372 @@
+"""Workers that share a study: the same trials whoever trains them, and what becomes of those whose worker is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import sleeping
+from conftest import TINY_SPACE, Cli
+from killing import kill_this_process
+from optuna.trial import TrialState
+from postgres import Postgres, why_not
+from sleeping import Row, Sleeper, asked_of, created, joined, rows_of, start, work
+
+from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.search import backend, membership, shared, worker
+from meliuscli.search.backend import open_backend
+from meliuscli.search.begin import plan_study
+from meliuscli.search.membership import join
+from meliuscli.search.shared import WAIT, Job, SharedStudy
+from meliuscli.search.study import Study
+from meliuscli.search.worker import ChildTrainer, Leave, Worker
+from meliuscli.training.devices import hold_gpu, visible_gpus
+from meliuscli.work.owner import Owner
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+TRIALS = 12
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "tiny.toml"
+    path.write_text(TINY_SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(space: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """What a search of one process gives."""
+    plan = plan_study(asked_of(space, TRIALS), 1)
+    study = Study(tmp_path_factory.mktemp("one"), plan.settings, plan.space)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meliuscli.search.study.Trainings", sleeping.OneByOne)
+        assert len(list(study.run(2))) == TRIALS
+    return rows_of(study)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["journal", "postgres"])
+def storage(request: pytest.FixtureRequest) -> str:
+    """Where a study of its own can be."""
+    if request.param == "journal":
+        return "journal"
+    server: Postgres = request.getfixturevalue("postgres")
+    server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return server.url
+
+
+# The same trials
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_trials_of_one_process(
+    workers: int, storage: str, space: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    created(storage, space, tmp_path, TRIALS)
+    processes = [start(storage, tmp_path, 0.05) for _ in range(workers)]
+    assert [process.join(60) or process.exitcode for process in processes] == [0] * workers
+    study = joined(storage, tmp_path)
+    assert rows_of(study) == rows
+    assert study.is_done
+    assert study.progress() == "12 of 12 trials, 2 of 2 finals"
+
+
+def test_the_same_command_makes_one_study_and_another_is_refused(storage: str, space: Path, tmp_path: Path) -> None:
+    created(storage, space, tmp_path)
+    created(storage, space, tmp_path)
+    with pytest.raises(BadInputError, match="trials is 12, not 13"):
+        created(storage, space, tmp_path, 13)
+    changed = tmp_path / "tiny.toml"
+    changed.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 0.06", 1))
+    with pytest.raises(BadInputError, match="a recipe in it is another"):
+        created(storage, changed, tmp_path)
+
+
+def test_without_a_lag_proposals_see_all_and_every_trial_is_told_at_once(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path, lag=None)
+    me = Owner.here()
+    jobs = [study.next_job(me) for _ in range(3)]
+    assert all(isinstance(job, Job) for job in jobs)
+    study.land(jobs[2], me, sleeping.result_of(jobs[2].task).fields())  # type: ignore[union-attr, arg-type]
+    study.next_job(me)
+    assert [record.number for record in study.records()] == [2]
+
+
+def test_with_a_lag_a_trial_waits_for_those_before_it(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path, lag=2)
+    me = Owner.here()
+    first, second = study.next_job(me), study.next_job(me)
+    study.land(second, me, sleeping.result_of(second.task).fields())  # type: ignore[union-attr, arg-type]
+    assert study.next_job(me) == WAIT
+    study.land(first, me, sleeping.result_of(first.task).fields())  # type: ignore[union-attr, arg-type]
+    assert isinstance(study.next_job(me), Job)
+    assert study._told_and_flights()[0] == 1
+
+
+# Workers that end
+
+
+def test_a_killed_worker_loses_no_trial_and_changes_none(
+    storage: str, space: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    created(storage, space, tmp_path, TRIALS)
+    for _ in range(3):
+        victim = start(storage, tmp_path, 0.3)
+        time.sleep(1.0)
+        os.kill(victim.pid or 0, signal.SIGKILL)
+        victim.join()
+    assert work(storage, tmp_path)
+    assert rows_of(joined(storage, tmp_path)) == rows
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_makes_a_worker_hand_back_its_trial_and_leave(
+    number: signal.Signals, space: Path, tmp_path: Path
+) -> None:
+    created("journal", space, tmp_path)
+    process = start("journal", tmp_path, 60.0)
+    study = joined("journal", tmp_path)
+    while not _owners(study):
+        time.sleep(0.05)
+    os.kill(process.pid or 0, number)
+    process.join(10)
+    assert process.exitcode == sleeping.HAS_LEFT
+    assert _owners(study) == [None]
+    job = study.next_job(Owner.here())
+    assert isinstance(job, Job)
+    assert job.number == 0
+    assert shared.LOST not in study._journal.frozen(0).user_attrs
+
+
+def _owners(study: SharedStudy) -> list[object]:
+    trials = study._optuna.get_trials(deepcopy=False)
+    return [trial.user_attrs[shared.OWNER] for trial in trials if shared.OWNER in trial.user_attrs]
+
+
+def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
+    storage: str, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "GRACE_SECONDS", 1)
+    study = created(storage, space, tmp_path)
+    far = replace(Owner.here(), place="elsewhere")
+    assert study.next_job(far).number == 0  # type: ignore[union-attr]
+    me = Owner.here()
+    assert [study.next_job(me).number for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+    time.sleep(2.5)
+    taken = study.next_job(me)
+    assert isinstance(taken, Job)
+    assert taken.number == 0
+    assert study._journal.frozen(0).user_attrs[shared.LOST] == 1
+    assert not study.land(taken, far, {"reason": "too late"})
+
+
+def test_a_candidate_that_ends_two_training_processes_has_failed(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path, trials=1)
+    one = Worker(study, ChildTrainer(kill_this_process), Leave())  # type: ignore[arg-type]
+    job = study.next_job(one.me)
+    assert isinstance(job, Job)
+    one._do(job)
+    one._do(study.next_job(one.me))  # type: ignore[arg-type]
+    with pytest.raises(FailedError, match=r"killed from outside 2 times \(out of memory\?\)"):
+        study.next_job(one.me)
+    assert [record.number for record in study.records()] == [0]
+
+
+def test_a_training_that_takes_too_long_has_failed(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path, trials=1, trial_timeout=0.1)
+    one = Worker(study, Sleeper(60.0), Leave())
+    one._do(study.next_job(one.me))  # type: ignore[arg-type]
+    assert study._journal.frozen(0).user_attrs["reason"] == "it took longer than --trial-timeout 0s"
+
+
+def test_a_worker_leaves_when_its_time_is_over_or_it_has_done_enough(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path)
+    late = Leave(time.monotonic() + 0.5)
+    assert not Worker(study, Sleeper(60.0), late).run()
+    assert late.reason == "its time is over"
+    few = Worker(study, Sleeper(), Leave(), max_trials=2)
+    assert not few.run()
+    assert few.num_done == 2
+
+
+def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
+    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meliuscli.search import storage as storages
+
+    monkeypatch.setattr(storages, "LOCK_SECONDS", 0.2)
+    study = created("journal", space, tmp_path)
+    path = tmp_path / "journal.log"
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"op_code": 4, "wor')
+    path.with_name("journal.log.lock").symlink_to(path)
+    assert isinstance(study.next_job(Owner.here()), Job)
+    assert len(joined("journal", tmp_path)._optuna.trials) == 1
+    assert all(line.startswith("{") and line.endswith("}") for line in path.read_text().splitlines())
+
+
+def test_a_database_that_goes_and_comes_back_is_waited_for(
+    postgres: Postgres, space: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    created(postgres.url, space, tmp_path, TRIALS)
+    processes = [start(postgres.url, tmp_path, 0.2) for _ in range(2)]
+    time.sleep(1.5)
+    postgres.cut()
+    time.sleep(0.5)
+    postgres.stop("immediate")
+    time.sleep(1.0)
+    postgres.start()
+    assert [process.join(60) or process.exitcode for process in processes] == [0, 0]
+    assert rows_of(joined(postgres.url, tmp_path)) == rows
+
+
+# Who may join
+
+
+def test_a_worker_of_another_release_or_with_other_data_is_refused(
+    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created("journal", space, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(membership, "__version__", "9.9")
+        with pytest.raises(BadInputError, match=r"was made with meliuscli .*, this is 9\.9"):
+            joined("journal", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            membership, "data_facts", lambda *_: {"dataset": {"name": "fashion-mnist-mini", "digest": "other"}}
+        )
+        with pytest.raises(BadInputError, match=r"was made with other data: made with .* here .*other"):
+            joined("journal", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(membership, "_digest", lambda space: "other")
+        with pytest.raises(BadInputError, match="reads another space or recipe"):
+            joined("journal", tmp_path)
+
+
+def test_a_study_that_is_not_there_is_named_and_nothing_is_made(space: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="there is no such journal"):
+        join(open_backend("journal", tmp_path / "none"), "tiny", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    created("journal", space, tmp_path)
+    with pytest.raises(MissingError, match="there is no study other") as caught:
+        join(open_backend("journal", tmp_path), "other", tmp_path)
+    assert "studies there: tiny" in (caught.value.hint or "")
+
+
+def test_sqlite_is_for_one_worker(space: Path, tmp_path: Path, cli: Cli) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = created(url, space, tmp_path, trials=2)
+    done = cli("worker", "--study", "tiny", "--storage", url)
+    assert done.returncode == 2
+    assert "another worker holds it, and SQLite is for one" in done.stderr
+    assert Worker(study, Sleeper(), Leave()).run()
+    assert len(study.records()) == 2
+    asked = ("--budget", "1e8", "--study", "tiny", "--storage", url)
+    assert "SQLite is for one worker" in cli("search", *asked, "--workers", "2").stderr
+
+
+def test_a_missing_driver_is_said_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(psycopg=None, pymysql=None, redis=None)\n"
+        "from pathlib import Path\nfrom meliuscli.errors import MissingError\n"
+        "from meliuscli.search.backend import open_backend\n"
+        "for url in ('postgresql://a@b/c', 'mysql://a@b/c', 'redis://a'):\n"
+        "    try: open_backend(url, Path())\n    except MissingError as error: print(error.hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:3] == [f"pip install 'meliuscli[{e}]'" for e in ("postgres", "mysql", "redis")]
+
+
+# What others read
+
+
+def test_optuna_reads_the_study_as_it_is(space: Path, tmp_path: Path, rows: list[Row]) -> None:
+    created("journal", space, tmp_path, TRIALS)
+    assert work("journal", tmp_path)
+    path = tmp_path / "journal.log"
+    optuna_cli = Path(sys.executable).with_name("optuna")
+    if not optuna_cli.exists():
+        pytest.skip("Optuna's command line is not beside this Python")
+    command = [str(optuna_cli), "trials", "--study-name", "tiny", "--storage", str(path), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count('"number"') == TRIALS
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    assert [trial.values[0] for trial in study.trials] == [accuracy for _, _, accuracy, _ in rows]
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+# GPUs (on a list of devices that nobody has to have)
+
+
+def test_each_worker_takes_a_free_gpu_and_shares_one_where_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-8f2a")
+    gpus = visible_gpus(2)
+    assert gpus == ["4", "GPU-8f2a"]
+    held = [hold_gpu(gpus, 2, tmp_path) for _ in range(4)]
+    assert [one.name for one in held] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    with pytest.raises(MissingError, match="has 2 workers already"):
+        hold_gpu(gpus, 2, tmp_path)
+    held[1].release()
+    with pytest.raises(MissingError, match="cuda:0 of this machine"):
+        hold_gpu(gpus, 2, tmp_path, wanted=0)
+    assert hold_gpu(["GPU-8f2a", "7"], 2, tmp_path).name == "cuda:1"  # seen by another process in another order
+    with pytest.raises(BadInputError, match="cuda:2: there are 2"):
+        hold_gpu(gpus, 2, tmp_path, wanted=2)
+
+
+def test_without_visible_devices_gpus_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(3) == ["0", "1", "2"]
+
+
+# The command line
+
+
+def test_search_and_workers_end_to_end(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_SPACE)
+    asked = ("--budget", "1e8", "--space", "tiny.toml", "--trials", "3", "--finalists", "1", "--final-seeds", "1")
+    shared_by = ("--study", "night", "--storage", "journal:all.log")
+    done = cli("search", *asked, *shared_by, "--lag", "none", "--trial-timeout", "5m")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reports" / "night" / "report.md").read_text()
+    assert "this search is not repeatable" in page
+    late = cli("worker", *shared_by)
+    assert late.stdout == "night: 0 trainings by this worker; it leaves: the study is done\n"
+    again = cli("report", "study:night", "--storage", "journal:all.log", "--reports", "elsewhere", "--format", "csv")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == (tmp_path / "reports" / "night" / "front.csv").read_text()
+    assert cli("search", *asked, *shared_by, "--resume").returncode == 2
+    assert cli("search", *asked, "--storage", "journal:all.log").returncode == 2
+    assert cli("worker", "--study", "night", "--storage", "grpc://host:13000").returncode == 2
+    assert "worker --study night --storage journal:all.log" in cli("show", "study:night").stderr
+
+
+def test_a_storage_that_stays_away_is_given_up(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0.3)
+    study = created("journal", space, tmp_path)
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MissingError, match=r"did not answer for 1s: .*No space left"):
+        worker.patiently(fail, study.backend)
