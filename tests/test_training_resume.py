@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import Cli
+from meliuscli.cli.watch import train_all
 from safetensors.torch import load_file
 
 from meliuscli.arch.adapt import at_input
 from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.zoo import load_arch
-from meliuscli.cli.watch import train_all
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MissingError

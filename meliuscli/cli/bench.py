@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
 
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
-from meliuscli.cli.console import Counter, answer, answer_tables, talk
+from meliuscli.cli.console import Counter, give, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
-from meliuscli.report.tables import to_json
 from meliuscli.runs import REPORTS
 
 Opponents = Literal["none", "quick", "all"]
@@ -51,50 +52,29 @@ def bench(
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
-    from meliuscli.packed.isa import choose_isa
-    from meliuscli.results import require_directory
+    _refuse_early([one.name for one in named], specs, batch, isa)
+    from meliuscli.packed.bench import bench_network
+    from meliuscli.report.bench import bench_answer, busy_warning
 
-    # Whatever can be refused is refused before minutes are spent on measuring.
-    if output is not None:
-        require_directory(output, "--output")
+    how = {"batch": batch, "threads": threads, "isa": isa, "opponents": opponents, "runs": runs, "seed": seed}
+    results = []
+    for one, spec in zip(named, specs, strict=True):
+        results.append(bench_network(one.name, spec, **how, talk=talk, counting=Counter))  # type: ignore[arg-type]
+        if (warning := busy_warning(results[-1])) is not None:
+            talk(f"warning: {warning}", "yellow")
+    give(bench_answer(results), fmt, output)
+
+
+def _refuse_early(names: Sequence[str], specs: Sequence[ArchSpec], batch: int, isa: str | None) -> None:
+    """Refuse whatever can be refused before minutes are spent on measuring."""
+    from meliuscli.packed.isa import choose_isa
+
     choose_isa(isa)  # before torch is loaded
     from meliuscli.counting.footprint import COMPARED, require_room
 
-    for one, spec in zip(named, specs, strict=True):
-        require_room(spec, batch, COMPARED, f"measuring {one.name} with --batch {batch}", "take a smaller --batch")
+    for name, spec in zip(names, specs, strict=True):
+        require_room(spec, batch, COMPARED, f"measuring {name} with --batch {batch}", "take a smaller --batch")
     from meliuscli.packed.runner import require_binary
 
     for spec in specs:
         require_binary(spec)
-    from meliuscli.packed.bench import bench_network
-    from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
-
-    results = []
-    for one, spec in zip(named, specs, strict=True):
-        result = bench_network(
-            one.name,
-            spec,
-            batch=batch,
-            threads=threads,
-            isa=isa,
-            opponents=opponents,
-            runs=runs,
-            seed=seed,
-            talk=talk,
-            counting=Counter,
-        )
-        warning = busy_warning(result)
-        if warning is not None:
-            talk(f"warning: {warning}", "yellow")
-        results.append(result)
-    if fmt == "json":
-        from importlib import metadata
-
-        from meliuscli.results import origin
-
-        made = origin()
-        made["versions"]["llvmlite"] = metadata.version("llvmlite")
-        answer(to_json({"networks": [bench_object(result) for result in results], "origin": made}), output)
-        return
-    tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
-    answer_tables(tables, fmt, output)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 
 Network = Annotated[
@@ -94,3 +95,9 @@ Data = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to train; auto: CUDA, MPS, CPU.")
 ]
+
+
+def refuse_both(resume: bool, force: bool) -> None:
+    """Work is either gone on with or begun anew."""
+    if resume and force:
+        raise BadInputError("--resume and --force exclude each other")
