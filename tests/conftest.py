@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -62,6 +63,12 @@ def run_here(*args: str) -> None:
 
     gc.enable()  # what the import turns off
     make_app(args)(args, standalone_mode=False)
+
+
+def write_idx(path: Path, values: torch.Tensor) -> None:
+    """Images or labels in MNIST's format."""
+    header = bytes([0, 0, 8, values.dim()]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
 
 
 @st.composite

@@ -23,7 +23,7 @@ from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
 from meliuscli.report.tables import to_csv
 from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, read_check, sample
-from meliuscli.search.plan import LONG, LONGER, OWN, Changes, Plan, changed, long_way, make_plan, read_changes
+from meliuscli.search.plan import LONG, LONGER, OWN, Changes, CheckPlan, changed, long_way, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trust import kendall_tau
 from meliuscli.search.verdicts import Row, rows
@@ -38,7 +38,7 @@ def space() -> SearchSpace:
     return load_space("meliusnet")[1]
 
 
-def plan_for(space: SearchSpace, **changes: Any) -> Plan:
+def plan_for(space: SearchSpace, **changes: Any) -> CheckPlan:
     return make_plan("meliusnet", space, Changes(), fractions=(0.5,)).model_copy(update=changes)
 
 

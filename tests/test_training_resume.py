@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import torch
 from conftest import Cli
-from meliuscli.cli.watch import train_all
 from safetensors.torch import load_file
 
 from meliuscli.arch.adapt import at_input
@@ -35,6 +34,7 @@ from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
 from meliuscli.training.run import RunResult, train_once
+from meliuscli.training.seeds import conduct_run
 from meliuscli.training.start import Wanted, begin_run, resume_run
 
 SPEC = at_input(
@@ -276,8 +276,7 @@ def unfinished(directory: Path) -> tuple[Path, str]:
 def go_on(directory: Path) -> None:
     """What ``meliuscli train --resume`` does, in this process."""
     ready = resume_run(unfinished(directory)[1], None, directory / "reports")
-    failure = train_all(ready)
-    ready.session.finish(failure)
+    _, failure = conduct_run(ready)
     if failure is not None:
         raise failure
 

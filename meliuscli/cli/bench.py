@@ -11,6 +11,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
 from meliuscli.cli.console import Counter, give, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
+from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
 Opponents = Literal["none", "quick", "all"]
@@ -52,6 +53,8 @@ def bench(
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
+    if output is not None:
+        require_directory(output, "--output")
     _refuse_early([one.name for one in named], specs, batch, isa)
     from meliuscli.packed.bench import bench_network
     from meliuscli.report.bench import bench_answer, busy_warning
