@@ -21,10 +21,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_SPACE, run_here, write_idx
+from conftest import TINY_SPACE, run_here, write_small_idx
 from safetensors.torch import load_file
 
-from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.work import folders
 from meliuscli.work.folders import CHECK, RUN, STUDY, Kind
@@ -126,11 +125,9 @@ def test_every_kind_of_long_work_is_a_member() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A space, and 1000 images to train on with 300 to test on in MNIST's format."""
-    place, mini = tmp_path_factory.mktemp("files"), load_dataset("fashion-mnist-mini")
+    place = tmp_path_factory.mktemp("files")
     (place / "idx").mkdir()
-    for prefix, split, count in (("train", mini.train, 1000), ("t10k", mini.test, 300)):
-        write_idx(place / "idx" / f"{prefix}-images-idx3-ubyte", split.images[:count, 0])
-        write_idx(place / "idx" / f"{prefix}-labels-idx1-ubyte", split.labels[:count])
+    write_small_idx(place / "idx")
     space = TINY_SPACE.replace('"fashion-mnist-mini"', '"idx"').replace("epochs = 0.05", "epochs = 0.2")
     (place / "tiny.toml").write_text(space.replace("epochs = 0.1", "epochs = 0.4"))
     return place

@@ -26,7 +26,8 @@ def with_option(option: str, value: object) -> str:
     """What work was begun with, in the words of the command line."""
     if value is None or value is False:
         return f"without {option}"
-    return f"with {option}" if value is True else f"with {option} {value}"
+    words = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return f"with {option}" if value is True else f"with {option} {words}"
 
 
 def other_data(kind: Kind, directory: Path, data: str, difference: str = "its files have changed") -> BadInputError:
