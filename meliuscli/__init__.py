@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meliuscli.api import (
         NetworkCosts,
+        check_proxy,
         classify,
         compare,
         count,
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
         load_trained,
         pack,
         predict,
+        resume_check,
         resume_search,
+        resume_train,
         search,
         train,
     )
-    from meliuscli.work.listener import Listener
+    from meliuscli.work.listener import Listener, Steps
 
 from meliuscli.version import __version__
 
 __all__ = [
     "Listener",
     "NetworkCosts",
+    "Steps",
     "__version__",
+    "check_proxy",
     "classify",
     "compare",
     "count",
@@ -43,7 +48,9 @@ __all__ = [
     "load_trained",
     "pack",
     "predict",
+    "resume_check",
     "resume_search",
+    "resume_train",
     "search",
     "train",
 ]

@@ -6,7 +6,7 @@ message, a hint and the exit code that the command would have. Long work tells a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,22 +15,27 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch, load_changed
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.counts import By, NetworkCount, Storage
-from meliuscli.errors import FailedError
 from meliuscli.report.count import Counted, View, count_object, count_table, make_view
 from meliuscli.report.tables import Table, to_text
-from meliuscli.work.folders import STUDY
+from meliuscli.work.folders import CHECK, STUDY
 from meliuscli.work.listener import SILENT, Listener
+from meliuscli.work.listener import Steps as Steps
 
 if TYPE_CHECKING:
     from meliuscli.evidence.belief import Belief
-    from meliuscli.exchange.evaluation import Answer, Evaluation
+    from meliuscli.exchange.evaluation import Classified, Evaluation
     from meliuscli.export.onnx import Agreement
+    from meliuscli.report.check_report import CheckReport
     from meliuscli.report.study import StudyReport
     from meliuscli.runs import Run
     from meliuscli.search.begin import Begun
+    from meliuscli.search.check import Check
+    from meliuscli.search.checking import AskedCheck
+    from meliuscli.search.plan import Against
     from meliuscli.search.sampler import SamplerName
     from meliuscli.training.execution import DeviceName
     from meliuscli.training.recipe import Recipe
+    from meliuscli.training.start import Ready
     from meliuscli.training.trained import Trained
 
 Network = str | Path | ArchSpec
@@ -245,40 +250,146 @@ def train(
     seed: int = 0,
     input_size: int = 32,
     width_divisor: int = 1,
+    teacher: str | None = None,
     device: DeviceName = "auto",
+    threads: int | None = None,
+    weights: bool = True,
     reports: Path = Path("reports"),
     listener: Listener = SILENT,
 ) -> Run:
     """Train a network from ``seeds`` seeds, ``seed`` the first: what ``meliuscli train`` does. The record, with each seed's
-    curve and what came of it, is ``fields`` of the result; weights lie beside it (``load_trained``).
+    curve and what came of it, is ``fields`` of the result; weights lie beside it (``load_trained``). ``teacher`` is the
+    recorded run (``"run:ID"``) to distil from.
 
     Raises as ``load``; ``MissingError`` for data that are not there; ``FailedError`` when a training diverges or ends at
-    chance, after what was finished is recorded."""
-    from meliuscli.runs import Run, record_path
+    chance, and ``InterruptedByUser`` on Ctrl-C, after what was finished is recorded."""
     from meliuscli.training.recipe import find_recipe
     from meliuscli.training.start import Wanted, begin_run
 
     spec = load(network)
     named = NamedArch(spec.summary() if isinstance(network, ArchSpec) else load_arch(str(network)).name, spec)
     plan = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    sizes = (seeds, input_size, width_divisor)
-    ready = begin_run(
-        Wanted(named, dataset, data, skip_bad, plan, *sizes, True, None, device, "off", first_seed=seed),
-        reports,
-        listener,
-    )
-    failure = None
-    with listener.stage("seed", seeds) as steps:
-        try:
-            for result in ready.session.train(ready.data, ready.teacher, lambda metrics: None, lambda training: None):
-                steps.step(f"validation top-1 {100 * result.last.validation_top1:.2f} %")
-        except FailedError as error:
-            failure = error
-    record = ready.session.finish(failure)
+    sizes, how = (seeds, input_size, width_divisor), (weights, teacher, device)
+    wanted = Wanted(named, dataset, data, skip_bad, plan, *sizes, *how, "off", threads=threads, first_seed=seed)
+    return _trained(begin_run(wanted, reports, listener), listener)
+
+
+def resume_train(
+    run: str, *, data: Path | None = None, reports: Path = Path("reports"), listener: Listener = SILENT
+) -> Run:
+    """Go on with an unfinished run (``"run:ID"``) as it was begun; ``data`` is where its data are now.
+
+    Raises as ``train``, and ``BadInputError`` where there is no such run, or its data have changed."""
+    from meliuscli.training.start import resume_run
+
+    return _trained(resume_run(run, data, reports, listener), listener)
+
+
+def _trained(ready: Ready, listener: Listener) -> Run:
+    from meliuscli.training.seeds import conduct_run
+
+    run, failure = conduct_run(ready, listener)
     if failure is not None:
         raise failure
-    assert record is not None
-    return Run(record_path(reports, ready.session.plan.id), record)
+    assert run is not None
+    return run
+
+
+def check_proxy(
+    space: str | Path = "meliusnet",
+    *,
+    networks: int | None = None,
+    budget: int | None = None,
+    changes: Path | None = None,
+    long: str | Recipe | None = None,
+    long_epochs: float | None = None,
+    long_dataset: str | None = None,
+    against: Against = "long",
+    fractions: Sequence[float] | None = None,
+    device: DeviceName = "cpu",
+    data: Path | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    reports: Path = Path("reports"),
+    name: str | None = None,
+    listener: Listener = SILENT,
+) -> CheckReport:
+    """Does a short training rank a space's networks as a long one does, or as ImageNet does (``against="published"``)? What
+    ``meliuscli check-proxy`` does, written to a folder in ``reports``: ``table``, and ``value`` with raw numbers.
+
+    ``networks`` (24) are sampled, of at most ``budget`` OPs at the target input; ``changes`` is a TOML file with [long] and
+    [proxies.NAME]; the long training is also read after ``fractions`` (0.25, 0.5) of its steps. Trainings run in spawned
+    processes, so a script needs ``if __name__ == "__main__":``.
+
+    Raises ``BadInputError``, ``SpecError`` or ``MissingError`` before anything is trained, ``InterruptedByUser`` on Ctrl-C
+    with what is kept."""
+    from meliuscli.search.checking import AskedCheck
+    from meliuscli.training.recipe import find_recipe
+
+    asked = AskedCheck(
+        space=str(space),
+        networks=networks,
+        budget=budget,
+        changes=changes,
+        long=find_recipe(long) if isinstance(long, str) else long,
+        long_epochs=long_epochs,
+        long_dataset=long_dataset,
+        against=against,
+        device=device,
+        data=data,
+        skip_bad=skip_bad,
+        fractions=None if fractions is None else tuple(fractions),
+        seed=seed,
+    )
+    return checked_anew(asked, workers or os.cpu_count() or 1, reports, name, False, listener)
+
+
+def resume_check(
+    name: str,
+    *,
+    changes: Path | None = None,
+    data: Path | None = None,
+    workers: int | None = None,
+    reports: Path = Path("reports"),
+    listener: Listener = SILENT,
+) -> CheckReport:
+    """Go on with a check as it was begun, finished or not; ``changes`` may have more proxies, ``data`` is where its data are
+    now. Raises as ``check_proxy``, and ``BadInputError`` where there is no such check or its data have changed."""
+    given = {key: value for key, value in (("changes", changes), ("data", data)) if value is not None}
+    return checked_again(name, given, workers or os.cpu_count() or 1, reports, listener)
+
+
+def checked_anew(
+    asked: AskedCheck, workers: int, reports: Path, name: str | None, force: bool, listener: Listener
+) -> CheckReport:
+    """A new check, trained and reported; ``force`` empties its folder first."""
+    from meliuscli.search.checking import begin_check
+
+    check = begin_check(asked, reports, name, force, listener)
+    with CHECK.lock(check.directory):
+        return _checked(check, workers, listener)
+
+
+def checked_again(
+    name: str | None, given: Mapping[str, Any], workers: int, reports: Path, listener: Listener
+) -> CheckReport:
+    """What is left of a check, trained and reported. ``given`` are fields of an ``AskedCheck`` that are asked for anew."""
+    from meliuscli.search.checking import default_check_name, go_on_check
+
+    default = default_check_name(given.get("against", "long"), Path(given.get("space", "meliusnet")).stem)
+    directory = CHECK.find(reports, name, default)
+    with CHECK.lock(directory):
+        return _checked(go_on_check(directory, given, listener), workers, listener)
+
+
+def _checked(check: Check, workers: int, listener: Listener) -> CheckReport:
+    from meliuscli.report.check_report import write_check_report
+    from meliuscli.search.checking import conduct_check
+
+    conduct_check(check, workers, listener)
+    with listener.status("writing the report"):
+        return write_check_report(check)
 
 
 def load_trained(run: str | Run, seed: int | None = None, reports: Path = Path("reports")) -> Trained:
@@ -360,7 +471,7 @@ def evaluate(
 
 def classify(
     network: str | Path, *images: str | Path, top: int = 5, seed: int | None = None, reports: Path = Path("reports")
-) -> list[Answer]:
+) -> list[Classified]:
     """What a trained network says of image files: what ``meliuscli predict run:ID IMAGE...`` prints.
 
     Raises ``BadInputError`` where the network does not say what its images go through, and for what is no image."""

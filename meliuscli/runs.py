@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,9 @@ from typing import Any
 
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.work.folders import REPORTS as REPORTS
+from meliuscli.work.folders import RUN
 
-PREFIX, UNFINISHED = "run-", ".checkpoint"
+PREFIX = RUN.before
 MAX_HEADER = 10**8
 """Bytes of a safetensors file's header, by its definition."""
 KEYS = (
@@ -81,23 +81,8 @@ def weights_path(directory: Path, run_id: str, seed: int) -> Path:
     return directory / f"{PREFIX}{run_id}-seed{seed}.safetensors"
 
 
-def checkpoint_directory(directory: Path, run_id: str) -> Path:
-    """Where a run is written down while it is trained: its plan, and the checkpoint of a seed."""
-    return directory / f"{PREFIX}{run_id}{UNFINISHED}"
-
-
-def plan_path(directory: Path) -> Path:
-    return directory / "run.json"
-
-
 def checkpoint_path(directory: Path, seed: int) -> Path:
     return directory / f"seed{seed}.safetensors"
-
-
-def resume_command(run_id: str, directory: Path) -> str:
-    """The command line that goes on with an unfinished run."""
-    place = [] if directory == REPORTS else ["--reports", str(directory)]
-    return shlex.join(["meliuscli", "train", "--resume", f"run:{run_id}", *place])
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
@@ -155,8 +140,10 @@ def load_run(name: str, directory: Path, unfinished: bool = False) -> Run:
     name = name.lower()
     runs, broken = (list_runs if unfinished else find_runs)(directory)
     known: dict[str, Run | BadInputError] = {**broken, **{run.id: run for run in runs}}
-    if not _beginning(name, known) and (found := _beginning(name, _unfinished(directory))):
-        raise BadInputError(f"run:{name} is not finished", f"go on with: {resume_command(found[0], directory)}")
+    unfinished_ones = _unfinished(directory)
+    if not _beginning(name, known) and (found := _beginning(name, unfinished_ones)):
+        command = RUN.resume_command(unfinished_ones[found[0]])
+        raise BadInputError(f"run:{name} is not finished", f"go on with: {command}")
     if not known:
         raise MissingError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"
@@ -187,23 +174,21 @@ def _by_age(runs: Iterable[Run]) -> list[Run]:
 
 def _unfinished(directory: Path) -> dict[str, Path]:
     """The short names of unfinished runs, and their checkpoint directories."""
-    found = directory.glob(f"{PREFIX}*{UNFINISHED}") if directory.is_dir() else ()
-    return {path.name.removeprefix(PREFIX).removesuffix(UNFINISHED): path for path in found}
+    found = directory.glob(f"{RUN.before}*{RUN.after}") if directory.is_dir() else ()
+    return {RUN.name(path): path for path in found}
 
 
 def _read_unfinished(place: Path) -> Run:
     """What would be recorded of an unfinished run now. Raises ``BadInputError`` when its files are corrupt."""
-    path = plan_path(place)
-    try:
+    path = place / RUN.marker
+    with RUN.reading(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         plan, runs = dict(content["plan"]), list(content["runs"])
         accuracies = {key: summary([float(run[key]) for run in runs]) for key in ("validation_top1", "test_top1")}
         run = Run(path, _checked({**plan, "n": len(runs), **accuracies, "runs": runs}))
         seeds, epochs = int(plan["seeds"]), float(plan["recipe"]["epochs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path}: not a run's plan: {error}", f"delete {place} to give the run up") from None
     done = _epochs_done(checkpoint_path(place, len(runs)))
-    return replace(run, left=Left(len(runs), seeds, done, epochs, resume_command(run.id, place.parent)))
+    return replace(run, left=Left(len(runs), seeds, done, epochs, RUN.resume_command(place)))
 
 
 def _epochs_done(checkpoint: Path) -> float:

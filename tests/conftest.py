@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from meliuscli.arch.families.reactnet import ReActNetSpec
 from meliuscli.arch.families.resnet import BiRealNetSpec, RealToBinarySpec, ResNetESpec, ResNetSpec, XnorResNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
+from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import SpecError
 
 if threading.current_thread() is threading.main_thread():
@@ -63,6 +65,15 @@ def run_here(*args: str) -> None:
 
     gc.enable()  # what the import turns off
     make_app(args)(args, standalone_mode=False)
+
+
+def write_small_idx(directory: Path) -> None:
+    """1000 images to train on and 300 to test on, in MNIST's format."""
+    mini = load_dataset("fashion-mnist-mini")
+    for prefix, split, count in (("train", mini.train, 1000), ("t10k", mini.test, 300)):
+        for name, values in (("images-idx3", split.images[:count, 0]), ("labels-idx1", split.labels[:count])):
+            header = bytes([0, 0, 8, values.dim()]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+            (directory / f"{prefix}-{name}-ubyte").write_bytes(header + values.to(torch.uint8).numpy().tobytes())
 
 
 @st.composite

@@ -87,14 +87,14 @@ def test_a_notebook_sees_a_table_whose_words_are_no_markup() -> None:
     assert "<p>x &amp; y</p>" in shown
 
 
-class Heard(mc.Listener):
+class Heard(mc.Listener, mc.Steps):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[str, int, int]] = []
         self.steps = 0
 
-    def stage(self, noun: str, total: int, done: int = 0) -> Heard:  # type: ignore[override]
+    def stage(self, noun: str, total: int, done: int = 0) -> Heard:
         self.stages.append((noun, total, done))
         return self
 

@@ -727,7 +727,7 @@ def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
     assert LINE in (study / "report.md").read_text().splitlines()
     stored["settings"]["skip_bad"] = False
     (study / "study.json").write_text(json.dumps(stored))
-    with pytest.raises(BadInputError, match="was made without --skip-bad"):
+    with pytest.raises(BadInputError, match="was begun without --skip-bad"):
         run_here("search", "--resume", "--study", "s", "--skip-bad")
 
 
@@ -745,7 +745,7 @@ def test_a_search_can_take_other_data_than_its_space_names(
     assert f" --dataset imagefolder --data {folder} " in Path("reports/s/report.md").read_text()
     run_here("search", "--resume", "--study", "s", "--trials", "3", "--dataset", "imagefolder")
     assert len(Path("reports/s/trials.csv").read_text().splitlines()) == 1 + 3
-    with pytest.raises(BadInputError, match="was made with --dataset imagefolder"):
+    with pytest.raises(BadInputError, match="was begun with --dataset imagefolder"):
         run_here("search", "--resume", "--study", "s", "--dataset", "cifar10")
 
 
@@ -763,7 +763,5 @@ def test_a_check_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
         for run in runs.values()
     )
     assert LINE in (check / "report.md").read_text().splitlines()
-    with pytest.raises(BadInputError, match="made with another setting: skip_bad: True, now False"):
-        run_here(*command, "--resume")
-    run_here(*command, "--skip-bad", "--resume")
+    run_here(*command, "--resume")
     assert json.loads((check / "check.json").read_text()) == stored

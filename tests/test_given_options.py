@@ -256,11 +256,11 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
     """Behind nohup a training must not be interrupted by what is not meant for it."""
     import signal
 
-    from meliuscli.cli.watch import _first_interrupt_waits
+    from meliuscli.work.interrupts import first_interrupt_waits
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with _first_interrupt_waits() as asked:
+        with first_interrupt_waits() as asked:
             signal.raise_signal(signal.SIGINT)
             assert not asked()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -37,7 +37,7 @@ from meliuscli.training.loop import Training, distillation, evaluate
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe, find_recipe
 from meliuscli.training.run import train_once
-from meliuscli.training.session import Plan, Session, read_plan
+from meliuscli.training.session import RunPlan, Session, read_plan
 from meliuscli.training.teacher import load_teacher
 from meliuscli.training.weights import load_weights
 
@@ -463,7 +463,7 @@ def test_energy_is_summed_over_packages_and_across_wraps(tmp_path: Path) -> None
 
 
 def make_session(reports: Path, spec: ArchSpec, digest: str, teacher: Any = None, **changes: Any) -> Session:
-    plan = Plan(
+    plan = RunPlan(
         id=f"{spec.archid[:7]}{len(list(reports.glob('*.json')))}",
         arch="mine",
         archid=spec.archid,

@@ -87,7 +87,7 @@ def test_a_finished_study_is_moved_to_other_data(study: Path, cli: Cli) -> None:
 
     shutil.copytree(study.parents[1] / "images", study.parents[1] / "others")
     other = cli(*RESUME, "--transfer", "others")
-    assert (other.returncode, "was made with --transfer" in other.stderr) == (2, True)
+    assert (other.returncode, "was begun with --transfer" in other.stderr) == (2, True)
     (study.parents[1] / "images" / "train" / "dark" / "0.png").unlink()
     changed = cli(*RESUME)
     assert changed.returncode == 2

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
-from meliuscli.cli.console import Counter, answer, answer_tables, talk
+from meliuscli.cli.console import Counter, give, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.report.tables import to_json
+from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
+
+if TYPE_CHECKING:
+    from meliuscli.packed.timing import BenchResult
 
 Opponents = Literal["none", "quick", "all"]
 
@@ -66,60 +71,46 @@ def bench(
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
-    from meliuscli.packed.isa import choose_isa
-    from meliuscli.results import require_directory
-
-    # Whatever can be refused is refused before minutes are spent on measuring.
     if output is not None:
         require_directory(output, "--output")
-    choose_isa(isa)  # before torch is loaded
-    from meliuscli.counting.footprint import COMPARED, require_room
-
-    for one, spec in zip(named, specs, strict=True):
-        require_room(spec, batch, COMPARED, f"measuring {one.name} with --batch {batch}", "take a smaller --batch")
-    from meliuscli.packed.runner import require_binary
-
-    for spec in specs:
-        require_binary(spec)
+    _refuse_early([one.name for one in named], specs, batch, isa)
     from meliuscli.export.packed import load_packed
     from meliuscli.packed.bench import bench_file, bench_network
-    from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
+    from meliuscli.report.bench import bench_answer, busy_warning
 
+    how = {"batch": batch, "threads": threads, "isa": isa, "opponents": opponents, "runs": runs, "seed": seed}
     results = []
     for word, one, spec in zip(arch, named, specs, strict=True):
         if _is_packed(word):
             if input_ is not None:
                 raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
             runner = load_packed(Path(word), threads, isa)
-            result = bench_file(one.name, runner, batch=batch, runs=runs, seed=seed, counting=Counter)
+            results.append(bench_file(one.name, runner, batch=batch, runs=runs, seed=seed, counting=Counter))
         else:
-            result = bench_network(
-                one.name,
-                spec,
-                batch=batch,
-                threads=threads,
-                isa=isa,
-                opponents=opponents,
-                runs=runs,
-                seed=seed,
-                talk=talk,
-                counting=Counter,
-            )
-        warning = busy_warning(result)
-        if warning is not None:
+            results.append(bench_network(one.name, spec, **how, talk=talk, counting=Counter))  # type: ignore[arg-type]
+        if (warning := busy_warning(results[-1])) is not None:
             talk(f"warning: {warning}", "yellow")
-        results.append(result)
-    if fmt == "json":
-        from importlib import metadata
+    give(bench_answer(results), fmt, output)
+    _refuse_slow(results, max_ms)
 
-        from meliuscli.results import origin
 
-        made = origin()
-        made["versions"]["llvmlite"] = metadata.version("llvmlite")
-        answer(to_json({"networks": [bench_object(result) for result in results], "origin": made}), output)
-    else:
-        tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
-        answer_tables(tables, fmt, output)
+def _refuse_early(names: Sequence[str], specs: Sequence[ArchSpec], batch: int, isa: str | None) -> None:
+    """Refuse whatever can be refused before minutes are spent on measuring."""
+    from meliuscli.packed.isa import choose_isa
+
+    choose_isa(isa)  # before torch is loaded
+    from meliuscli.counting.footprint import COMPARED, require_room
+
+    for name, spec in zip(names, specs, strict=True):
+        require_room(spec, batch, COMPARED, f"measuring {name} with --batch {batch}", "take a smaller --batch")
+    from meliuscli.packed.runner import require_binary
+
+    for spec in specs:
+        require_binary(spec)
+
+
+def _refuse_slow(results: Sequence[BenchResult], max_ms: float | None) -> None:
+    """Raise ``FailedError`` for packed networks that take longer a batch than ``max_ms``."""
     slow = [result for result in results if max_ms is not None and 1e3 * result.packed.median > max_ms]
     if slow:
         took = ", ".join(f"{result.arch} takes {1e3 * result.packed.median:.3g} ms" for result in slow)

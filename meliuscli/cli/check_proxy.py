@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, Progress, answer, answer_tables, status, talk
-from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
-from meliuscli.report.tables import Format, to_json
-from meliuscli.units import format_count, parse_count
-from meliuscli.work.folders import CHECK, resume_check
-
-if TYPE_CHECKING:
-    from meliuscli.report.check import Reported
-    from meliuscli.search.check import Check, DataFacts
-    from meliuscli.search.plan import Plan
-    from meliuscli.search.space import SearchSpace
+from meliuscli.cli.console import SHELL, give, is_given, status, talk
+from meliuscli.units import parse_count
 
 
 def check_proxy(
+    context: typer.Context,
     space: Annotated[str, typer.Argument(help="A search space's name or TOML file.")] = "meliusnet",
     networks: Annotated[
         int | None,
@@ -35,7 +23,7 @@ def check_proxy(
     budget: Annotated[
         str | None, typer.Option("--budget", help="None above these OPs: 5e8, 500M, 0.5G.", show_default=False)
     ] = None,
-    check: Annotated[
+    changes: Annotated[
         Path | None,
         typer.Option("--check", help="TOML with [long] and [proxies.NAME]: what differs from the space's [proxy]."),
     ] = None,
@@ -89,146 +77,31 @@ def check_proxy(
     check.csv and a plot.
 
     Example: meliuscli check-proxy meliusnet --networks 24"""
-    if resume and force:
-        raise BadInputError("--resume and --force exclude each other")
-    if against == "published":
-        _refuse_sampling(
-            {
-                "--networks": networks,
-                "--budget": budget,
-                "--long": long,
-                "--long-epochs": long_epochs,
-                "--long-dataset": long_dataset,
-                "--at-fraction": at_fraction,
-            }
-        )
-    budget_ops = None if budget is None else parse_count(budget, "--budget")
+    options.refuse_both(resume, force)
+    asked: dict[str, Any] = {name: context.params[name] for name in AS_GIVEN}
     with status("loading"):
-        from meliuscli.data.decoding import prepare_and_tell
-        from meliuscli.results import origin, write_text
-        from meliuscli.search.check import Check, as_trained, read_data, sample
-        from meliuscli.search.plan import Changes, make_plan, read_changes
-        from meliuscli.search.space import load_space
-        from meliuscli.search.targets import published_networks
-        from meliuscli.training.execution import find_device
+        from meliuscli.api import checked_again, checked_anew
+        from meliuscli.search.checking import AskedCheck
         from meliuscli.training.recipe import find_recipe
 
-        space_name, searched, text = load_space(space)
-        changes = Changes() if check is None else read_changes(check)
-        copies = {} if check is None else {"check.toml": check.read_text(encoding="utf-8-sig")}
-        plan = make_plan(
-            space_name,
-            searched,
-            changes,
-            networks=len(published_networks()) if against == "published" else networks or 24,
-            budget=budget_ops,
-            seed=seed,
-            long_recipe=None if long is None else find_recipe(long),
-            long_epochs=long_epochs,
-            long_dataset=long_dataset,
-            fractions=(0.25, 0.5) if at_fraction is None else at_fraction,
-            data_dir=data,
-            skip_bad=skip_bad,
-            against=against,
-            device=find_device(device),
-        )
-        where, decode = origin(), partial(prepare_and_tell, listener=SHELL)
-    default = f"check-{space_name}" if against == "long" else "proxy-imagenet"
+        asked["budget"] = None if budget is None else parse_count(budget, "--budget")
+        asked["long"] = None if long is None else find_recipe(long)
+        asked["fractions"] = None if at_fraction is None else tuple(at_fraction)
+    num_workers = workers or os.cpu_count() or 1
     if resume:
-        directory = CHECK.find(reports, name, default)
-        with CHECK.lock(directory):
-            left = _left(directory, searched, plan)
-            left = _resumed(left, plan, read_data(plan, decode), where)
-            for file, content in copies.items():
-                write_text(directory / file, content)
-            _run(left, workers, fmt, output)
+        given = {FIELDS.get(option, option) for option in context.params if is_given(context, option)}
+        anew = {field: value for field, value in asked.items() if field in given}
+        report = checked_again(name, anew, num_workers, reports, SHELL)
     else:
-        facts = read_data(plan, decode)
-        chosen = published_networks() if against == "published" else sample(searched, plan, facts)
-        fresh = Check(Path(), plan, facts, chosen, where)
-        for way in plan.ways.values():
-            for candidate in chosen:
-                as_trained(candidate.spec, way, facts[way.dataset])
-        files = {"space.toml": text, **copies, CHECK.marker: to_json(fresh.content())}
-        directory = CHECK.make(reports, name, default, force, files)
-        with CHECK.lock(directory):
-            _run(Check(directory, plan, facts, fresh.networks, where), workers, fmt, output)
+        report = checked_anew(AskedCheck(**asked), num_workers, reports, name, force, SHELL)
+    give(report.answer(), fmt, output)
+    talk(f"written: {report.directory} (report.md, check.csv, check.png, check.json)")
+    report.require_judged()
 
 
-def _refuse_sampling(given: Mapping[str, object]) -> None:
-    """Options of a check against long trainings, which one against published results would pass over."""
-    if excess := [option for option, value in given.items() if value is not None]:
-        raise BadInputError(
-            f"{', '.join(excess)}: nothing is sampled or trained long against published results", "leave it out"
-        )
-
-
-def _left(directory: Path, space: SearchSpace, plan: Plan) -> Check:
-    """The check as it was left. Raises ``BadInputError`` when it is another plan."""
-    from meliuscli.search.check import read_check
-
-    left = read_check(directory, space)
-    if (difference := plan.differs_from(left.plan)) is not None:
-        raise BadInputError(
-            f"{directory} was made with another setting: {difference}",
-            f"repeat its command with --resume: {left.origin['command']}",
-        )
-    return left
-
-
-def _resumed(left: Check, plan: Plan, facts: dict[str, DataFacts], where: dict[str, Any]) -> Check:
-    """The check with what this plan has more. Raises ``BadInputError`` when its data are others."""
-    from meliuscli.search.check import Check, as_trained
-
-    for dataset, facts_then in left.data.items():
-        here = facts[dataset]
-        if (here.digest, here.left_out) != (facts_then.digest, facts_then.left_out):
-            raise BadInputError(f"{left.directory} was made with other data: {dataset} differs")
-    for candidate in left.networks:
-        for way in plan.ways.values():
-            as_trained(candidate.spec, way, facts[way.dataset])
-    made, now = ({key: origin[key] for key in ("versions", "machine")} for origin in (left.origin, where))
-    if made != now:
-        talk("note: versions or machine differ from when this check was made; results may differ too")
-    origin = left.origin if made == now else {**left.origin, "resumed_with": now}
-    return Check(left.directory, plan, facts, left.networks, origin, left.trainings)
-
-
-def _run(check: Check, workers: int | None, fmt: Format, output: Path | None) -> None:
-    asked = check.asked()
-    done = sum(check.outcome(training) is not None for training in asked)
-    check.save()
-    try:
-        with Progress("training", len(asked), done) as progress:
-            for training, fields in check.run(workers or os.cpu_count() or 1):
-                done += 1
-                what = f"{training.way}, seed {training.seed}: {training.candidate.spec.summary()}"
-                score = fields.get("reason") or f"{100 * fields['validation_top1']:.2f} %"
-                progress.step(f"{what}, {format_count(training.candidate.ops)} OPs: {score}")
-        with status("writing the report"):
-            reported = _reported(check)
-    except KeyboardInterrupt:
-        kept = f"interrupted; {done} of {len(asked)} trainings are kept in {check.directory}"
-        command = shlex.join(["meliuscli", *sys.argv[1:]])
-        raise InterruptedByUser(kept, f"continue with: {resume_check(check.directory, command)}") from None
-    if fmt == "json":
-        answer(to_json(reported.value), output)
-    else:
-        answer_tables([reported.table], fmt, output)
-    talk(f"written: {check.directory} (report.md, check.csv, check.png, check.json)")
-    if reported.num_judged < 4:
-        how = "long" if check.plan.against == "long" else "in any way"
-        raise FailedError(f"fewer than 4 networks could be trained {how}: nothing can be said of any proxy")
-
-
-def _reported(check: Check) -> Reported:
-    """The answer, when the report is written."""
-    if check.plan.against == "published":
-        from meliuscli.report.trial import write_trial
-        from meliuscli.search.trial import trial_rows
-
-        return write_trial(check, trial_rows(check))
-    from meliuscli.report.check import write_report
-    from meliuscli.search.verdicts import rows
-
-    return write_report(check, rows(check))
+AS_GIVEN = (
+    *("space", "networks", "changes", "long_epochs", "long_dataset", "against", "device", "data", "skip_bad", "seed"),
+)
+"""Options that ``AskedCheck`` has under the same name and as they are."""
+FIELDS = {"at_fraction": "fractions"}
+"""Options that it has under another name."""

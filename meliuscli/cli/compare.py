@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,11 @@ import typer
 
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk, talk_of
+from meliuscli.cli.console import give, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
-from meliuscli.report.compare import compare_table, compare_warnings
-from meliuscli.report.count import count_object, make_view
-from meliuscli.report.predict import believed_object
-from meliuscli.report.published import published_object
-from meliuscli.report.tables import to_json
+from meliuscli.report.compare import compare_answer, compare_warnings
+from meliuscli.report.count import Counted, View, make_view
 from meliuscli.runs import REPORTS
 
 
@@ -52,10 +50,10 @@ def compare(
     names = [*(archs or []), *(name for name in arch_names() if all_ and name not in (archs or []))]
     if not names:
         raise BadInputError("no network to compare", "name some (meliuscli list), or give --all")
-    if (binary or bits) and not any(map(is_own, names)):
-        option = "--binary" if binary else "--bits"
-        raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY), and none is given")
     words = words_of(bits, binary)
+    if words and not any(map(is_own, names)):
+        option = words[0].split()[0]
+        raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY), and none is given")
     counted = []
     for name in names:
         try:
@@ -67,20 +65,13 @@ def compare(
     if not counted:
         raise BadInputError("none of the networks can be that", "the lines above say why")
     if pareto is not None:
-        from meliuscli.report.pareto import draw_published
-
-        missing = draw_published(counted, view, pareto)
-        talk(f"{pareto} written" + (f"; not in it, without a published top-1: {', '.join(missing)}" if missing else ""))
+        _draw(counted, view, pareto)
     talk_of(fmt, compare_warnings(counted, view))
-    if fmt == "json":
-        objects = [
-            {
-                **count_object(network, "stage", view, None),
-                "published": list(map(published_object, network.published)),
-                "believed": believed_object(network),
-            }
-            for network in counted
-        ]
-        answer(to_json(objects), output)
-        return
-    answer_tables([compare_table(counted, view)], fmt, output)
+    give(compare_answer(counted, view), fmt, output)
+
+
+def _draw(counted: Sequence[Counted], view: View, path: Path) -> None:
+    from meliuscli.report.pareto import draw_published
+
+    missing = draw_published(counted, view, path)
+    talk(f"{path} written" + (f"; not in it, without a published top-1: {', '.join(missing)}" if missing else ""))

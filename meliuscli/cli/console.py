@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from meliuscli.errors import MissingError
+from meliuscli.report.answers import Answer, render
 from meliuscli.report.prose import Part, part_text
-from meliuscli.report.tables import WIDTH, Format, Table, text, to_csv, to_latex, to_markdown, to_text
+from meliuscli.report.tables import WIDTH, Format, Table, text
 from meliuscli.units import format_duration
-from meliuscli.work.listener import Listener
+from meliuscli.work.listener import Listener, Steps
 
 if TYPE_CHECKING:
     import rich.progress
@@ -153,18 +154,14 @@ def answer(content: str, output: Path | None) -> None:
         raise MissingError("stdout: cannot be written: it is closed") from None
 
 
-def answer_tables(tables: Sequence[Table], fmt: Format, output: Path | None, after: str = "") -> None:
-    """Tables in any of the formats but JSON (for which the commands have more than the tables), and text ``after``.
-
-    A file or stream of CSV is one table: of several it holds the first."""
-    tables = tables[:1] if fmt == "csv" else tables
+def give(made: Answer, fmt: Format, output: Path | None) -> None:
+    """Write an answer in a format to a file, or to stdout; a terminal gets its tables drawn."""
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
-        for index, table in enumerate(tables):
+        for index, table in enumerate(made.tables):
             _print_rich(table, gap=index > 0)
-        answer(after, None)
-        return
-    renderers = {"table": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
-    answer("\n".join(renderers[fmt](table) for table in tables) + after, output)
+        answer(made.endings.get(fmt, ""), None)
+    else:
+        answer(render(made, fmt), output)
 
 
 def answer_page(parts: Sequence[Part], output: Path | None) -> None:
@@ -186,11 +183,11 @@ def is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-class Progress:
+class StageBar(Steps):
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
-    def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False) -> None:
-        self._label, self._total, self._done, self._quiet = label, total, done, quiet or _is_quiet
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self._label, self._total, self._done, self._quiet = label, total, done, _is_quiet
         self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
@@ -296,8 +293,8 @@ class Shell(Listener):
     def status(self, message: str) -> AbstractContextManager[object]:
         return status(message)
 
-    def stage(self, noun: str, total: int, done: int = 0) -> Progress:
-        return Progress(noun, total, done)
+    def stage(self, noun: str, total: int, done: int = 0) -> StageBar:
+        return StageBar(noun, total, done)
 
     def counter(self, noun: str) -> Counter:
         return Counter(noun)

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, status, talk, talk_of
+from meliuscli.cli.console import answer, give, status, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, the_one, words_of
 from meliuscli.counting.counts import By
 from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.report.count import Counted, View, count_object, count_table, make_view, shape_text, warnings
-from meliuscli.report.tables import to_json
+from meliuscli.report.count import Counted, View, count_answer, make_view, shape_text, warnings
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
@@ -55,28 +54,25 @@ def count(
     arch = the_one(network_, arch_)
     view = make_view(convention, float_bits, bn_params)
     limits = _Limits(view, max_ops, max_size, max_ram, max_flash)
+    words = words_of(bits, binary)
     if (max_ram or max_flash) and is_own(arch):
         raise BadInputError(f"{'--max-ram' if max_ram else '--max-flash'}: is for networks of ours; {arch} is a module")
-    if (binary or bits) and not is_own(arch):
-        option = "--binary" if binary else "--bits"
+    if words and not is_own(arch):
+        option = words[0].split()[0]
         raise BadInputError(f"{option} is for modules of your own (FILE.py:FACTORY); {arch} knows its binary layers")
-    network = count_any(arch, set_ or [], words_of(bits, binary), input_ or [], view.storage, reports)
+    network = count_any(arch, set_ or [], words, input_ or [], view.storage, reports)
     verify = verify and not is_own(arch)
     talk_of(fmt, warnings(network, view))
-    problems: list[str] = []
-    if fmt == "json":
-        problems = _verify(network, view) if verify else []
-        verified = not problems if verify else None
-        answer(to_json(count_object(network, by, view, verified)), output)
-    else:
-        answer_tables([count_table(network, by, view)], fmt, output)
-        if verify:
-            problems = _verify(network, view)
-            if not problems:
-                from meliuscli.counting.traced import ROADS, best_road
+    at_first = verify and fmt == "json"  # which says whether it is verified
+    problems = _verify(network, view) if at_first else []
+    give(count_answer(network, by, view, not problems if at_first else None), fmt, output)
+    if verify and not at_first:
+        problems = _verify(network, view)
+        if not problems:
+            from meliuscli.counting.traced import ROADS, best_road
 
-                line = f"verified: {ROADS[best_road()]} agrees on every layer"
-                answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
+            line = f"verified: {ROADS[best_road()]} agrees on every layer"
+            answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
     problems += limits.problems(network)
     if problems:
         raise FailedError("\n".join(problems))

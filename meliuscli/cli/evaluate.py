@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import Counter, Shell, answer, answer_tables, status, talk_of
+from meliuscli.cli.console import SHELL, Counter, give, status, talk_of
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
-from meliuscli.report.evaluation import evaluation_object, evaluation_tables
-from meliuscli.report.tables import to_json
+from meliuscli.report.evaluation import evaluation_answer
 from meliuscli.runs import REPORTS
 
 
@@ -56,12 +55,8 @@ def evaluate(
     opened = open_network(network, reports, seed, threads)
     loaded = load_dataset(dataset, data, None, skip_bad)
     check_classes(opened, loaded.num_classes, dataset)
-    prepared = prepare_and_tell(loaded, opened.spec.input_size, Shell())
+    prepared = prepare_and_tell(loaded, opened.spec.input_size, SHELL)
     with Counter("evaluating") as counter:
         result = evaluate_on(opened, dataset, prepared, split, limit, counter)
     talk_of(fmt, [f"note: {note}" for note in result.notes])
-    if fmt == "json":
-        answer(to_json(evaluation_object(result)), output)
-        return
-    tables = evaluation_tables(result)
-    answer_tables(tables[:1] if fmt == "csv" else tables, fmt, output)
+    give(evaluation_answer(result), fmt, output)

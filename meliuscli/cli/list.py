@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, talk_of
+from meliuscli.cli.console import give, talk_of
 from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.report.answers import Answer
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
-from meliuscli.report.tables import Format, Table, to_json
+from meliuscli.report.tables import Format, Table
 from meliuscli.report.works import works_table
 from meliuscli.runs import REPORTS, list_runs
 
@@ -49,10 +50,8 @@ def list_(
     if {"runs", *WORKS} & set(chosen) and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
     tables = {kind: _table(kind, reports, fmt) for kind in chosen}
-    if fmt == "json":
-        answer(to_json({kind: table.records for kind, table in tables.items()}), output)
-    else:
-        answer_tables(list(tables.values()), fmt, output)
+    value = {kind: table.records for kind, table in tables.items()}
+    give(Answer(tuple(tables.values()), lambda: value), fmt, output)
 
 
 def _table(kind: str, reports: Path, fmt: Format) -> Table:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 
 Network = Annotated[
@@ -104,3 +105,9 @@ Storage = Annotated[
         show_default=False,
     ),
 ]
+
+
+def refuse_both(resume: bool, force: bool) -> None:
+    """Work is either gone on with or begun anew."""
+    if resume and force:
+        raise BadInputError("--resume and --force exclude each other")

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, status
+from meliuscli.cli.console import give, status
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
-from meliuscli.report.predict import predict_object, predict_table
-from meliuscli.report.tables import Format, to_json
+from meliuscli.report.predict import predict_answer
+from meliuscli.report.tables import Format
 from meliuscli.runs import REPORTS
 
 TOP = 5
@@ -54,7 +54,7 @@ def predict(
         return
     if top != TOP or seed is not None:
         raise BadInputError("--top and --seed: are for images, and none are given", "name image files behind run:ID")
-    from meliuscli.evidence.belief import believe, sentence  # loads numpy
+    from meliuscli.evidence.belief import believe  # loads numpy
 
     for name in networks:
         if is_own(name):
@@ -63,11 +63,7 @@ def predict(
             )
     counted = [count_named(name, set_ or [], None, Storage()) for name in networks]
     beliefs = believe([n.spec for n in counted if n.spec is not None], [n.name for n in counted])
-    if fmt == "json":
-        objects = [predict_object(network, belief) for network, belief in zip(counted, beliefs, strict=True)]
-        answer(to_json({"networks": objects, "evidence": sentence()}), output)
-    else:
-        answer_tables([predict_table(counted, beliefs)], fmt, output)
+    give(predict_answer(counted, beliefs), fmt, output)
 
 
 def _is_image(word: str) -> bool:
@@ -89,15 +85,11 @@ def _classify(
             f"{what}: name one trained network (run:ID or a file), and then its images",
             "meliuscli predict run:1a2b cat.jpg",
         )
-    from meliuscli.report.evaluation import answers_object, answers_table
+    from meliuscli.report.evaluation import classes_answer
 
     with status("loading torch"):
         from meliuscli.exchange.evaluation import classify
         from meliuscli.exchange.opened import open_network
 
         opened = open_network(network, reports, seed)
-    answers = classify(opened, list(map(Path, images)), top)
-    if fmt == "json":
-        answer(to_json(answers_object(opened.name, answers)), output)
-    else:
-        answer_tables([answers_table(opened.name, answers)], fmt, output)
+    give(classes_answer(opened.name, classify(opened, list(map(Path, images)), top)), fmt, output)

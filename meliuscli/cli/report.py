@@ -12,6 +12,7 @@ from meliuscli.cli import options
 from meliuscli.cli.console import SHELL, answer, status, talk
 from meliuscli.cli.networks import count_any
 from meliuscli.errors import BadInputError
+from meliuscli.report.tables import Format
 from meliuscli.runs import load_run
 from meliuscli.work.folders import REPORTS
 
@@ -55,7 +56,7 @@ def _study(targets: list[str]) -> str | None:
     return name if len(targets) == 1 and kind.lower() == "study" and name else None
 
 
-def _gather(study: str, storage: str, reports: Path, fmt: options.Format, output: Path | None, quiet: bool) -> None:
+def _gather(study: str, storage: str, reports: Path, fmt: Format, output: Path | None, quiet: bool) -> None:
     with status("loading"):
         from meliuscli.cli.search import print_report
         from meliuscli.report.gathered import report_of
@@ -95,8 +96,8 @@ def _of_work(kind: str, name: str, reports: Path) -> str:
         from meliuscli.report.study_web import study_web_page
 
         return study_web_page(*read_study(directory))
-    from meliuscli.report.trial import read_reported
+    from meliuscli.report.check_report import read_check_report
     from meliuscli.report.web_pages import check_web_page
 
-    reported, state, command = read_reported(directory)
-    return check_web_page(name, reported.table, command, state)
+    check, state, command = read_check_report(directory)
+    return check_web_page(name, check.table, command, state)

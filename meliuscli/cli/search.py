@@ -6,16 +6,16 @@ import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, status, talk
+from meliuscli.cli.console import SHELL, give, is_given, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
-from meliuscli.report.tables import Format, to_json
+from meliuscli.report.tables import Format
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
-from meliuscli.work.folders import STUDY, resume_study
+from meliuscli.work.folders import STUDY
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -131,31 +131,18 @@ def search(
 
     Example: meliuscli search --budget 1.5e8,2e8 --max-size 4MiB"""
     limit = parse_duration(timeout, "--timeout")
-    if resume and force:
-        raise BadInputError("--resume and --force exclude each other")
+    options.refuse_both(resume, force)
     latency = objectives == "accuracy,latency"
-    if budget is None and resume and study is None:
-        raise BadInputError("--resume: which study?", STUDY.named_in(reports))
-    if budget is None and not resume:
-        raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
+    if budget is None and not (resume and study):
+        _ask_for_budget(resume, latency, reports)
     # With its name given, a study says in which unit the budget is.
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
         from meliuscli.api import conducted
-        from meliuscli.search.begin import Asked, begin, default_name, reopen, with_given
+        from meliuscli.search.begin import begin, default_name, reopen, with_given
 
     num_workers = workers or os.cpu_count() or 1
-    asked = Asked(
-        budgets=budgets or (),
-        space=space,
-        objective="latency" if latency else "ops",
-        maximises=objective,
-        max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
-        max_params=None if max_params is None else parse_count(max_params, "--max-params"),
-        lag=_parse_lag(lag),
-        trial_timeout=None if trial_timeout is None else parse_duration(trial_timeout, "--trial-timeout"),
-        **{name: context.params[name] for name in AS_GIVEN},
-    )
+    asked = _asked(context, budgets or (), latency)
     if storage is not None:
         _search_together(context, asked, study, storage, reports, workers or 1, fmt, output)
         return
@@ -169,11 +156,7 @@ def search(
         if budget is not None and study:
             by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
             asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
-        try:
-            begun = with_given(left, _given_anew(context, asked))
-        except BadInputError as error:
-            other = "leave it out to go on, or begin another study with --study NAME"
-            raise BadInputError(error.message, error.hint or other) from None
+        begun = with_given(left, _given_anew(context, asked))
     else:
         begun = begin(asked, num_workers, reports, study, force, SHELL)
     report = conducted(begun, resume, num_workers, limit, SHELL)
@@ -205,7 +188,7 @@ def _search_together(
     if left.interrupted:
         raise InterruptedByUser(left.sentence, "the same command goes on")
     if not left.is_done:
-        talk(f"{left.sentence}; go on with: {resume_study(reports / study, storage)}")
+        talk(f"{left.sentence}; go on with: {STUDY.resume_command(reports / study, storage)}")
         return
     with status("writing the report"):
         report = write_shared(made, header, storage)
@@ -228,6 +211,30 @@ def _parse_lag(lag: str | None) -> int | Literal["default"] | None:
     if not lag.isdigit() or int(lag) == 0:
         raise BadInputError(f"--lag {lag}: must be a number from 1 on, or none")
     return int(lag)
+
+
+def _ask_for_budget(resume: bool, latency: bool, reports: Path) -> NoReturn:
+    if resume:
+        raise BadInputError("--resume: which study?", STUDY.named_in(reports))
+    raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
+
+
+def _asked(context: typer.Context, budgets: tuple[float, ...], latency: bool) -> Asked:
+    from meliuscli.search.begin import Asked
+
+    given = context.params
+    max_size, max_params, timeout = given["max_size"], given["max_params"], given["trial_timeout"]
+    return Asked(
+        budgets=budgets,
+        space=given["space"],
+        objective="latency" if latency else "ops",
+        maximises=given["objective"],
+        max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
+        max_params=None if max_params is None else parse_count(max_params, "--max-params"),
+        lag=_parse_lag(given["lag"]),
+        trial_timeout=None if timeout is None else parse_duration(timeout, "--trial-timeout"),
+        **{name: given[name] for name in AS_GIVEN},
+    )
 
 
 AS_GIVEN = (
@@ -259,16 +266,10 @@ def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
 
 
 def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:
-    from meliuscli.report.study_page import best_files
-    from meliuscli.report.study_tables import study_tables, study_value
+    """Print the answer of a study, and say which files hold it."""
+    from meliuscli.report.study_page import best_files, study_answer
 
-    if fmt == "json":
-        answer(to_json(study_value(report)), output)
-    elif fmt == "csv":
-        answer((report.directory / "front.csv").read_text(encoding="utf-8"), output)
-    else:
-        last = f"{report.answers_for}\n" if fmt in ("table", "markdown") else ""
-        answer_tables(study_tables(report), fmt, output, after=last)
+    give(study_answer(report), fmt, output)
     best = "".join(f", {name}" for name in best_files(report))
     talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")
     if not report.num_found:

@@ -9,17 +9,15 @@ import typer
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import options
-from meliuscli.cli.console import answer, answer_tables, status, talk
+from meliuscli.cli.console import answer, give, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import count_object, count_table, make_view
-from meliuscli.report.drawing import drawing_table
-from meliuscli.report.published import published_object, published_table
-from meliuscli.report.runs import run_object, run_table
+from meliuscli.report.count import make_view
+from meliuscli.report.drawing import network_answer
+from meliuscli.report.runs import run_answer
 from meliuscli.report.tables import Format, to_json
-from meliuscli.report.works import find_work
+from meliuscli.report.works import find_work, show_work
 from meliuscli.runs import REPORTS, load_run
-from meliuscli.work.folders import resume_check, resume_study
 
 if TYPE_CHECKING:
     from meliuscli.search.space import SearchSpace
@@ -51,61 +49,32 @@ def show(
     kind, _, name = arch.partition(":")
     if kind.lower() in ("study", "check"):
         _show_work(kind.lower(), name, reports, fmt, output)
-        return
-    if kind.lower() in ("space", "recipe"):
+    elif kind.lower() in ("space", "recipe"):
         _show_settings(kind.lower(), name, fmt, output)
-        return
-    if arch.lower().startswith("run:"):
-        run = load_run(arch.partition(":")[2], reports, unfinished=True)
+    elif kind.lower() == "run":
+        run = load_run(name, reports, unfinished=True)
         if set_ or input_ is not None:
             raise BadInputError(f"--set and --input change a network, and {arch} is a training", "leave them out")
         if toml:
             _print_toml(load_network(arch, (), reports).spec, fmt, output)
-        elif fmt == "json":
-            answer(to_json(run_object(run)), output)
         else:
-            answer_tables([run_table(run)], fmt, output)
-        return
-    view = make_view("melius", None, None)
-    network = count_named(arch, set_ or [], input_, view.storage)
-    assert network.spec is not None
-    text = network.spec.to_toml()
-    if toml:
-        _print_toml(network.spec, fmt, output)
-    elif fmt == "json":
-        published = list(map(published_object, network.published))
-        value = {**count_object(network, "stage", view, None), "published": published}
-        answer(to_json({**value, "spec": network.spec.model_dump(mode="json")}), output)
-    elif fmt == "csv":
-        answer_tables([count_table(network, "stage", view)], fmt, output)
+            give(run_answer(run), fmt, output)
     else:
-        tables = [drawing_table(network)]
-        if network.published:
-            tables.append(published_table(network))
-        answer_tables(tables, fmt, output, after=f"\n{text}" if fmt == "table" else "")
+        view = make_view("melius", None, None)
+        network = count_named(arch, set_ or [], input_, view.storage)
+        if toml and network.spec is not None:
+            _print_toml(network.spec, fmt, output)
+        else:
+            give(network_answer(network, view), fmt, output)
 
 
 def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | None) -> None:
     directory = find_work(kind, name, reports)
     with status("loading"):
-        if kind == "study":
-            from meliuscli.report.study import read_study
-            from meliuscli.report.study_tables import study_tables, study_value
-            from meliuscli.search.begin import reopen
-
-            report, state = read_study(directory)
-            value, tables, command = study_value(report), study_tables(report), report.origin["command"]
-            resume = resume_study(directory, reopen(directory).storage)
-        else:
-            from meliuscli.report.trial import read_reported
-
-            reported, state, command = read_reported(directory)
-            value, tables, resume = reported.value, [reported.table], resume_check(directory, command)
-    if fmt == "json":
-        answer(to_json({**value, "state": state, "resume": resume}), output)
-        return
-    answer_tables(tables, fmt, output)
-    talk(f"made by: {command}\n{state}; go on with: {resume}")
+        shown = show_work(kind, directory)
+    give(shown.answer, fmt, output)
+    if fmt != "json":
+        talk(f"made by: {shown.command}\n{shown.state}; go on with: {shown.resume}")
 
 
 def _show_settings(kind: str, name: str, fmt: Format, output: Path | None) -> None:

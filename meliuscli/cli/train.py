@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,20 +12,15 @@ import typer
 
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, answer_tables, is_given, talk
+from meliuscli.cli.console import SHELL, give, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
-from meliuscli.cli.watch import train_all
 from meliuscli.errors import BadInputError, MeliusError
-from meliuscli.report.runs import run_table
-from meliuscli.report.tables import to_json
-from meliuscli.runs import REPORTS, Run, record_path
-from meliuscli.training.start import Ready, Wanted, begin_run, resume_run
+from meliuscli.report.runs import run_answer
+from meliuscli.runs import REPORTS
+from meliuscli.training.start import Wanted, begin_run, resume_run
 
 if TYPE_CHECKING:
-    from meliuscli.report.tables import Format
     from meliuscli.training.recipe import Recipe
-
-GOES_WITH_RESUME = ("resume_", "data", "reports", "fmt", "output")
 
 
 def train(
@@ -110,63 +106,54 @@ def train(
     that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network.
 
     Example: meliuscli train meliusnet22 --input-size 8 --width-divisor 8 --epochs 0.4 --seeds 1 --compile off"""
-    leads = os.environ.get("RANK", "0") == "0"
-    try:
+    with _one_voice():
         if resume_ is not None:
-            if is_own(arch_ or ""):
-                own_arch(str(arch_), [])  # so the command line names the file that the run wants executed
-            _refuse_changes(context, is_own(arch_ or ""))
-            ready = resume_run(resume_, data, reports, SHELL)
+            _allow_file(arch_)
+            ready = resume_run(resume_, data, reports, SHELL, _given_anew(context, arch_))
         else:
-            arch = the_one(network_, arch_)
-            named = own_arch(arch, set_ or []) if is_own(arch) else load_network(arch, set_ or [], reports)
-            changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-            recipe = _recipe(recipe_name, recipe_set or [], changes)
-            if seed is not None and not is_given(context, "seeds"):
-                seeds = 1
-            sizes = (seeds, input_size, width_divisor)
-            ready = begin_run(
-                Wanted(
-                    named,
-                    dataset,
-                    data,
-                    skip_bad,
-                    recipe,
-                    *sizes,
-                    weights,
-                    teacher,
-                    device,
-                    compile_,
-                    threads=threads,
-                    first_seed=seed or 0,
-                    overrides=tuple(set_ or []),
-                ),
-                reports,
-                SHELL,
-            )
-        _run(ready, reports, fmt, output)
+            ready = begin_run(_wanted(context), reports, SHELL)
+        from meliuscli.training.processes import leave
+        from meliuscli.training.seeds import conduct_run
+
+        run, failure = conduct_run(ready, SHELL)
+        if run is not None and ready.session.processes.leads:
+            give(run_answer(run), fmt, output)
+            talk(f"written: {run.path} (meliuscli show run:{run.id})")
+        leave()
+        if failure is not None:
+            raise failure
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of several processes all find the same error; the leader says it."""
+    try:
+        yield
     except MeliusError as error:
-        if leads:
+        if os.environ.get("RANK", "0") == "0":
             raise
-        # All processes find the same; one says it.
         raise typer.Exit(error.exit_code) from None
 
 
-def _run(ready: Ready, reports: Path, fmt: Format, output: Path | None) -> None:
-    from meliuscli.training.processes import leave
+def _wanted(context: typer.Context) -> Wanted:
+    """What a new run is asked for."""
+    given = context.params
+    arch, set_ = the_one(given["network_"], given["arch_"]), given["set_"] or []
+    seeds = 1 if given["seed"] is not None and not is_given(context, "seeds") else given["seeds"]
+    return Wanted(
+        named=own_arch(arch, set_) if is_own(arch) else load_network(arch, set_, given["reports"]),
+        recipe=_recipe(given["recipe_name"], given["recipe_set"] or [], {key: given[key] for key in RECIPE_OPTIONS}),
+        seeds=seeds,
+        first_seed=given["seed"] or 0,
+        compile=given["compile_"],
+        overrides=tuple(set_),
+        **{key: given[key] for key in AS_GIVEN},
+    )
 
-    failure = train_all(ready)
-    record, run_id = ready.session.finish(failure), ready.session.plan.id
-    if record is not None and ready.session.processes.leads:
-        path = record_path(reports, run_id)
-        if fmt == "json":
-            answer(to_json(record), output)
-        else:
-            answer_tables([run_table(Run(path, record))], fmt, output)
-        talk(f"written: {path} (meliuscli show run:{run_id})")
-    leave()
-    if failure is not None:
-        raise failure
+
+RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")
+AS_GIVEN = (*("dataset", "data", "skip_bad", "input_size", "width_divisor", "weights", "teacher", "device", "threads"),)
+"""Options that ``Wanted`` has under the same name and as they are."""
 
 
 def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Recipe:
@@ -179,19 +166,18 @@ def _recipe(name: str, overrides: Sequence[str], changes: dict[str, Any]) -> Rec
     return find_recipe(name, {**changed, **given})
 
 
-def _refuse_changes(context: typer.Context, names_file: bool) -> None:
-    """A resumed run is what it was begun as. ``names_file``: --arch only says that the run's file may be executed."""
-    names = {
-        "fmt": "format",
-        "set_": "set",
-        "network_": "arch",
-        "arch_": "arch",
-        "recipe_name": "recipe",
-        "compile_": "compile",
-    }
-    for name in context.params:
-        if name == "arch_" and names_file:
-            continue
-        if name not in GOES_WITH_RESUME and is_given(context, name):
-            option = names.get(name, name).replace("_", "-")
-            raise BadInputError(f"--{option}: a run goes on as it was begun", "leave it out with --resume")
+def _allow_file(arch: str | None) -> None:
+    """An unfinished run of a module of one's own is gone on with where the command line names its file."""
+    if arch is not None and is_own(arch):
+        own_arch(arch, [])
+
+
+def _given_anew(context: typer.Context, arch: str | None) -> list[str]:
+    """The options that ask for something else than what a run was begun with."""
+    allowed = GOES_WITH_RESUME | ({"arch_"} if arch is not None and is_own(arch) else set())
+    given = [name for name in context.params if name not in allowed and is_given(context, name)]
+    return [f"--{OPTIONS.get(name, name).replace('_', '-')}" for name in given]
+
+
+GOES_WITH_RESUME = {"resume_", "data", "reports", "fmt", "output"}
+OPTIONS = {"set_": "set", "network_": "arch", "arch_": "arch", "recipe_name": "recipe", "compile_": "compile"}

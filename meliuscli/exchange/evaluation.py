@@ -157,14 +157,14 @@ def check_classes(opened: Opened, num_classes: int, dataset: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Classified:
     """What a network says of an image file: the likeliest classes, with the softmax of their logits."""
 
     path: Path
     classes: tuple[tuple[str, float], ...]
 
 
-def classify(opened: Opened, paths: Sequence[Path], top: int = TOP) -> list[Answer]:
+def classify(opened: Opened, paths: Sequence[Path], top: int = TOP) -> list[Classified]:
     """Image files through the network's own preprocessing.
 
     Raises ``BadInputError`` where the network does not say what that is, and as ``read_images``."""
@@ -179,5 +179,5 @@ def classify(opened: Opened, paths: Sequence[Path], top: int = TOP) -> list[Answ
         for path in paths:
             likely = torch.softmax(opened.way(read_images([path], how)), 1)[0].topk(min(top, opened.spec.num_classes))
             pairs = zip(likely.indices.tolist(), likely.values.tolist(), strict=True)
-            answers.append(Answer(path, tuple((how.name_of(label), value) for label, value in pairs)))
+            answers.append(Classified(path, tuple((how.name_of(label), value) for label, value in pairs)))
     return answers

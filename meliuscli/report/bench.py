@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from meliuscli.packed.timing import BUSY, PACKED, BenchResult, PartTime
+from meliuscli.report.answers import Answer
 from meliuscli.report.count import shape_text
 from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.results import origin
 from meliuscli.units import format_mib
 
 THEORY = 64
@@ -17,6 +20,17 @@ _ABOUT_TORCH = (
     " ready",
     "float twin: the same network without its signs",
 )
+
+
+def bench_answer(results: Sequence[BenchResult]) -> Answer:
+    """Measured networks, with the time of each part; as JSON with where they were measured."""
+
+    def value() -> dict[str, Any]:
+        made = origin()
+        made["versions"]["llvmlite"] = metadata.version("llvmlite")
+        return {"networks": [bench_object(result) for result in results], "origin": made}
+
+    return Answer((runs_table(results), *map(parts_table, results)), value)
 
 
 def bench_object(result: BenchResult) -> dict[str, Any]:

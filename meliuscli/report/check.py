@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from meliuscli.report.check_report import CheckReport
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
@@ -137,16 +137,7 @@ def sentence(row: Row, tau_of_ops: float = math.nan) -> str:
     return f"{row.name}: {said}{alone}{failed}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What a check answers: a table, JSON values, and the most networks that any score could be judged on."""
-
-    table: Table
-    value: dict[str, Any]
-    num_judged: int
-
-
-def write_report(check: Check, rows: Sequence[Row]) -> Reported:
+def write_report(check: Check, rows: Sequence[Row]) -> CheckReport:
     """report.md, check.csv and the plot, beside check.json."""
     write_text(check.directory / "check.csv", to_csv(check_table(check, rows)))
     for suffix in ("png", "svg"):
@@ -155,9 +146,11 @@ def write_report(check: Check, rows: Sequence[Row]) -> Reported:
     return reported(check, rows)
 
 
-def reported(check: Check, rows: Sequence[Row]) -> Reported:
+def reported(check: Check, rows: Sequence[Row]) -> CheckReport:
     """The answer of a check."""
-    return Reported(check_table(check, rows), to_value(check, rows), rows[0].trust.n)
+    return CheckReport(
+        check.directory, check_table(check, rows), to_value(check, rows), rows[0].trust.n, check.plan.against
+    )
 
 
 def plot(check: Check, rows: Sequence[Row], suffix: str) -> bytes:

@@ -6,10 +6,27 @@ from collections.abc import Mapping, Sequence
 
 from meliuscli.arch.published import Published
 from meliuscli.counting.conventions import CONVENTIONS, Convention
-from meliuscli.report.count import Counted, View, shape_text, warnings
-from meliuscli.report.published import best_published
+from meliuscli.report.answers import Answer
+from meliuscli.report.count import Counted, View, count_object, shape_text, warnings
+from meliuscli.report.predict import believed_object
+from meliuscli.report.published import best_published, published_object
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
+
+
+def compare_answer(networks: Sequence[Counted], view: View) -> Answer:
+    """Networks side by side."""
+    return Answer(
+        (compare_table(networks, view),),
+        lambda: [
+            {
+                **count_object(network, "stage", view, None),
+                "published": list(map(published_object, network.published)),
+                "believed": believed_object(network),
+            }
+            for network in networks
+        ],
+    )
 
 
 def compare_table(networks: Sequence[Counted], view: View) -> Table:

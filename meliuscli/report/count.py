@@ -11,6 +11,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.conventions import Convention, find_convention
 from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Storage
 from meliuscli.counting.memory import Memory, memory_of
+from meliuscli.report.answers import Answer
 from meliuscli.report.own import doubts, left_out, own_lines, own_object
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
@@ -65,6 +66,11 @@ def make_view(convention: str, float_bits: int | None, bn_params: int | None) ->
     rule = find_convention(convention)
     values = rule.bn_params if bn_params is None else bn_params
     return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
+
+
+def count_answer(network: Counted, by: By, view: View, verified: bool | None) -> Answer:
+    """A network's counts."""
+    return Answer((count_table(network, by, view),), lambda: count_object(network, by, view, verified))
 
 
 def count_object(network: Counted, by: By, view: View, verified: bool | None) -> dict[str, Any]:

@@ -8,12 +8,30 @@ from itertools import groupby
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
-from meliuscli.report.count import Counted, shape_text
-from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.report.answers import Answer
+from meliuscli.report.count import Counted, View, count_object, count_table, shape_text
+from meliuscli.report.published import published_object, published_table
+from meliuscli.report.tables import Cell, Column, Table, to_csv
 from meliuscli.units import format_count
 
 BAR = 12
 """Characters of a bar of all MACs."""
+
+
+def network_answer(network: Counted, view: View) -> Answer:
+    """A network drawn, with its published figures and its TOML; as CSV its counts."""
+    spec, published = network.spec, network.published
+    assert spec is not None
+    return Answer(
+        (drawing_table(network), *([published_table(network)] if published else [])),
+        lambda: {
+            **count_object(network, "stage", view, None),
+            "published": list(map(published_object, published)),
+            "spec": spec.model_dump(mode="json"),
+        },
+        csv=lambda: to_csv(count_table(network, "stage", view)),
+        endings={"table": f"\n{spec.to_toml()}"},
+    )
 
 
 def drawing_table(network: Counted) -> Table:

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Column, Table
 
 if TYPE_CHECKING:
-    from meliuscli.exchange.evaluation import Answer, Evaluation
+    from meliuscli.exchange.evaluation import Classified, Evaluation
 
 MANY_CLASSES = 20
 """Of more classes a table shows the commonest confusions, not all."""
 COMMONEST = 10
 
 
-def evaluation_tables(result: Evaluation) -> list[Table]:
+def evaluation_answer(result: Evaluation) -> Answer:
     """A row for each way that the network ran, then what it takes for what."""
-    return [_scores_table(result), _confusion_table(result)]
+    return Answer((_scores_table(result), _confusion_table(result)), lambda: asdict(result))
 
 
 def _scores_table(result: Evaluation) -> Table:
@@ -64,12 +65,12 @@ def _confusion_table(result: Evaluation) -> Table:
     )
 
 
-def evaluation_object(result: Evaluation) -> dict[str, Any]:
-    """As JSON values."""
-    return asdict(result)
+def classes_answer(name: str, images: Sequence[Classified]) -> Answer:
+    """What a network takes images for."""
+    return Answer((_classes_table(name, images),), lambda: _classes_object(name, images))
 
 
-def answers_table(name: str, answers: Sequence[Answer]) -> Table:
+def _classes_table(name: str, answers: Sequence[Classified]) -> Table:
     """A row an image and class, the likeliest first."""
     rows = [
         (str(one.path), place, label, p) for one in answers for place, (label, p) in enumerate(one.classes, start=1)
@@ -82,7 +83,7 @@ def answers_table(name: str, answers: Sequence[Answer]) -> Table:
     )
 
 
-def answers_object(name: str, answers: Sequence[Answer]) -> dict[str, Any]:
+def _classes_object(name: str, answers: Sequence[Classified]) -> dict[str, Any]:
     """As JSON values."""
     return {
         "network": name,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from meliuscli.counting.conventions import Convention
     from meliuscli.counting.counts import Count
-    from meliuscli.counting.foreign import OwnCount, Verdict
+    from meliuscli.counting.foreign import Finding, OwnCount
     from meliuscli.counting.foreign.bits import Ruling
 
 
@@ -75,7 +75,7 @@ def doubts(own: OwnCount) -> list[str]:
     return [_line(verdict) for verdict in own.verdicts if verdict.doubt]
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Finding) -> str:
     where = f" in {_first(verdict.modules)}" if any(verdict.modules) else ""
     return f"{'doubt: ' if verdict.doubt else ''}{verdict.what}{where}: {verdict.verdict}"
 

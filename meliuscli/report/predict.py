@@ -6,12 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.counting.conventions import MELIUS
+from meliuscli.report.answers import Answer
 from meliuscli.report.count import Counted
 from meliuscli.report.tables import Column, Table
 from meliuscli.units import format_count
 
 if TYPE_CHECKING:
     from meliuscli.evidence.belief import Belief
+
+
+def predict_answer(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Answer:
+    """What networks are believed to reach."""
+    from meliuscli.evidence.belief import sentence
+
+    table = predict_table(networks, beliefs)
+    return Answer((table,), lambda: {"networks": list(table.records), "evidence": sentence()})
 
 
 def predict_table(networks: Sequence[Counted], beliefs: Sequence[Belief]) -> Table:

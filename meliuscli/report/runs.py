@@ -10,6 +10,7 @@ from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError
+from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.runs import Left, Run
 from meliuscli.units import format_count
@@ -167,6 +168,11 @@ def _network_lines(run: Run) -> list[str]:
     target = "" if trained["archid"] == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
     counted = "" if fields["trained_as"].get("family") == "own" else f" (meliuscli count run:{run.id})"
     return [f"the network that was trained: {trained['archid']}, {costs}{target}{counted}"]
+
+
+def run_answer(run: Run) -> Answer:
+    """A run's seeds and their mean; as JSON its record."""
+    return Answer((run_table(run),), lambda: run_object(run))
 
 
 def run_object(run: Run) -> dict[str, Any]:

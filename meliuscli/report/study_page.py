@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from meliuscli.report.answers import Answer
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_figure import plot
-from meliuscli.report.study_tables import budget_text, study_tables, transfer_data
+from meliuscli.report.study_tables import budget_text, study_tables, study_value, transfer_data
 from meliuscli.report.tables import to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.cost import OPS
@@ -89,6 +90,17 @@ def _believed(report: StudyReport, record: TrialRecord) -> dict[str, float | Non
     belief = report.beliefs.get(record.candidate.archid)
     keys = ("top1", "low", "high")
     return {f"believed_{key}": None if belief is None else getattr(belief, key) for key in keys}
+
+
+def study_answer(report: StudyReport, **more: str) -> Answer:
+    """What a search answers; as CSV its front. ``more`` goes into JSON too."""
+    last = f"{report.answers_for}\n"
+    return Answer(
+        tuple(study_tables(report)),
+        lambda: {**study_value(report), **more},
+        csv=lambda: _trials_csv(report, report.front),
+        endings={"table": last, "markdown": last},
+    )
 
 
 def markdown(report: StudyReport) -> str:

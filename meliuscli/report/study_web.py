@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from itertools import accumulate
 
 from meliuscli.arch.spec import ArchSpec
@@ -183,7 +182,7 @@ def _trials(report: StudyReport) -> Table:
     )
 
 
-def _cells(report: StudyReport, record: TrialRecord) -> Sequence[Cell]:
+def _cells(report: StudyReport, record: TrialRecord) -> tuple[Cell, ...]:
     total, belief = record.candidate.count, report.beliefs.get(record.candidate.archid)
     believed = (
         ()

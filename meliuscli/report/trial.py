@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from meliuscli.evidence.proxies import to_rows
 from meliuscli.evidence.runs import RECIPE, SOURCE, target_runs
-from meliuscli.report.check import Reported, describe_way, reported
+from meliuscli.report.check import describe_way
+from meliuscli.report.check_report import CheckReport
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
 from meliuscli.results import write_bytes, write_text
-from meliuscli.search.check import Check, read_check
-from meliuscli.search.space import load_space
+from meliuscli.search.check import Check
 from meliuscli.search.target_trust import PERMUTATIONS, Interval
 from meliuscli.search.targets import topologies
-from meliuscli.search.trial import TrialRow, chance, measured, trial_rows
+from meliuscli.search.trial import TrialRow, chance, measured
 from meliuscli.search.trust import LEVEL, MIN_NETWORKS, RESAMPLES
-from meliuscli.search.verdicts import rows as rows_of
 
 NOTES = (
     "s each: wall time of a network, all seeds; tau: Kendall's tau-b with ImageNet top-1; given OPs, given params too:"
@@ -148,7 +146,7 @@ def _adds(row: TrialRow) -> str:
     )
 
 
-def write_trial(check: Check, rows: Sequence[TrialRow]) -> Reported:
+def write_trial(check: Check, rows: Sequence[TrialRow]) -> CheckReport:
     """report.md, check.csv, scores.csv and the plot, beside check.json."""
     table = trial_table(check, rows)
     write_text(check.directory / "check.csv", to_csv(table))
@@ -160,7 +158,7 @@ def write_trial(check: Check, rows: Sequence[TrialRow]) -> Reported:
     return trial_reported(check, rows)
 
 
-def trial_reported(check: Check, rows: Sequence[TrialRow]) -> Reported:
+def trial_reported(check: Check, rows: Sequence[TrialRow]) -> CheckReport:
     """The answer of a trial."""
     value = {
         "check": str(check.directory),
@@ -168,7 +166,8 @@ def trial_reported(check: Check, rows: Sequence[TrialRow]) -> Reported:
         "rows": [trial_record(row) for row in rows],
         "sentences": list(trial_sentences(check, rows)),
     }
-    return Reported(trial_table(check, rows), value, max(row.trust.n for row in rows if row.kind == "trained"))
+    num_judged = max(row.trust.n for row in rows if row.kind == "trained")
+    return CheckReport(check.directory, trial_table(check, rows), value, num_judged, check.plan.against)
 
 
 def trial_plot(check: Check, rows: Sequence[TrialRow], suffix: str) -> bytes:
@@ -243,13 +242,3 @@ def _scores_table(check: Check, rows: Sequence[TrialRow]) -> str:
         for index, run in enumerate(topologies())
     )
     return to_markdown(Table("Validation top-1 (%), mean and deviation between seeds", columns, cells))
-
-
-def read_reported(directory: Path) -> tuple[Reported, str, str]:
-    """What a check of either kind says as it stands, a sentence on how far it is, and the command that made it."""
-    check = read_check(directory, load_space(str(directory / "space.toml"))[1])
-    asked = check.asked()
-    state = f"done: {sum(check.outcome(training) is not None for training in asked)} of {len(asked)} trainings"
-    published = check.plan.against == "published"
-    answer = trial_reported(check, trial_rows(check)) if published else reported(check, rows_of(check))
-    return answer, state, check.origin["command"]

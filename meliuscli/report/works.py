@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import MissingError, unknown_name
+from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count, format_ms
-from meliuscli.work.folders import CHECK, STUDY, resume_check, resume_study
+from meliuscli.work.folders import CHECK, STUDY
 
 KINDS = {kind.what: kind for kind in (STUDY, CHECK)}
 
@@ -43,6 +45,33 @@ def works_table(kind: str, reports: Path) -> Table:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ShownWork:
+    """What a study or check answers as it stands, how far it is, the command that made it, and the one that goes on."""
+
+    answer: Answer
+    state: str
+    command: str
+    resume: str
+
+
+def show_work(kind: str, directory: Path) -> ShownWork:
+    """A study or check as it stands. Raises ``BadInputError`` where its files are corrupt."""
+    if kind == "study":
+        from meliuscli.report.study import read_study
+        from meliuscli.report.study_page import study_answer
+        from meliuscli.search.begin import reopen
+
+        study, state = read_study(directory)
+        resume = STUDY.resume_command(directory, reopen(directory).storage)
+        return ShownWork(study_answer(study, state=state, resume=resume), state, study.origin["command"], resume)
+    from meliuscli.report.check_report import read_check_report
+
+    resume = CHECK.resume_command(directory)
+    check, state, command = read_check_report(directory)
+    return ShownWork(check.answer(state=state, resume=resume), state, command, resume)
+
+
 def find_work(kind: str, name: str, reports: Path) -> Path:
     """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
     with the nearest names for an unknown one."""
@@ -65,7 +94,7 @@ def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "answers for": "ImageNet" if settings.get("maximises") == "belief" else origin["dataset"]["name"],
         "trials": settings["trials"],
         "state": _state(directory, "study") if stored.get("is_done", True) else "unfinished",
-        "resume": resume_study(directory, stored.get("storage")),
+        "resume": STUDY.resume_command(directory, storage=stored.get("storage")),
     }
 
 
@@ -80,7 +109,7 @@ def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "networks": len(stored["networks"]),
         "trainings": done,
         "state": _state(directory, "check"),
-        "resume": resume_check(directory, origin["command"]),
+        "resume": CHECK.resume_command(directory),
     }
 
 

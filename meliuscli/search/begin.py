@@ -29,6 +29,7 @@ from meliuscli.training.execution import DeviceName, find_device
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
+from meliuscli.work.sameness import other_data, other_option, went_on, with_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +146,12 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int | None) -> t
 
 
 def reopen(directory: Path) -> Begun:
-    """A study as it was left. Raises ``MissingError`` or ``BadInputError`` where its settings are gone or corrupt."""
+    """A study as it was left. Raises ``BadInputError`` where its settings are gone or corrupt."""
     path = directory / STUDY.marker
-    try:
+    with STUDY.reading(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         settings, made = TypeAdapter(Settings).validate_python(stored["settings"]), dict(stored["origin"])
         _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
-    except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadInputError(f"{path}: not a study's settings: {error}") from None
     _, space, _ = load_space(str(directory / SPACE_FILE))
     if settings.dataset is not None:
         space = space.with_dataset(settings.dataset)
@@ -163,7 +160,7 @@ def reopen(directory: Path) -> Begun:
 
 def go_on(left: Begun, listener: Listener = SILENT) -> Begun:
     """The study with the settings of ``left``, written down, when its data are what they were. Its folder is held."""
-    now = {**origin(), **data_facts(left.space, left.settings, listener)}
+    now = data_facts(left.space, left.settings, listener)
     made = _checked_origin(left.directory, left.origin, now, listener)
     write_json(left.directory / STUDY.marker, {"settings": asdict(left.settings), "origin": made})
     return replace(left, origin=made)
@@ -183,12 +180,12 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
         if name in ("trials", "transfer"):
             continue
         if name == "data":
-            raise BadInputError("--data: a study goes on with the data it was made with", "leave it out")
+            raise other_option(STUDY, directory, "--data", "with its own --data")
         made = made_with[name]
         if value != made:
-            raise BadInputError(f"{directory} was made {_as_option(name, made, settings)}")
+            raise other_option(STUDY, directory, _option(name), _as_option(name, made, settings))
     if (trials := given.get("trials", settings.trials)) < settings.trials:
-        raise BadInputError(f"{directory} was made with --trials {settings.trials}")
+        raise other_option(STUDY, directory, "--trials", f"with --trials {settings.trials}")
     settings = with_transfer(replace(settings, trials=trials), left.space, given.get("transfer"), directory)
     return replace(left, settings=settings)
 
@@ -201,19 +198,21 @@ AS_BEGUN = (
 OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--objectives"}
 
 
+def _option(name: str) -> str:
+    return OPTIONS.get(name, f"--{name.replace('_', '-')}")
+
+
 def _as_option(name: str, made: Any, settings: Settings) -> str:
     """With, or without, which option a study was made."""
-    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    option = _option(name)
     if name == "lag":
         return f"with --lag {'none' if made is None else made}"
-    if made is None or made is False:
-        return f"without {option}"
-    if name in ("max_size", "max_params"):
-        return f"with another {option}"
+    if name in ("max_size", "max_params") and made is not None:
+        return f"with its own {option}"
     latency = settings.objective == "latency"
     if name == "budgets":
         made = ",".join(default_name("", budget, latency).removeprefix("-") for budget in made)
-    return f"with {option} {f'accuracy,{made}' if name == 'objective' else made}"
+    return with_option(option, f"accuracy,{made}" if name == "objective" else made)
 
 
 def default_name(space: str, budget: float, latency: bool) -> str:
@@ -256,8 +255,8 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
     directory = str(Path(place).resolve()) if place else None
     if (name, directory) == (settings.transfer, settings.transfer_dir):
         return settings
-    if settings.transfer is not None:
-        raise BadInputError(f"{made} was made with --transfer {settings.transfer_dir or settings.transfer}")
+    if settings.transfer is not None and made is not None:
+        raise other_option(STUDY, made, "--transfer", f"with --transfer {settings.transfer_dir or settings.transfer}")
     if (name, directory) == (space.proxy.dataset, settings.data_dir):
         raise BadInputError(f"--transfer {asked}: the search itself uses these data", "name others")
     try:
@@ -310,12 +309,6 @@ def _checked_origin(directory: Path, made: dict[str, Any], now: dict[str, Any], 
     """The origin that the study was made with; other data are refused, other versions noted."""
     for use in ("dataset", "transfer"):
         if use in made and made[use] != now.get(use):
-            raise BadInputError(
-                f"{directory} was made with other data",
-                f"made with {_data_in_words(made[use])}, now {_data_in_words(now.get(use, {}))}",
-            )
+            raise other_data(STUDY, directory, made[use]["name"])
     made = {**made, **({"transfer": now["transfer"]} if "transfer" in now else {})}
-    if made["versions"] != now["versions"] or made["machine"] != now["machine"]:
-        listener.talk("note: versions or machine differ from when this study was made; results may differ too")
-        made = {**made, "resumed_with": {"versions": now["versions"], "machine": now["machine"]}}
-    return made
+    return went_on(STUDY, directory, made, listener)

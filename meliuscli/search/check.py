@@ -19,18 +19,18 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.names import DEFAULT_DATASET
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.results import write_json
-from meliuscli.search.plan import Plan
+from meliuscli.search.plan import CheckPlan
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Proxy, SearchSpace
 from meliuscli.search.targets import published_networks, target_name
 from meliuscli.search.trainings import train_all
 from meliuscli.training.pool import Task
+from meliuscli.work.folders import CHECK
 
 if TYPE_CHECKING:
     from meliuscli.data.batches import Prepared
     from meliuscli.data.folder import ImageFolder
 
-FILE = "check.json"
 Trainings = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Way -> archid -> seed -> what the training gave, or its ``reason`` for failing."""
 
@@ -48,7 +48,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class CheckTraining:
     """One training that a check asks for."""
 
     way: str
@@ -61,26 +61,26 @@ class Check:
     """A check in its directory."""
 
     directory: Path
-    plan: Plan
+    plan: CheckPlan
     data: dict[str, DataFacts]
     networks: tuple[Candidate, ...]
     origin: dict[str, Any]
     trainings: Trainings = field(default_factory=dict)
 
-    def asked(self) -> list[Training]:
+    def asked(self) -> list[CheckTraining]:
         """All trainings, network by network, so that what is done of an unfinished check is of whole networks."""
         return [
-            Training(way, candidate, seed)
+            CheckTraining(way, candidate, seed)
             for candidate in self.networks
             for way in self.plan.ways
             for seed in self.plan.seeds_of(way)
         ]
 
-    def outcome(self, training: Training) -> dict[str, Any] | None:
+    def outcome(self, training: CheckTraining) -> dict[str, Any] | None:
         """What a training gave: its fields, or a ``reason``; None before it is done."""
         return self.trainings.get(training.way, {}).get(training.candidate.archid, {}).get(str(training.seed))
 
-    def run(self, workers: int) -> Iterator[tuple[Training, dict[str, Any]]]:
+    def run(self, workers: int) -> Iterator[tuple[CheckTraining, dict[str, Any]]]:
         """Train what is left; yields each training as it is written down."""
         todo = {index: training for index, training in enumerate(self.asked()) if self.outcome(training) is None}
         tasks = {index: self._task(training) for index, training in todo.items()}
@@ -92,7 +92,7 @@ class Check:
             yield todo[index], fields
 
     def save(self) -> None:
-        write_json(self.directory / FILE, self.content())
+        write_json(self.directory / CHECK.marker, self.content())
 
     def content(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
@@ -104,7 +104,7 @@ class Check:
             "trainings": self.trainings,
         }
 
-    def _task(self, training: Training) -> Task:
+    def _task(self, training: CheckTraining) -> Task:
         way = self.plan.ways[training.way]
         spec = as_trained(training.candidate.spec, way, self.data[way.dataset])
         directory, skip_bad = data_directory(self.plan, way.dataset), self.plan.skip_bad
@@ -120,17 +120,17 @@ class Check:
         )
 
 
-def _identity(candidate: Candidate, plan: Plan) -> dict[str, Any]:
+def _identity(candidate: Candidate, plan: CheckPlan) -> dict[str, Any]:
     named = {"arch": target_name(candidate)} if plan.against == "published" else {"params": candidate.params}
     return {"archid": candidate.archid, **named, "ops": candidate.ops}
 
 
-def data_directory(plan: Plan, dataset: str) -> Path | None:
+def data_directory(plan: CheckPlan, dataset: str) -> Path | None:
     """Where a data set's files are; the embedded one has none."""
     return None if dataset == DEFAULT_DATASET or plan.data_dir is None else Path(plan.data_dir)
 
 
-def read_data(plan: Plan, decode: Callable[[ImageFolder, int], Prepared]) -> dict[str, DataFacts]:
+def read_data(plan: CheckPlan, decode: Callable[[ImageFolder, int], Prepared]) -> dict[str, DataFacts]:
     """Load every data set of the plan, so that what is missing or corrupt is said before anything is trained.
 
     Image folders are given to ``decode`` with every size that they are trained at: workers then find them decoded."""
@@ -155,7 +155,7 @@ def as_trained(spec: ArchSpec, way: Proxy, data: DataFacts) -> ArchSpec:
     return as_proxy(spec, data.num_classes, data.channels, way.input_size, way.width_divisor)
 
 
-def sample(space: SearchSpace, plan: Plan, data: dict[str, DataFacts]) -> tuple[Candidate, ...]:
+def sample(space: SearchSpace, plan: CheckPlan, data: dict[str, DataFacts]) -> tuple[Candidate, ...]:
     """Different networks within the budget, in equal numbers from equal parts of the (logarithmic) range of OPs as far
     as the parts have them; also different as trained long, and possible in every way of training.
 
@@ -185,7 +185,7 @@ def sample(space: SearchSpace, plan: Plan, data: dict[str, DataFacts]) -> tuple[
     return tuple(chosen)
 
 
-def _trained_long(candidate: Candidate, plan: Plan, data: dict[str, DataFacts]) -> ArchSpec | None:
+def _trained_long(candidate: Candidate, plan: CheckPlan, data: dict[str, DataFacts]) -> ArchSpec | None:
     """The network as trained long, or None when some way of training has none."""
     try:
         return [as_trained(candidate.spec, way, data[way.dataset]) for way in plan.ways.values()][-1]
@@ -195,10 +195,10 @@ def _trained_long(candidate: Candidate, plan: Plan, data: dict[str, DataFacts]) 
 
 def read_check(directory: Path, space: SearchSpace) -> Check:
     """A check as it was left. Raises ``BadInputError`` for a file that holds none."""
-    path = directory / FILE
-    try:
+    path = directory / CHECK.marker
+    with CHECK.reading(path):
         stored = TypeAdapter(dict[str, Any]).validate_json(path.read_text(encoding="utf-8"))
-        plan = Plan.model_validate(stored["plan"])
+        plan = CheckPlan.model_validate(stored["plan"])
         if plan.against == "published":
             networks = published_networks()
         else:
@@ -213,5 +213,3 @@ def read_check(directory: Path, space: SearchSpace) -> Check:
             TypeAdapter(dict[str, Any]).validate_python(stored["origin"]),
             TypeAdapter(Trainings).validate_python(stored["trainings"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, SpecError) as error:
-        raise BadInputError(f"{path}: not a check: {error}", "start again with --force") from None

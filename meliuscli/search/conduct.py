@@ -10,7 +10,7 @@ from meliuscli.search.begin import Begun
 from meliuscli.search.budget import study_cost
 from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
 from meliuscli.search.study import Study, TrialRecord
-from meliuscli.work.folders import resume_study
+from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
 
@@ -43,7 +43,7 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
             _run_round("transfer", transfer, entrants, workers, listener)
     except KeyboardInterrupt:
         kept = f"interrupted; {len(study.records())} of {trials} trials are kept in {directory}"
-        raise InterruptedByUser(kept, f"continue with: {resume_study(directory)}") from None
+        raise InterruptedByUser(kept, f"continue with: {STUDY.resume_command(directory)}") from None
     except OSError as error:
         raise cannot_write(directory, error) from None
 
@@ -75,7 +75,9 @@ def _explain_short(study: Study, listener: Listener) -> None:
     records = study.records()
     if all(record.accuracy is None for record in records):
         reason = records[-1].reason if records else "the timeout came first"
-        raise FailedError(f"no candidate could be trained: {reason}", f"continue with: {resume_study(study.directory)}")
+        raise FailedError(
+            f"no candidate could be trained: {reason}", f"continue with: {STUDY.resume_command(study.directory)}"
+        )
     if len(records) < study.settings.trials:
         listener.talk(
             f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"

@@ -23,7 +23,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Against = Literal["long", "published"]
 
 
-class Plan(BaseModel):
+class CheckPlan(BaseModel):
     """All that a check depends on. ``proxies`` holds the ways of training to be checked, the space's own first;
     ``fractions`` are the points of the long training at which its own curve is read as a proxy. A check ``against``
     published results trains nothing long, and its networks are those with results."""
@@ -59,16 +59,16 @@ class Plan(BaseModel):
         after = self.seed + (3 if self.against == "long" else 1)  # the long ones lie between
         return self.seed, *range(after, after + self.proxies[way].seeds - 1)
 
-    def differs_from(self, other: Plan) -> str | None:
-        """The first setting in which this plan is not ``other`` with, at most, more proxies and data that lie elsewhere;
-        None if there is none."""
+    def differs_from(self, other: CheckPlan) -> tuple[str, Any] | None:
+        """The first setting in which this plan is not ``other`` with, at most, more proxies and data that lie elsewhere, and
+        its value in ``other``; None if there is none."""
         kept = self.model_copy(update={"data_dir": other.data_dir})
         kept = kept.model_copy(
             update={"proxies": {name: way for name, way in self.proxies.items() if name in other.proxies}}
         )
         mine, theirs = (_flat(plan.model_dump(mode="json")) for plan in (kept, other))
         keys = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
-        return f"{keys[0]}: {theirs.get(keys[0])}, now {mine.get(keys[0])}" if keys else None
+        return (keys[0], theirs.get(keys[0])) if keys else None
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -113,7 +113,7 @@ def make_plan(
     skip_bad: bool = False,
     against: Against = "long",
     device: str = "cpu",
-) -> Plan:
+) -> CheckPlan:
     """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
     for fraction in fractions:
         if not 0 < fraction < 1:
@@ -122,7 +122,7 @@ def make_plan(
     long = long_way(space, changes, long_recipe, long_epochs)
     if long_dataset is not None:
         long = changed(long, {"dataset": long_dataset}, LONG)
-    plan = Plan(
+    plan = CheckPlan(
         space=name,
         networks=networks,
         budget=budget,

@@ -17,7 +17,7 @@ from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
 from meliuscli.search.worker import ChildTrainer, Leave, Worker
 from meliuscli.training.devices import HeldDevice, hold_gpu, visible_gpus
-from meliuscli.work.folders import resume_study
+from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
 
@@ -83,7 +83,7 @@ def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Li
 
 
 def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "meliuscli", *shlex.split(resume_study(reports / name, storage))[1:]]
+    words = [sys.executable, "-m", "meliuscli", *shlex.split(STUDY.resume_command(reports / name, storage))[1:]]
     more: Sequence[str] = [] if asked.data is None else ["--data", str(asked.data)]
     return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meliuscli.evidence.proxies import ProxyScore, proxy_scores
-from meliuscli.search.check import Check, Training
+from meliuscli.search.check import Check, CheckTraining
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Proxy
 from meliuscli.search.target_trust import TargetTrust, chance_of_best, judge_on_target
@@ -119,12 +119,15 @@ def _row(
 def _read(check: Check, way: str, keys: tuple[str, ...]) -> Array:
     """A field, or one in a field, of each training (seeds, T); NaN where it failed."""
 
-    def read(training: Training) -> float:
+    def read(training: CheckTraining) -> float:
         found: Any = check.outcome(training) or {}
         for key in keys:
             found = found.get(key, {})
         return float(found) if isinstance(found, int | float) else float("nan")
 
     return np.array(
-        [[read(Training(way, candidate, seed)) for candidate in check.networks] for seed in check.plan.seeds_of(way)]
+        [
+            [read(CheckTraining(way, candidate, seed)) for candidate in check.networks]
+            for seed in check.plan.seeds_of(way)
+        ]
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from meliuscli.search.check import Check, Training
+from meliuscli.search.check import Check, CheckTraining
 from meliuscli.search.plan import LONG
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate
@@ -84,7 +84,7 @@ def _expected(free: Array, truth: Array) -> Array | None:
 
 
 def _outcomes(check: Check, way: str, seed: int) -> list[dict[str, Any]]:
-    return [check.outcome(Training(way, candidate, seed)) or {} for candidate in check.networks]
+    return [check.outcome(CheckTraining(way, candidate, seed)) or {} for candidate in check.networks]
 
 
 def field_of(check: Check, way: str, seed: int, name: str) -> Array:

@@ -10,9 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import filelock
 from torch import nn
 
 from meliuscli.arch.own import OwnSpec, trained_spec
@@ -22,9 +21,9 @@ from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.data.batches import Prepared
 from meliuscli.data.preprocessing import Preprocessing
-from meliuscli.errors import BadInputError, FailedError, InterruptedByUser, MeliusError
-from meliuscli.results import cannot_write, write_json
-from meliuscli.runs import checkpoint_directory, checkpoint_path, plan_path, record_path, summary, weights_path
+from meliuscli.errors import FailedError, InterruptedByUser, MeliusError
+from meliuscli.results import json_text, write_json, write_text
+from meliuscli.runs import checkpoint_path, record_path, summary, weights_path
 from meliuscli.training.checkpoint import Checkpoint
 from meliuscli.training.execution import Execution
 from meliuscli.training.loop import EpochMetrics, Training
@@ -32,10 +31,14 @@ from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
 from meliuscli.training.run import RunResult, train_once
 from meliuscli.training.weights import save_weights
+from meliuscli.work.folders import RUN
+
+if TYPE_CHECKING:
+    import filelock
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """What a run trains and how: all that repeats it. ``trained_as`` is the network at the data's input and ``dataset``
     has name, digest and directory."""
 
@@ -77,28 +80,33 @@ class Plan:
 class Session:
     """A plan, the seeds that are finished, and where they are written. Only the leader of several processes writes."""
 
-    def __init__(self, reports: Path, plan: Plan, processes: Processes) -> None:
+    def __init__(self, reports: Path, plan: RunPlan, processes: Processes) -> None:
         self.reports, self.plan, self.processes = reports, plan, processes
         self.runs: list[RunResult] = []
-        self.directory = checkpoint_directory(reports, plan.id)
-        self._lock = filelock.FileLock(self.directory / ".lock")
+        self.directory = RUN.directory(reports, plan.id)
+        self._lock: filelock.BaseFileLock | None = None
 
     @classmethod
-    def begin(cls, reports: Path, plan: Plan, processes: Processes) -> Self:
+    def begin(cls, reports: Path, plan: RunPlan, processes: Processes) -> Self:
         """Raises ``MissingError`` where nothing can be written."""
         session = cls(reports, plan, processes)
         if processes.leads:
-            session._write()
-            session._hold()
+            RUN.make(reports, plan.id, plan.id, False, {RUN.marker: session._content()})
+            session._lock = RUN.lock(session.directory)
         return session
 
     @classmethod
-    def resume(cls, reports: Path, plan: Plan, runs: list[RunResult], processes: Processes) -> Self:
-        """Raises ``BadInputError`` when another process writes this run."""
+    def resume(
+        cls,
+        reports: Path,
+        plan: RunPlan,
+        runs: list[RunResult],
+        processes: Processes,
+        lock: filelock.BaseFileLock | None,
+    ) -> Self:
+        """``lock`` holds the run's folder for its leader."""
         session = cls(reports, plan, processes)
-        session.runs = runs
-        if processes.leads:
-            session._hold()
+        session.runs, session._lock = runs, lock
         return session
 
     def train(
@@ -137,7 +145,7 @@ class Session:
                 raise FailedError(f"seed {seed}: {error.message}{kept}", error.hint) from None
             self.runs.append(result)
             if self.processes.leads:
-                self._write()
+                write_text(self.directory / RUN.marker, self._content())
                 checkpoint.remove()
             yield result
             if result.is_at_chance(num_classes, len(data.validation[1])):
@@ -154,11 +162,16 @@ class Session:
         if self.processes.leads:
             if record is not None:
                 write_json(record_path(self.reports, self.plan.id), record)
-            self._lock.release()
+            self.release()
             at_hand = checkpoint_path(self.directory, len(self.runs))
             if not isinstance(failure, InterruptedByUser) and not at_hand.exists():
                 shutil.rmtree(self.directory, ignore_errors=True)
         return record
+
+    def release(self) -> None:
+        """Let others write this run."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _record(self, failure: MeliusError | None) -> dict[str, Any]:
         fields = self.plan.fields()
@@ -206,27 +219,15 @@ class Session:
 
         return save
 
-    def _write(self) -> None:
-        runs = [run.fields() for run in self.runs]
-        write_json(plan_path(self.directory), {"plan": self.plan.fields(), "runs": runs})
-
-    def _hold(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise BadInputError(f"run:{self.plan.id}: another process is training it", "wait for it") from None
-        except OSError as error:
-            raise cannot_write(self.directory, error) from None
+    def _content(self) -> str:
+        return json_text({"plan": self.plan.fields(), "runs": [run.fields() for run in self.runs]})
 
 
-def read_plan(directory: Path) -> tuple[Plan, list[RunResult]]:
+def read_plan(directory: Path) -> tuple[RunPlan, list[RunResult]]:
     """The plan and the finished seeds of a run that was not. Raises ``BadInputError`` when they are corrupt."""
-    path = plan_path(directory)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Plan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, MeliusError) as error:
-        raise BadInputError(f"{path}: not a run's plan: {error}") from None
+    with RUN.reading(directory / RUN.marker):
+        content = json.loads((directory / RUN.marker).read_text(encoding="utf-8"))
+        return RunPlan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]
 
 
 def _total(spec: ArchSpec) -> Count:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec
@@ -14,7 +15,9 @@ from meliuscli.counting.footprint import TRAINED, require_room
 from meliuscli.data.names import IMAGE_FOLDER
 from meliuscli.errors import BadInputError
 from meliuscli.runs import find_unfinished, new_id
+from meliuscli.work.folders import RUN
 from meliuscli.work.listener import SILENT, Listener
+from meliuscli.work.sameness import other_data, other_option, went_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from meliuscli.training.execution import DeviceName
     from meliuscli.training.processes import Processes
     from meliuscli.training.recipe import Recipe
-    from meliuscli.training.session import Session
+    from meliuscli.training.session import RunPlan, Session
 
 
 DISTILL_WEIGHT = 0.5
@@ -77,7 +80,7 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
         from meliuscli.training.choice import choose_execution
         from meliuscli.training.execution import find_device
         from meliuscli.training.processes import join
-        from meliuscli.training.session import Plan, Session
+        from meliuscli.training.session import RunPlan, Session
         from meliuscli.training.teacher import load_teacher
 
         device = find_device(wanted.device)
@@ -100,7 +103,7 @@ def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Rea
             execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
             execution = replace(execution, processes=processes.count)
     execution = replace(processes.told_by_leader(execution), device=device)
-    plan = Plan(
+    plan = RunPlan(
         id=processes.told_by_leader(new_id(named.spec.archid, wanted.dataset)),
         arch=named.name,
         archid=named.spec.archid,
@@ -159,36 +162,53 @@ def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:
     return recipe
 
 
-def resume_run(name: str, data: Path | None, reports: Path, listener: Listener = SILENT) -> Ready:
-    """The session of an unfinished run, with its data and teacher. Raises ``BadInputError`` where they differ."""
+def resume_run(
+    name: str, data: Path | None, reports: Path, listener: Listener = SILENT, given: Sequence[str] = ()
+) -> Ready:
+    """The session of an unfinished run, with its data and teacher. ``given`` are options that ask for something anew.
+
+    Raises ``BadInputError`` where the data or the teacher are others, and for any option: a run goes on as it was begun."""
     directory = find_unfinished(name, reports)
-    with listener.status("loading torch and the data"):
-        import torch
+    for option in given:
+        raise other_option(RUN, directory, option, f"with its own {option}")
+    with ExitStack() as held:
+        with listener.status("loading torch and the data"):
+            import torch
 
-        from meliuscli.data.catalog import load_dataset
-        from meliuscli.training.execution import find_device
-        from meliuscli.training.processes import join
-        from meliuscli.training.session import Session, read_plan
-        from meliuscli.training.teacher import load_teacher
+            from meliuscli.training.execution import find_device
+            from meliuscli.training.processes import join, started_by_torchrun
+            from meliuscli.training.session import Session, read_plan
 
-        plan, runs = read_plan(directory)
-        device = find_device(torch.device(plan.execution.device).type)  # type: ignore[arg-type]
-        where = data if data is not None or not plan.dataset["directory"] else Path(plan.dataset["directory"])
-        loaded = load_dataset(plan.dataset["name"], where, plan.recipe.cut, plan.dataset["skip_bad"])
-        if loaded.digest != plan.dataset["digest"]:
-            raise BadInputError(f"run:{plan.id} was begun on other data: {plan.dataset['name']} has changed")
-        teacher = None
-        if plan.teacher is not None:
-            about, teacher = load_teacher(f"run:{plan.teacher['run']}", reports, plan.trained_as, loaded.digest)
-            if about.fields() != plan.teacher:
-                raise BadInputError(f"run:{plan.id} was begun with another teacher: run:{about.run} has changed")
-        processes = join(device)
-        torch.set_num_threads(plan.execution.threads)
-    prepared = _prepared(loaded, plan.trained_as.input_size, processes, listener)
-    if processes.leads:
-        _say_what_differs(plan.origin, plan.execution.processes, processes.count, listener)
-    plan = replace(plan, execution=replace(plan.execution, device=device))
-    return Ready(Session.resume(reports, plan, runs, processes), prepared, teacher)
+            lock = held.enter_context(RUN.lock(directory)) if started_by_torchrun().leads else None
+            plan, runs = read_plan(directory)
+            device = find_device(torch.device(plan.execution.device).type)  # type: ignore[arg-type]
+            loaded, teacher = _as_begun(plan, directory, data)
+            processes = join(device)
+            torch.set_num_threads(plan.execution.threads)
+        prepared = _prepared(loaded, plan.trained_as.input_size, processes, listener)
+        if processes.leads:
+            others = ["the number of processes"] if plan.execution.processes != processes.count else []
+            plan = replace(plan, origin=went_on(RUN, directory, plan.origin, listener, others))
+        plan = replace(plan, execution=replace(plan.execution, device=device))
+        held.pop_all()
+    return Ready(Session.resume(reports, plan, runs, processes, lock), prepared, teacher)
+
+
+def _as_begun(plan: RunPlan, directory: Path, data: Path | None) -> tuple[Dataset | ImageFolder, nn.Module | None]:
+    """The data and the teacher of a run. Raises ``BadInputError`` where they are not those that it was begun with."""
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.training.teacher import load_teacher
+
+    where = data if data is not None or not plan.dataset["directory"] else Path(plan.dataset["directory"])
+    loaded = load_dataset(plan.dataset["name"], where, plan.recipe.cut, plan.dataset["skip_bad"])
+    if loaded.digest != plan.dataset["digest"]:
+        raise other_data(RUN, directory, plan.dataset["name"])
+    if plan.teacher is None:
+        return loaded, None
+    about, teacher = load_teacher(f"run:{plan.teacher['run']}", directory.parent, plan.trained_as, loaded.digest)
+    if about.fields() != plan.teacher:
+        raise other_data(RUN, directory, f"its teacher run:{about.run}")
+    return loaded, teacher
 
 
 def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Processes, listener: Listener) -> Prepared:
@@ -202,16 +222,3 @@ def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Proces
         return prepared
     processes.told_by_leader(None)
     return prepare(dataset, input_size)
-
-
-def _say_what_differs(begun: dict[str, Any], begun_processes: int, num_processes: int, listener: Listener) -> None:
-    from meliuscli.results import origin
-
-    now = origin()
-    changed = [name for name, version in begun["versions"].items() if now["versions"].get(name) != version]
-    changed += ["the machine"] if begun["machine"] != now["machine"] else []
-    changed += ["the number of processes"] if begun_processes != num_processes else []
-    if changed:
-        listener.talk(
-            f"changed since the run was begun: {', '.join(changed)}; results are the same up to rounding only"
-        )

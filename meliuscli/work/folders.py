@@ -1,11 +1,12 @@
-"""Folders of long work (a study, a check): made whole, held by one writer, found again, deleted only with --force."""
+"""Folders of long work (a run, a study, a check): made whole, held by one writer, found again, deleted only with --force."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,25 +23,74 @@ REPORTS = Path("reports")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a folder holds, the option that names it, and the file that marks it."""
+    """What a folder holds, the command that makes it, the option that names it, the file that marks it, and what a folder
+    is called besides the name of the work."""
 
     what: str
+    command: str
     option: str
     marker: str
+    before: str = ""
+    after: str = ""
+
+    def directory(self, reports: Path, name: str) -> Path:
+        return reports / f"{self.before}{name}{self.after}"
+
+    def name(self, directory: Path) -> str:
+        return directory.name.removeprefix(self.before).removesuffix(self.after)
+
+    def address(self, directory: Path) -> str:
+        """What ``meliuscli show`` takes: ``study:NAME``."""
+        return f"{self.what}:{self.name(directory)}"
+
+    def directories(self, reports: Path) -> list[Path]:
+        """All folders of this kind."""
+        found = reports.glob(f"{self.before}*{self.after}/{self.marker}") if reports.is_dir() else ()
+        return sorted(marker.parent for marker in found)
+
+    def resume_command(self, directory: Path, storage: str | None = None) -> str:
+        """The command line that goes on with the work in a folder; with what workers share in ``storage``, as a worker."""
+        place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
+        if storage is not None:
+            name = self.name(directory)
+            return shlex.join(["meliuscli", "worker", self.option, name, "--storage", storage, *place])
+        named = ["--resume", *([] if self.option == "--resume" else [self.option])]
+        name = self.address(directory) if self.option == "--resume" else self.name(directory)
+        return shlex.join(["meliuscli", self.command, *named, name, *place])
 
     def lock(self, directory: Path) -> filelock.BaseFileLock:
-        """Hold a folder for writing. Raises ``BadInputError`` when another process holds it."""
+        """Hold a folder for writing. Raises ``BadInputError`` when another process holds it, ``MissingError`` where nothing
+        can be written."""
         import filelock
+
+        from meliuscli.results import cannot_write
 
         held = filelock.FileLock(directory / ".lock")
         try:
             held.acquire(timeout=0)
         except filelock.Timeout:
             raise BadInputError(
-                f"{directory}: another process is writing this {self.what}",
-                f"wait for it, or use another {self.option}",
+                f"{self.address(directory)}: another process is writing this {self.what}", "wait until it has ended"
             ) from None
+        except OSError as error:
+            raise cannot_write(directory, error) from None
         return held
+
+    @contextmanager
+    def reading(self, path: Path) -> Iterator[None]:
+        """While a file of this kind is read: raises ``BadInputError`` for one that is not there, torn or of something else."""
+        try:
+            yield
+        except OSError as error:
+            raise BadInputError(
+                f"{path}: cannot be read: {error.strerror}", f"restore it, or {self._give_up}"
+            ) from None
+        except (ValueError, KeyError, TypeError, RecursionError, BadInputError) as error:
+            raise BadInputError(f"{path}: not a {self.what}: {error}", f"restore it, or {self._give_up}") from None
+
+    @property
+    def _give_up(self) -> str:
+        return "delete its directory to give the run up" if self.option == "--resume" else "start again with --force"
 
     def make(self, reports: Path, given: str | None, default: str, force: bool, files: Mapping[str, str]) -> Path:
         """A fresh folder with these files, there from one moment to the next. A name that the user gave must be free;
@@ -48,12 +98,12 @@ class Kind:
         from meliuscli.results import cannot_write, write_text
 
         base = default if given is None else self._checked(given)
-        directory, number = reports / base, 1
+        directory, number = self.directory(reports, base), 1
         if force:
             self._delete(directory)
         while directory.exists() and given is None:
             number += 1
-            directory = reports / f"{base}-{number}"
+            directory = self.directory(reports, f"{base}-{number}")
         hint = f"continue it with --resume, replace it with --force, or choose another {self.option}"
         if directory.exists():
             raise BadInputError(f"{directory} exists", hint)
@@ -68,6 +118,9 @@ class Kind:
             if directory.exists():
                 raise BadInputError(f"{directory} exists", hint) from None
             raise cannot_write(directory, error) from None
+        except BaseException:  # a full disk, Ctrl-C
+            shutil.rmtree(made, ignore_errors=True)
+            raise
         return directory
 
     def find(self, reports: Path, given: str | None, default: str) -> Path:
@@ -75,7 +128,7 @@ class Kind:
         if given is not None:
             directory = reports / self._checked(given)
         else:
-            found = [path.parent for path in reports.glob(f"{default}*/{self.marker}")]
+            found = [path for path in self.directories(reports) if path.name.startswith(default)]
             if not found:
                 raise BadInputError(f"no {self.what} {default} in {reports}", self.named_in(reports))
             directory = max(found, key=lambda path: (path / self.marker).stat().st_mtime)
@@ -86,10 +139,10 @@ class Kind:
 
     def named_in(self, reports: Path) -> str:
         """A hint: what there is to name."""
-        there = sorted(path.parent.name for path in reports.glob(f"*/{self.marker}"))
-        if not there:
+        there = map(self.name, self.directories(reports))
+        if not (names := ", ".join(there)):
             return f"there is no {self.what} in {reports}; --reports names another place"
-        return f"name it with {self.option}: {', '.join(there)}"
+        return f"name it with {self.option}: {names}"
 
     def _checked(self, name: str) -> str:
         if not name or Path(name).name != name or name in (".", ".."):
@@ -106,20 +159,6 @@ class Kind:
             shutil.rmtree(directory)
 
 
-STUDY = Kind("study", "--study", "study.json")
-CHECK = Kind("check", "--name", "check.json")
-
-
-def resume_study(directory: Path, storage: str | None = None) -> str:
-    """The command line that goes on with a study; with one that workers share in ``storage``, as a worker."""
-    place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
-    if storage is not None:
-        return shlex.join(["meliuscli", "worker", "--study", directory.name, "--storage", storage, *place])
-    return shlex.join(["meliuscli", "search", "--resume", "--study", directory.name, *place])
-
-
-def resume_check(directory: Path, command: str) -> str:
-    """The command line that goes on with a check that ``command`` made."""
-    words = [word for word in shlex.split(command) if word not in ("--resume", "--force")]
-    named = any(word == "--name" or word.startswith("--name=") for word in words)
-    return shlex.join([*words, *([] if named else ["--name", directory.name]), "--resume"])
+RUN = Kind("run", "train", "--resume", "run.json", "run-", ".checkpoint")
+STUDY = Kind("study", "search", "--study", "study.json")
+CHECK = Kind("check", "check-proxy", "--name", "check.json")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 
-class Steps(Protocol):
-    """Steps of one stage, of which each is told as it ends."""
+class Steps:
+    """Hears of the steps of one stage. This one keeps silent."""
 
     def step(self, message: str) -> None:
         """One more is done."""
+
+    def go_on_from(self, done: int) -> None:
+        """So many are done already; those before do not count for the time left."""
+
+    def within(self, part: float, label: str) -> None:
+        """``part`` (0 to 1) of the next step is done, and ``label`` says how it stands."""
 
 
 class Listener:
@@ -26,16 +31,11 @@ class Listener:
 
     def stage(self, noun: str, total: int, done: int = 0) -> AbstractContextManager[Steps]:
         """A stage of ``total`` steps begins, of which ``done`` were done before."""
-        return nullcontext(_Unheard())
+        return nullcontext(Steps())
 
     def counter(self, noun: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Many small steps begin; the context's value is called with how many of how many are done."""
         return nullcontext(lambda done, total: None)
-
-
-class _Unheard:
-    def step(self, message: str) -> None:
-        pass
 
 
 SILENT = Listener()

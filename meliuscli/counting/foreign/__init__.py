@@ -13,16 +13,16 @@ from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
-from meliuscli.counting.foreign.layers import Layer, Note, layers_of
+from meliuscli.counting.foreign.layers import ModuleRow, Note, layers_of
 from meliuscli.counting.foreign.run import Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
 from meliuscli.counting.foreign.watch import Watch
 
-__all__ = ["Example", "OwnCount", "Verdict", "count_own", "load_example", "load_module", "parse_word"]
+__all__ = ["Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Finding:
     """What was found beside the plain count: an operation or a kind of module, how often, in which modules, and what it
     means in plain words. ``doubt``: the count may be wrong because of it."""
 
@@ -45,7 +45,7 @@ class OwnCount:
 
     count: NetworkCount
     dearest: NetworkCount
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Finding, ...]
     rulings: Mapping[str, tuple[Ruling, ...]]
     input_shape: tuple[int, ...] = ()
 
@@ -84,7 +84,7 @@ def count_own(
     )
 
 
-def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
+def _network(layers: Sequence[ModuleRow], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
     kernel_bits: dict[int, int] = {}
     for key, bits in (one for layer in layers for one in layer.kernel_bits(dearest)):
         kernel_bits[key] = max(kernel_bits.get(key, 0), bits)
@@ -92,7 +92,7 @@ def _network(layers: Sequence[Layer], watch: Watch, storage: Storage, dearest: b
     return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
 
 
-def _row(layer: Layer, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
+def _row(layer: ModuleRow, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
     bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
     macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
     weights = merged(layer.weights(kernel_bits, storage.bn_params))
@@ -101,7 +101,7 @@ def _row(layer: Layer, kernel_bits: Mapping[int, int], storage: Storage, dearest
     return Count(layer.shown, kind, layer.output, macs, weights, size)
 
 
-def _verdicts(notes: Iterable[Note]) -> tuple[Verdict, ...]:
+def _verdicts(notes: Iterable[Note]) -> tuple[Finding, ...]:
     """Notes (what, text, module, number, doubt) of the same words make one verdict; ``{n}`` is the sum of the numbers."""
     groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
     for what, text, module, number, doubt in notes:
@@ -109,7 +109,7 @@ def _verdicts(notes: Iterable[Note]) -> tuple[Verdict, ...]:
     return tuple(sorted(_joined(groups), key=lambda verdict: not verdict.doubt))
 
 
-def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Verdict]:
+def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Finding]:
     for (what, text, doubt), same in groups.items():
         said = text.replace("{n}", f"{sum(number for _, number in same):,}")
-        yield Verdict(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)
+        yield Finding(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)

@@ -29,7 +29,7 @@ _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding,
 
 
 @dataclass(slots=True)
-class Layer:
+class ModuleRow:
     """A row. ``names``: all that its module has. ``tensors``: stored in it, and in no row before it, by storage; in
     ``packed`` those of ``torch.ao``. ``rulings``: one a product."""
 
@@ -147,17 +147,17 @@ class Layer:
 _UNKNOWN = "may hide MACs (torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula)"
 
 
-def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Layer]:
+def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
     """One for each module, in order of registration; what two share counts in the first. A buffer counts where it is
     what a product multiplies."""
-    layers: dict[str, Layer] = {}
+    layers: dict[str, ModuleRow] = {}
     counted: set[int] = set()
     multiplied = {product.roots[0] for product in watch.products if product.roots}
     aliases: dict[int, list[str]] = {}
     for name, part in module.named_modules(remove_duplicate=False):
         aliases.setdefault(id(part), []).append(name)
     for name, part in module.named_modules():
-        layer = layers.setdefault(row_of(name), Layer(row_of(name), part, watch, stated_bits(part)))
+        layer = layers.setdefault(row_of(name), ModuleRow(row_of(name), part, watch, stated_bits(part)))
         layer.names += aliases[id(part)]
         if isinstance(part, _BatchNorm):
             layer.norms += [part] if list(part.parameters(recurse=False)) else []
@@ -196,7 +196,7 @@ def _merged(products: Sequence[Product]) -> list[Product]:
     return list(merged.values())
 
 
-def _has_binary_name(layer: Layer, layers: Mapping[str, Layer]) -> bool:
+def _has_binary_name(layer: ModuleRow, layers: Mapping[str, ModuleRow]) -> bool:
     """Its class, one that it inherits from outside torch, or that of the module around it."""
     around = layers.get(layer.row.rpartition(".")[0], layer)
     classes = [*type(layer.part).__mro__, type(around.part)]

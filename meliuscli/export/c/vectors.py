@@ -19,7 +19,7 @@ SEEDS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Expected:
     """Of one image: the class, a checksum of the logits' bits, and one of what each binary convolution counts."""
 
     top1: int
@@ -51,7 +51,7 @@ def noise(spec: DenseFamilySpec, seed: int) -> Tensor:
     return torch.from_numpy(values.reshape(1, *spec.input_shape))
 
 
-def packed_answer(runner: PackedDense, image: Tensor) -> Answer:
+def packed_answer(runner: PackedDense, image: Tensor) -> Expected:
     """What the packed runner says of one image, convolution by convolution."""
     plan, program = runner.plan(1)
     plan.images[..., : runner.spec.input_size] = image.numpy()
@@ -66,11 +66,11 @@ def packed_answer(runner: PackedDense, image: Tensor) -> Answer:
         sums.append(checksum(plan.maps[unit.name].inner[..., first : first + unit.growth]))
     program.run(done)
     logits = plan.logits.data[0, 0, 0, : runner.spec.num_classes]
-    return Answer(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
+    return Expected(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
 
 
 def vectors_header(
-    prefix: str, answers: Sequence[tuple[int, Answer]], how: Preprocessing | None, num_classes: int
+    prefix: str, answers: Sequence[tuple[int, Expected]], how: Preprocessing | None, num_classes: int
 ) -> str:
     """``vectors.h``: (seed, answer) pairs, mean and deviation of the channels, names of the classes."""
     upper, rows = prefix.upper(), []

@@ -158,7 +158,7 @@ class BiRealBottleneck(nn.Module):
         return second, third + self.shortcut(wide)
 
 
-class Split(nn.Module):
+class BothStreams(nn.Module):
     """One map to both streams."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     parts["stem"] = nn.Sequential(stem)
     two_streams = isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck"
     if two_streams:
-        parts["split"] = Split()
+        parts["split"] = BothStreams()
     parts |= residual_stages(spec, _block_maker(spec, clip))
     if two_streams:
         parts["wide"] = Wide()

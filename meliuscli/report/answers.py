@@ -1,0 +1,35 @@
+"""What a command answers, rendered by one function in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from meliuscli.report.tables import Format, Table, to_csv, to_json, to_latex, to_markdown, to_text
+
+RENDERERS: dict[Format, Callable[[Table], str]] = {
+    "table": to_text,
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "latex": to_latex,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Tables for people, and the ``value`` that JSON holds, made when it is asked for. CSV is one table, the first, or what
+    ``csv`` makes; ``endings`` are texts below the tables of some formats."""
+
+    tables: tuple[Table, ...]
+    value: Callable[[], object]
+    csv: Callable[[], str] | None = None
+    endings: Mapping[Format, str] = field(default_factory=dict)
+
+
+def render(answer: Answer, fmt: Format) -> str:
+    """An answer as text."""
+    if fmt == "json":
+        return to_json(answer.value())
+    if fmt == "csv":
+        return to_csv(answer.tables[0]) if answer.csv is None else answer.csv()
+    return "\n".join(map(RENDERERS[fmt], answer.tables)) + answer.endings.get(fmt, "")

@@ -1,0 +1,73 @@
+"""What the package's own files promise of each other, read from their text."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import meliuscli
+from meliuscli.cli.app import COMMANDS
+
+PACKAGE = Path(meliuscli.__file__).parent
+MIRRORED = ("arch/families", "nn/families")
+"""A family's two files have names in common: what it is, and the network in torch."""
+LONGEST_BODY = 25
+"""Lines of a command's body: it parses, calls one function, and prints."""
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places = defaultdict(list)
+    for path, module in modules():
+        for node in module.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(path)
+    assert len(places) > 100
+    twice = {name: found for name, found in places.items() if len(found) > 1 and not is_mirrored(found)}
+    assert twice == {}
+
+
+def is_mirrored(places: list[str]) -> bool:
+    """Are these the two files of one family?"""
+    folders = sorted(path.rpartition("/")[0] for path in places)
+    return folders == sorted(MIRRORED) and len({path.rpartition("/")[2] for path in places}) == 1
+
+
+def test_two_files_of_one_family_may_share_a_name_and_no_others() -> None:
+    assert is_mirrored(["nn/families/resnet.py", "arch/families/resnet.py"])
+    assert not is_mirrored(["nn/families/resnet.py", "arch/families/dense.py"])
+    assert not is_mirrored(["nn/families/resnet.py", "nn/families/dense.py"])
+    assert not is_mirrored(["nn/families/resnet.py", "data/catalog.py"])
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"export"}))
+def test_a_commands_body_is_short(command: str) -> None:
+    name = command.replace("-", "_")
+    module = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text(encoding="utf-8"))
+    (body,) = (
+        node.body
+        for node in module.body
+        if isinstance(node, ast.FunctionDef) and node.name == ("list_" if name == "list" else name)
+    )
+    assert ast.get_docstring(ast.Module(body, [])), "help"
+    lines = body[-1].end_lineno - body[1].lineno + 1  # type: ignore[operator]
+    assert lines <= LONGEST_BODY
+
+
+@pytest.mark.parametrize("path", [path for path, _ in modules() if path.startswith("cli/") and path != "cli/export.py"])
+def test_the_shell_knows_no_json_no_lock_and_no_origin(path: str) -> None:
+    module = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(module) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imported = {alias.name for node in ast.walk(module) if isinstance(node, ast.Import) for alias in node.names}
+    called = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    assert not imported & {"json", "filelock"}
+    assert not names & {"to_json", "json_text", "write_json", "origin", "FileLock"}
+    assert not called & {"lock", "resume_command"}
