@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY_SPACE, Cli
 
 import meliuscli as mc
-from meliuscli.errors import BadInputError, MissingError, SpecError
+from meliuscli.errors import BadInputError, InterruptedByUser, MissingError, SpecError
 from meliuscli.report.tables import Column, Table
 
 
@@ -127,6 +127,57 @@ def test_a_search_from_python_goes_on_from_the_shell_and_back(
     with pytest.raises(BadInputError, match="smallest network"):
         mc.search(10, "tiny.toml", name="other")
     assert not (tmp_path / "reports" / "other").exists()
+
+
+def test_a_check_from_python_goes_on_from_the_shell_and_back(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(TINY_SPACE)
+    (tmp_path / "more.toml").write_text("[proxies.short]\nrecipe = { epochs = 0.02 }\n")
+    heard = Heard()
+    check = mc.check_proxy("tiny.toml", networks=4, long_epochs=0.1, fractions=[0.5], name="mine", listener=heard)
+    assert heard.stages == [("training", 12, 0)]
+    assert heard.steps == 12
+    assert check.directory == Path("reports/mine")
+    assert [row["n"] for row in check.value["rows"]] == [4] * len(check.value["rows"])
+    assert "long at 50 %" in check._repr_html_()
+    with pytest.raises(BadInputError, match="exists"):
+        mc.check_proxy("tiny.toml", networks=4, name="mine")
+    shown = json.loads(cli("check-proxy", "--resume", "--name", "mine", "--format", "json").stdout)
+    assert shown == check.value
+    more = mc.resume_check("mine", changes=Path("more.toml"), listener=heard)
+    assert heard.stages[1:] == [("training", 16, 12)]
+    assert "short" in [row["proxy"] for row in more.value["rows"]]
+    with pytest.raises(BadInputError, match="200 are asked for"):
+        mc.check_proxy("tiny.toml", networks=200, name="other")
+    assert not (tmp_path / "reports" / "other").exists()
+
+
+class Interrupts(Heard):
+    """As Ctrl-C, after the first step."""
+
+    def step(self, message: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_goes_on_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    from meliuscli.training.recipe import find_recipe
+
+    spec = mc.load("meliusnet22", num_blocks=[1, 1], transition_channels=[32])
+    how = {"recipe": find_recipe("quick", {"epochs": 0.4, "validate_at": [0.5]}), "input_size": 8, "width_divisor": 4}
+    with pytest.raises(InterruptedByUser, match="0 of 1 trainings are finished") as caught:
+        mc.train(spec, seeds=1, listener=Interrupts(), **how)  # type: ignore[arg-type]
+    name = str(caught.value.hint).split()[-1]
+    heard = Heard()
+    run = mc.resume_train(name, listener=heard)
+    assert f"run:{run.id}" == name
+    assert heard.stages == [("epoch", 2, 0)]
+    assert heard.steps == 1
+    assert len(run.fields["runs"][0]["curve"]) == 2
+    with pytest.raises(BadInputError, match="is finished"):
+        mc.resume_train(name)
 
 
 def test_a_training_from_python_is_a_recorded_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

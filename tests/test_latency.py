@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, DenseFamilySpec
+from meliuscli.arch.families.dense_parts import Part, parts, probe
 from meliuscli.arch.zoo import arch_names, load_name
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.build import build
 from meliuscli.packed import latency
 from meliuscli.packed.isa import choose_isa
-from meliuscli.packed.latency import LatencyTable, Part, parts, probe
+from meliuscli.packed.latency import LatencyTable
 from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.search.budget import TABLE, study_cost
 from meliuscli.search.latency import Predictions, check_predictions, latency_cost

@@ -36,6 +36,8 @@ class ArchSpec(BaseModel):
 
     ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Keys that are taken as input only -> the widths that each stands for."""
+    scale: ClassVar[str] = ""
+    """The ratio that a number behind a network's name stands for: ``pokebnn-0.9``."""
     letters: ClassVar[Mapping[str, str]] = {}
     """Fields that the short form always has -> the letter in front of each."""
     one_for_all: ClassVar[tuple[str, ...]] = ()

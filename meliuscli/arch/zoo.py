@@ -45,21 +45,20 @@ def find_name(name: str, key: str = "") -> str:
     by_folded = {_fold(known): known for known in zoo_table()}
     if (found := by_folded.get(_fold(name))) is not None:
         return found
-    if (base := _of_another_width(name, by_folded)) is not None:
-        known, width = base
+    if (scaled := _scaled(name, by_folded)) is not None:
         message = f"{f'{key}: ' if key else ''}unknown network {name!r}"
-        raise BadInputError(message, f"did you mean {known} --set width_multiplier={width}?")
+        raise BadInputError(message, f"did you mean {scaled}?")
     raise unknown_name("network", name, zoo_table(), key)
 
 
-def _of_another_width(name: str, by_folded: Mapping[str, str]) -> tuple[str, str] | None:
-    """``pokebnn-0.9``: the network of width one, and the width; None where there is no such family."""
+def _scaled(name: str, by_folded: Mapping[str, str]) -> str | None:
+    """``pokebnn-0.9``: the network of scale one and the option that changes it; None where there is no such family."""
     match = re.fullmatch(r"(.+?)[-_ ]?(\d*\.\d+)x?", name)
-    stem, width = match.groups() if match else ("", "")
+    stem, number = match.groups() if match else ("", "")
     known = by_folded.get(_fold(stem)) or by_folded.get(_fold(f"{stem}-1.0"))
-    if known is None or "width_multiplier" not in family_class(zoo_table()[known]["family"]).ratios:
+    if known is None or not (scale := family_class(zoo_table()[known]["family"]).scale):
         return None
-    return known, width
+    return f"{known} --set {scale}={number}"
 
 
 def spec_from_fields(fields: Mapping[str, Any], where: str = "") -> ArchSpec:

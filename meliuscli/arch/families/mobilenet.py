@@ -27,6 +27,7 @@ class MobileNetV1Spec(ArchSpec):
 
     As input only, ``width_multiplier`` (the paper's alpha) scales the table's widths, truncated to integers."""
 
+    scale: ClassVar[str] = "width_multiplier"
     ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"width_multiplier": ("stem_channels", "channels")}
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
@@ -72,6 +73,7 @@ class MobileNetV2Spec(ArchSpec):
     As input only, ``width_multiplier`` scales the table's widths, rounded to multiples of eight and never by more than
     a tenth downwards; the last convolution is not narrowed below 1280."""
 
+    scale: ClassVar[str] = "width_multiplier"
     ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "width_multiplier": ("stem_channels", "channels", "head_channels")
     }

@@ -33,6 +33,7 @@ class PokeBNNSpec(ArchSpec):
     """``channels`` are the inner widths of the stages' bottlenecks; four times as many leave them. As input only,
     ``width_multiplier`` scales them, truncated to integers; the stem keeps its width."""
 
+    scale: ClassVar[str] = "width_multiplier"
     ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"width_multiplier": ("channels",)}
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("channels", "stem_groups", "stem_channels")
