@@ -35,7 +35,7 @@ from meliuscli.data.splits import Cut
 from meliuscli.errors import BadInputError, FailedError, MeliusError, MissingError
 from meliuscli.search.objective import proxy_spec, proxy_task
 from meliuscli.search.space import load_space
-from meliuscli.training.pool import _train
+from meliuscli.training.pool import train_task
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -652,7 +652,7 @@ def test_a_worker_trains_on_a_folder_by_the_recipes_cut(folder: Path, tmp_path: 
     path.write_text(SPACE.replace("DATASET", "imagefolder").replace("transition_channels = []\n", ""))
     _, space, _ = load_space(str(path))
     task = pickle.loads(pickle.dumps(proxy_task(space.smallest.spec, space, folder, 0)))  # noqa: S301 - our own
-    result, again = _train(task), _train(task)
+    result, again = train_task(task), train_task(task)
     assert result.curve == again.curve
     assert [metrics.epoch for metrics in result.curve] == [1.0, 2.0]
     (about,) = (json.loads(place.read_text()) for place in cache_directory().rglob("about.json"))

@@ -13,7 +13,7 @@ from test_export_c import SANITIZED, SMALL, STRICT, library_of, need, packed, ru
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.export.c.compiled import compile_library
-from meliuscli.export.c.vectors import Answer, checksum, noise, packed_answer
+from meliuscli.export.c.vectors import Expected, checksum, noise, packed_answer
 from meliuscli.export.c.writer import CLibrary, lay_out, make_library
 from meliuscli.packed.runner import PackedDense
 
@@ -67,7 +67,7 @@ def five(key: str) -> tuple[PackedDense, CLibrary, tuple[tuple[int, int, int], .
     return runner, make_library(runner, key, "net"), tuple(map(_line, answers))
 
 
-def _line(answer: Answer) -> tuple[int, int, int]:
+def _line(answer: Expected) -> tuple[int, int, int]:
     return answer.top1, checksum(torch.tensor(answer.units).numpy()), answer.logits
 
 

@@ -327,7 +327,9 @@ def test_a_full_disk_leaves_nothing_of_what_could_not_be_begun(
     assert list((tmp_path / "reports").iterdir()) == []
 
 
-@pytest.mark.parametrize("member", [one for one in MEMBERS if one.kind is not RUN], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "member", [one for one in MEMBERS if one.kind is not RUN], indirect=True, ids=lambda member: member.kind.what
+)
 def test_a_name_that_is_taken_is_refused_and_force_begins_anew(member: Member, left: Path) -> None:
     directory = member.directory(left)
     before, named = content(directory), (member.kind.option, directory.name)
