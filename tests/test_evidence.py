@@ -137,7 +137,8 @@ def test_doubt_is_about_the_range_of_the_own_family() -> None:
         [load_changed("meliusnet29", change).spec for change in ({}, {"growth_rate": 96}, {"stem_channels": 32})]
     )
     assert min(wide.deviation, thin.deviation) > 3 * usual.deviation
-    assert "channels of the stem" in outside(load_changed("meliusnet29", {"stem_channels": 32}).spec)
+    for name in ("meliusnet29", "binarydensenet28"):
+        assert "channels of the stem" in outside(load_changed(name, {"stem_channels": 32}).spec)
 
 
 @settings(max_examples=20, deadline=None)

@@ -30,6 +30,7 @@ UNITS = (0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 1.2, 0.5, 0.7, *(0.2 for _ in STRIDES))
 """How far apart two networks have to be in each number to tell little about each other: e-folds of the three counts,
 levels of resolution, doublings of the two widths, of the stem's kernel, of the compression and of the stem's channels, and
 shares."""
+STEM = NAMES.index("kernel of the stem")
 NUM_MODELLED = 7
 """The first so many are what accuracy is modelled with; the others only say how far a network is from what was measured."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from meliuscli.evidence.features import NUM_COUNTS, NUM_MODELLED, UNITS, Array
+from meliuscli.evidence.features import NUM_COUNTS, NUM_MODELLED, STEM, UNITS, Array
 
 NOISE = 0.3
 """Standard deviation, in points, of a training on ImageNet around what its network can do: assumed, since the authors
@@ -105,11 +105,11 @@ class TargetModel:
 
 
 def beyond(inputs: Inputs, measured: Inputs) -> Array:
-    """How far each number (N, F) lies outside the range of the ``measured`` networks of its family, or of all of them
-    where there is none of its family; 0 within."""
+    """How far each number (N, F) lies outside the range of the ``measured`` networks of its family and stem, or of all of
+    them where there is none; 0 within."""
     excess = np.zeros_like(inputs.features)
     for row, (numbers, family) in enumerate(zip(inputs.features, inputs.families, strict=True)):
-        alike = (measured.families == family).all(1)
+        alike = (measured.families == family).all(1) & (measured.features[:, STEM] == numbers[STEM])
         known = measured.features[alike] if alike.any() else measured.features
         excess[row] = np.maximum(numbers - known.max(0), 0) + np.maximum(known.min(0) - numbers, 0)
     return excess
