@@ -67,6 +67,14 @@ def run_here(*args: str) -> None:
     make_app(args)(args, standalone_mode=False)
 
 
+def check_golden(name: str, text: str) -> None:
+    """Compare with a file; ``MELIUSCLI_UPDATE_GOLDEN=1`` writes it."""
+    path = Path(__file__).parent / "golden" / name
+    if os.environ.get("MELIUSCLI_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
 def write_small_idx(directory: Path) -> None:
     """1000 images to train on and 300 to test on, in MNIST's format."""
     mini = load_dataset("fashion-mnist-mini")

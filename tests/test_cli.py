@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -13,20 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from conftest import Cli, check_golden
 
 from meliuscli.cli.app import COMMANDS
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def check_golden(name: str, text: str) -> None:
-    """Compare with a file; ``MELIUSCLI_UPDATE_GOLDEN=1`` writes it."""
-    path = GOLDEN / name
-    if os.environ.get("MELIUSCLI_UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
-
 
 # The three commands of the user
 
@@ -119,7 +107,7 @@ def test_compare_fits_a_hundred_columns_with_every_name_whole(cli: Cli) -> None:
 def test_an_answer_can_go_to_a_file(cli: Cli, tmp_path: Path) -> None:
     done = cli("count", "--arch", "meliusnet22", "--no-verify", "--format", "markdown", "--output", "out.md")
     assert done.stdout == ""
-    assert (tmp_path / "out.md").read_text() == (GOLDEN / "count.markdown").read_text()
+    assert (tmp_path / "out.md").read_text() == (Path(__file__).parent / "golden" / "count.markdown").read_text()
 
 
 def test_the_convention_can_include_the_classifier(cli: Cli) -> None:

@@ -188,28 +188,30 @@ def markdown(check: Check, rows: Sequence[Row]) -> str:
     budget = "" if plan.budget is None else f" of at most {format_count(plan.budget)} OPs"
     low, high = (format_count(pick(c.ops for c in check.networks)) for pick in (min, max))
     first, second = plan.long_seeds
+    read_off = ", ".join(f"{100 * fraction:g} %" for fraction in plan.fractions) or "nothing"
+    done = [
+        f"- {len(check.networks)} different networks of the space `{plan.space}`{budget}, from {low} to {high} OPs at the"
+        f" target input, spread over equal parts of log OPs (seed {plan.seed}).",
+        f"- {LONG}, from seeds {first} and {second}: {describe_way(plan.long)}",
+        *(f"- {name}, from seed {plan.seed}: {describe_way(way)}" for name, way in plan.proxies.items()),
+        f"- Read off the long training's own curve, at a part of its steps (its learning rate not yet annealed): {read_off}."
+        " No training is judged by itself: the first seed's curve is judged by the second's end, and the other way round.",
+        "- Everything is scored on validation splits; no test split was looked at.",
+        *(left_out_line(name, facts.left_out) for name, facts in check.data.items() if facts.left_out is not None),
+    ]
     parts = [
         f"# Check `{check.directory.name}`",
         f"Made by `{check.origin['command']}` at {check.origin['time']}.",
         to_markdown(check_table(check, rows)),
         "![each proxy against the long training](check.png)",
         "## What was done",
-        f"- {len(check.networks)} different networks of the space `{plan.space}`{budget}, from {low} to {high} OPs at the"
-        f" target input, spread over equal parts of log OPs (seed {plan.seed}).",
-        f"- {LONG}, from seeds {first} and {second}: {describe_way(plan.long)}",
-        *(f"- {name}, from seed {plan.seed}: {describe_way(way)}" for name, way in plan.proxies.items()),
-        "- Read off the long training's own curve, at a part of its steps (its learning rate not yet annealed): "
-        + (", ".join(f"{100 * fraction:g} %" for fraction in plan.fractions) or "nothing")
-        + ". No training is judged by itself: the first seed's curve is judged by the second's end, and the other way"
-        " round.",
-        "- Everything is scored on validation splits; no test split was looked at.",
-        *(left_out_line(name, facts.left_out) for name, facts in check.data.items() if facts.left_out is not None),
+        "\n".join(done),
         "## To repeat it",
         "The command above, with the versions below; what it was given is here as `space.toml` and, where proxies were"
         " asked for, `check.toml`. `check.json` has every training's result, `check.csv` the table's raw values.",
         "```json\n" + json.dumps({"data": check.content()["data"], **check.origin}, indent=2) + "\n```",
     ]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("was done\n- ", "was done\n\n- ") + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def describe_way(way: Proxy) -> str:
