@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
+    from meliuscli.packed.runner import PackedDense
     from meliuscli.training.trained import Trained
 
     Exported = tuple[str, ArchSpec, nn.Module, Preprocessing | None]
     """What to call a network, its spec, the network, and what its images go through where that is known."""
 
-To = Literal["onnx", "packed", "c"]
-SUFFIXES: dict[To, str] = {"onnx": ".onnx", "packed": ".packed.safetensors", "c": "-c"}
-NEEDS: dict[To, tuple[int, float]] = {"onnx": (16, TRACED), "packed": (4, COMPARED), "c": (1, TRACED)}
+To = Literal["onnx", "packed", "c", "qonnx"]
+SUFFIXES: dict[To, str] = {"onnx": ".onnx", "packed": ".packed.safetensors", "c": "-c", "qonnx": ".qonnx.onnx"}
+NEEDS: dict[To, tuple[int, float]] = {
+    "onnx": (16, TRACED),
+    "packed": (4, COMPARED),
+    "c": (1, TRACED),
+    "qonnx": (1, COMPARED),
+}
 """The images on which a file is held against its network, and the share of their maps that is there at once."""
 
 
@@ -55,7 +61,7 @@ def export(
         typer.Option(
             "--to",
             help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner; c: a library in"
-            " C11, for a microcontroller (default: as the file is named, else onnx).",
+            " C11, for a microcontroller; qonnx: with BipolarQuant nodes, for FPGA flows (default: as the file is named, else onnx).",
             show_default=False,
         ),
     ] = None,
@@ -103,7 +109,7 @@ def export(
     if to == "c":
         _to_c(name, spec, network, path, how, prefix, force)
     else:
-        (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
+        {"onnx": _to_onnx, "packed": _to_packed, "qonnx": _to_qonnx}[to](name, spec, network, path, how)
 
 
 def _is_packed(word: str) -> bool:
@@ -131,6 +137,8 @@ def _format(asked: To | None, output: Path | None) -> To:
     """What ``--to`` says, or the suffix of the file. Raises ``BadInputError`` where they contradict each other."""
     suffix = "" if output is None else output.suffix.lower()
     named: To | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
+    if asked == "qonnx" and named == "onnx":
+        return asked
     if asked and named and asked != named:
         raise BadInputError(f"--output {output}: {suffix} is for {named}, and --to is {asked}", "leave one out")
     return asked or named or "onnx"
@@ -177,12 +185,9 @@ def _to_c(
 ) -> None:
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
-    from meliuscli.packed.runner import PackedDense, pack
 
     with status(f"exporting {name}"):
-        runner = pack(network, spec)
-        if not isinstance(runner, PackedDense):
-            raise BadInputError(f"--to c: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+        runner = _packed(network, spec, "c")
         library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
         command = run_vectors(library)
         write_library(library, path, force)
@@ -193,6 +198,38 @@ def _to_c(
         talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
     else:
         answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
+
+
+def _packed(network: nn.Module, spec: ArchSpec, to: To) -> PackedDense:
+    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.packed.runner import PackedDense, pack
+
+    if not isinstance(spec, DenseFamilySpec):
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+    runner = pack(network, spec)
+    assert isinstance(runner, PackedDense)
+    return runner
+
+
+def _to_qonnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
+    import torch
+
+    from meliuscli.export.qonnx import IMAGES, write_qonnx
+
+    with status(f"exporting {name}"):
+        images = torch.randn(IMAGES, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+        compared = write_qonnx(_packed(network, spec, "qonnx"), path, how, images)
+    answer(f"{_written(name, spec, path)}\n", None)
+    answer("FINN: refuses it, for float maps are joined in every block; hls4ml: not tried\n", None)
+    if compared is None:
+        talk('not run: qonnx is not installed (pip install "meliuscli[qonnx]")')
+        return
+    equal, difference = compared
+    verdict = f"qonnx's executor gives the packed runner's top-1 on {equal} of {IMAGES} random images"
+    answer(f"{verdict}; logits differ by at most {difference:.1e} of their spread\n", None)
+    if equal < IMAGES:
+        # Float layers round in another order, which can turn a sign.
+        raise FailedError(f"{path}: {verdict}", "the file was written all the same")
 
 
 def _written(name: str, spec: ArchSpec, path: Path) -> str:

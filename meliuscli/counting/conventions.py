@@ -44,8 +44,9 @@ class Derived:
 class Convention:
     """A paper's rule. ``linear`` and ``elementwise`` say whether linear layers (the classifier, squeeze-and-excite) and
     elementwise work are counted; ``mac_factor`` is what one MAC counts. ``price`` is a MAC's share of the total, None
-    where the paper has no total, and ``float_bits`` are the bits at which it prices float MACs (32: one whole
-    operation). ``bn_params`` are the values of a batch-norm channel in its sizes."""
+    where the paper has no total, and ``float_bits`` are the bits at which it prices float MACs where it ``prices_floats``
+    (else each is one operation); where it prices a ``mixed`` MAC, of one float operand, that has the bits of the other one
+    too. ``bn_params`` are the values of a batch-norm channel in its sizes."""
 
     name: str
     paper: str
@@ -54,6 +55,8 @@ class Convention:
     elementwise: bool = False
     mac_factor: int = 1
     price: Price | None = bit_products_of_64
+    prices_floats: bool = False
+    mixed: bool = False
     float_bits: int = FLOAT_BITS
     bn_params: int = 2
     unit: str = "OPs"
@@ -70,18 +73,24 @@ class Convention:
 
     def same_total(self, other: Convention) -> bool:
         """Do both give every network the same total?"""
-        return (self.linear, self.elementwise, self.mac_factor, self.price, self.float_bits) == (
-            *(other.linear, other.elementwise, other.mac_factor, other.price, other.float_bits),
-        )
+        rules = ("linear", "elementwise", "mac_factor", "price", "prices_floats", "mixed", "float_bits")
+        return all(getattr(self, rule) == getattr(other, rule) for rule in rules)
 
     def _total(self, macs: list[tuple[Op, int]], flops: int, float_bits: int) -> int | float | None:
         if self.price is None:
             return None
-        priced = sum(
-            (n * self.price(op.weight_bits, op.activation_bits) for op, n in macs if not op.is_float), Fraction(0)
-        )
-        by_bits = self.float_bits != FLOAT_BITS
-        priced += flops * (self.price(float_bits, float_bits) if by_bits else 1)
+        few = [(op, n) for op, n in macs if not op.is_float]
+        priced = sum((n * self.price(op.weight_bits, op.activation_bits) for op, n in few), Fraction(0))
+        if self.mixed:
+            bits = {FLOAT_BITS: float_bits}
+            floats = [
+                (bits.get(op.weight_bits, op.weight_bits), bits.get(op.activation_bits, op.activation_bits), n)
+                for op, n in macs
+                if op.is_float
+            ]
+            priced += sum((n * self.price(weight, activation) for weight, activation, n in floats), Fraction(0))
+        else:
+            priced += flops * (self.price(float_bits, float_bits) if self.prices_floats else 1)
         return int(priced) if priced.denominator == 1 else float(priced)
 
 
@@ -116,6 +125,7 @@ _CONVENTIONS = (
         "PokeBNN, arXiv 2112.00133",
         "ACE = MACs * weight bits * activation bits, float MACs as 16x16 bits, classifier included",
         price=bit_products,
+        prices_floats=True,
         float_bits=16,
         unit="ACE",
     ),
@@ -124,7 +134,17 @@ _CONVENTIONS = (
         "BNext, arXiv 2211.12933 (the quantized variants of its README)",
         "OPs = MACs * bits/64 with float parts quantized to 8 bits (1/8 each), classifier included",
         price=lanes_of_64,
+        prices_floats=True,
         float_bits=8,
+    ),
+    Convention(
+        "qonnx",
+        "qonnx-inference-cost (qonnx 1.0)",
+        "BOPs = MACs * weight bits * activation bits, float operands 32 bits, classifier included, nothing for the rest",
+        price=bit_products,
+        prices_floats=True,
+        mixed=True,
+        unit="total BOPs",
     ),
     Convention(
         "full",

@@ -9,7 +9,7 @@ from meliuscli.arch.zoo import find_name, load_name
 from meliuscli.counting.agreement import ours
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, Convention
-from meliuscli.counting.counts import FLOAT_BITS, Storage
+from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.report.background import beliefs, bfloat16, packed, proxies
 from meliuscli.report.prose import Part, Section, part_markdown, prose
@@ -60,7 +60,7 @@ def _conventions() -> tuple[Part, ...]:
 def _rule_cells(rule: Convention) -> tuple[Cell, ...]:
     layers = "conv, linear" if rule.linear else "conv"
     total = rule.unit or "none"
-    bits = "1" if rule.float_bits == FLOAT_BITS else f"{rule.float_bits} bits"
+    bits = f"{rule.float_bits} bits" if rule.prices_floats else "1"
     source = rule.paper.partition(" (")[0].partition(", and ")[0].replace("arXiv ", "")
     return (
         rule.name,

@@ -1,0 +1,216 @@
+"""QONNX: an ONNX graph whose binary layers are ``BipolarQuant`` nodes, for FPGA flows (qonnx, hls4ml).
+
+It is made of the packed runner's tensors, so that signs are taken at its thresholds: +1 where y = a * x + b is not negative,
+with a of -1 or 1 and b a float, so that rounding cannot turn y's sign. y is padded with -1 in front of its quantizer, so that
+the convolution's input is bipolar to its edges. Shapes are static, with a batch of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.plan import STEM
+from meliuscli.data.preprocessing import KEY, Preprocessing
+from meliuscli.errors import MissingError
+from meliuscli.export.onnx import HINT
+from meliuscli.packed.dense import Tensors, shuffled
+from meliuscli.packed.layout import Window
+from meliuscli.packed.program import Array
+from meliuscli.packed.runner import PackedDense
+from meliuscli.packed.steps import BinaryWeights
+from meliuscli.results import write_bytes
+
+DOMAIN = "qonnx.custom_op.general"
+OPSET = 13
+IMAGES = 4
+"""Random images on which a file is held against the packed runner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the graph: its name, and its shape without the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class QonnxGraph:
+    """Nodes, constants and shapes, in the order in which they are added."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def add(self, op: str, name: str, inputs: list[str], shape: tuple[int, ...], **attributes: Any) -> Value:
+        """A node whose output has the name and, with its batch of one, the shape."""
+        from onnx import helper
+
+        domain = DOMAIN if op == "BipolarQuant" else ""
+        self.nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{name}", domain=domain, **attributes))
+        self.shapes[name] = (1, *shape)
+        return Value(name, shape)
+
+    def constant(self, name: str, value: Any) -> str:
+        self.constants[name] = np.asarray(value)
+        return name
+
+    def affine(self, x: Value, name: str, scale: Array, shift: Array) -> Value:
+        """scale * x + shift, a channel each."""
+        column = [np.asarray(value, np.float32).reshape(1, -1, 1, 1) for value in (scale, shift)]
+        scaled = self.add("Mul", f"{name}_scaled", [x.name, self.constant(f"{name}_scale", column[0])], x.shape)
+        return self.add("Add", name, [scaled.name, self.constant(f"{name}_shift", column[1])], x.shape)
+
+    def bipolar(self, x: str, name: str, shape: tuple[int, ...]) -> str:
+        one = self.constant("one", np.float32(1))
+        self.add("BipolarQuant", name, [x, one], shape[1:])
+        self.shapes[name] = shape
+        return name
+
+
+def qonnx_model(spec: DenseFamilySpec, tensors: Tensors, how: Preprocessing | None = None) -> Any:
+    """The ONNX model. Raises ``MissingError`` without onnx."""
+    try:
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        raise MissingError("QONNX export needs the package 'onnx', which is not installed", HINT) from None
+    graph = QonnxGraph()
+    logits = _network(graph, spec, tensors)
+    kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+    arrays = {name: value for name, value in graph.constants.items() if value.dtype in kinds}
+
+    def info(name: str, shape: tuple[int, ...]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    made = helper.make_graph(
+        graph.nodes,
+        "network",
+        [info("images", (1, *spec.input_shape))],
+        [info(logits.name, (1, *logits.shape))],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in arrays.items()],
+        value_info=[info(name, shape) for name, shape in graph.shapes.items() if name != logits.name],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    model = helper.make_model(made, opset_imports=opsets, producer_name="meliuscli", ir_version=8)
+    about = {"archid": spec.archid, "spec": spec.to_toml(), **({} if how is None else {KEY: how.to_json()})}
+    helper.set_model_props(model, about)
+    return model
+
+
+def _network(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:
+    x = _stem(graph, spec, tensors)
+    for stage in spec.stages():
+        for unit in stage.units:
+            x = _unit(graph, x, unit, tensors)
+        if stage.transition is not None:
+            x = _transition(graph, x, stage.transition, tensors)
+    channels = x.shape[0]
+    x = graph.affine(x, "head_bn", tensors["head.bn.scale"], tensors["head.bn.shift"])
+    x = graph.add("Relu", "head_relu", [x.name], x.shape)
+    x = graph.add("GlobalAveragePool", "head_mean", [x.name], (channels, 1, 1))
+    x = graph.add("Flatten", "head_flat", [x.name], (channels,), axis=1)
+    weights = graph.constant("head_weights", tensors["head.fc.weight"].T)
+    x = graph.add("MatMul", "head_products", [x.name, weights], (spec.num_classes,))
+    return graph.add("Add", "logits", [x.name, graph.constant("head_bias", tensors["head.fc.bias"])], x.shape)
+
+
+def _stem(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:
+    x = Value("images", spec.input_shape)
+    for layer in (layer for layer in spec.layers() if layer.stage == STEM):
+        name, edge = layer.name.replace(".", "_"), [layer.kernel // 2] * 4
+        shape, window = layer.output, {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": edge}
+        if layer.kind == "conv":
+            inputs = [graph.constant(f"{name}_{what}", tensors[f"{layer.name}.{what}"]) for what in ("weight", "bias")]
+            x = graph.add("Conv", name, [x.name, *inputs], shape, group=layer.groups, **window)
+        elif layer.kind == "max_pool":
+            x = graph.add("MaxPool", name, [x.name], shape, **window)
+        elif layer.kind == "relu":
+            x = graph.add("Relu", name, [x.name], shape)
+    return x
+
+
+def _unit(graph: QonnxGraph, x: Value, unit: DenseUnit, tensors: Tensors) -> Value:
+    """Signs, binary convolution, and its count of equal signs behind the channels or added to the last."""
+    name, size, edge = unit.name.replace(".", "_"), x.shape[1], unit.dilation
+    scale, shift = _before_sign(tensors[f"{unit.name}.conv.thresholds"], tensors[f"{unit.name}.conv.flips"])
+    y = graph.affine(x, f"{name}_normed", scale, shift)
+    wide = (unit.channels, size + 2 * edge, size + 2 * edge)
+    pads = graph.constant(f"{name}_pads", np.array([0, 0, edge, edge, 0, 0, edge, edge], np.int64))
+    y = graph.add("Pad", f"{name}_padded", [y.name, pads, graph.constant("minus_one", np.float32(-1))], wide)
+    signs = graph.bipolar(y.name, f"{name}_signs", (1, *wide))
+    words = BinaryWeights(tensors[f"{unit.name}.conv.words"], unit.channels, Window(3))
+    latent = graph.constant(f"{name}_latent", words.signs().transpose(0, 3, 1, 2).astype(np.float32))
+    weights = graph.bipolar(latent, f"{name}_weights", (unit.growth, unit.channels, 3, 3))
+    new = (unit.growth, size, size)
+    y = graph.add(
+        "Conv", f"{name}_dots", [signs, weights], new, kernel_shape=[3, 3], dilations=[edge] * 2, pads=[0] * 4
+    )
+    half = np.full(unit.growth, 0.5)
+    y = graph.affine(y, f"{name}_counts", half, 9 * unit.channels * half)
+    if not unit.adds:
+        return graph.add("Concat", name, [x.name, y.name], (unit.channels + unit.growth, size, size), axis=1)
+    first = unit.channels - unit.growth
+    kept = _channels(graph, x, f"{name}_kept", 0, first)
+    newest = _channels(graph, x, f"{name}_newest", first, unit.channels)
+    y = graph.add("Add", f"{name}_better", [newest.name, y.name], new)
+    return graph.add("Concat", name, [kept.name, y.name], x.shape, axis=1)
+
+
+def _channels(graph: QonnxGraph, x: Value, name: str, first: int, last: int) -> Value:
+    numbers = {"first": first, "last": last, "axis": 1}
+    bounds = [graph.constant(f"{name}_{what}", np.array([number], np.int64)) for what, number in numbers.items()]
+    return graph.add("Slice", name, [x.name, *bounds], (last - first, *x.shape[1:]))
+
+
+def _before_sign(values: Array, flips: Array) -> tuple[Array, Array]:
+    """(a, b) a channel such that a * x + b >= 0 exactly where (x >= value) != flip, in floats. What nothing is above (NaN) has
+    an a of 0."""
+    turned = np.unpackbits(np.ascontiguousarray(flips).view(np.uint8), bitorder="little")[: len(values)].astype(bool)
+    never = np.isnan(values)
+    with np.errstate(over="ignore"):  # nothing is below the lowest float
+        below = np.nextafter(values, np.float32(-np.inf))
+    scale = np.where(never, 0, np.where(turned, -1, 1)).astype(np.float32)
+    shift = np.where(turned, np.where(never, 1, below), np.where(never, -1, -values)).astype(np.float32)
+    return scale, shift
+
+
+def _transition(graph: QonnxGraph, x: Value, transition: Transition, tensors: Tensors) -> Value:
+    name, channels, target, groups, _, pools = transition
+    x = graph.affine(x, f"{name}_bn", tensors[f"{name}.bn.scale"], tensors[f"{name}.bn.shift"])
+    shape = (channels, transition.out_size, transition.out_size)
+    if pools:
+        x = graph.add("MaxPool", f"{name}_pool", [x.name], shape, kernel_shape=[2, 2], strides=[2, 2])
+    x = graph.add("Relu", f"{name}_relu", [x.name], shape)
+    if groups > 1:
+        order = graph.constant(f"{name}_order", shuffled(channels).astype(np.int64))
+        x = graph.add("Gather", f"{name}_shuffled", [x.name, order], shape, axis=1)
+    weights = graph.constant(f"{name}_weight", tensors[f"{name}.conv.weight"][:, :, None, None])
+    return graph.add("Conv", name, [x.name, weights], (target, *shape[1:]), kernel_shape=[1, 1], group=groups)
+
+
+def run_qonnx(model: Any, images: Tensor) -> Array | None:
+    """(N, C, S, S) -> (N, classes) logits by qonnx's own executor, node by node; None where qonnx is not installed."""
+    try:
+        from qonnx.core.modelwrapper import ModelWrapper
+        from qonnx.core.onnx_exec import execute_onnx
+    except ImportError:
+        return None
+    wrapped = ModelWrapper(model)
+    return np.concatenate([execute_onnx(wrapped, {"images": image[None]})["logits"] for image in images.numpy()])
+
+
+def write_qonnx(runner: PackedDense, path: Path, how: Preprocessing | None, images: Tensor) -> tuple[int, float] | None:
+    """Write the file; of ``images`` those with the packed runner's top-1 in qonnx's executor, and the largest difference of a
+    logit in standard deviations of the logits. None without qonnx."""
+    model = qonnx_model(runner.spec, runner.tensors, how)
+    theirs = run_qonnx(model, images)
+    write_bytes(path, model.SerializeToString())
+    if theirs is None:
+        return None
+    ours = np.concatenate([runner(image[None]).numpy() for image in images])
+    return int((ours.argmax(1) == theirs.argmax(1)).sum()), float(np.abs(ours - theirs).max() / ours.std())

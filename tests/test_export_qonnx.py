@@ -1,0 +1,99 @@
+"""QONNX files: bipolar where the network is, and of the same answers in qonnx's own executor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_here
+from test_export_c import SMALL, packed, small
+
+from meliuscli.arch.zoo import load_name
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.conventions import CONVENTIONS
+from meliuscli.counting.counts import Op, add
+from meliuscli.errors import BadInputError
+from meliuscli.export.c.vectors import noise
+from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, write_qonnx
+from meliuscli.packed.steps import pack_bits
+
+onnx = pytest.importorskip("onnx")
+
+
+def model_of(key: str) -> Any:
+    runner = packed(small(key))
+    return qonnx_model(runner.spec, runner.tensors)
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_binary_layers_are_bipolar_to_their_edges(key: str) -> None:
+    """Every binary convolution reads a quantizer of a padded map and a quantizer of weights, and pads nothing itself."""
+    graph, spec = model_of(key).graph, small(key)
+    made = {output: node for node in graph.node for output in node.output}
+    units = [unit for stage in spec.stages() for unit in stage.units]
+    binary = [node for node in graph.node if node.op_type == "Conv" and made.get(node.input[1]) is not None]
+    assert len(binary) == len(units)
+    for node, unit in zip(binary, units, strict=True):
+        signs, weights = made[node.input[0]], made[node.input[1]]
+        assert {signs.op_type, weights.op_type} == {"BipolarQuant"}
+        assert {signs.domain, weights.domain} == {DOMAIN}
+        assert made[signs.input[0]].op_type == "Pad"
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        assert (attributes["pads"], attributes["dilations"]) == ([0] * 4, [unit.dilation] * 2)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
+    assert set(made) <= set(shapes)
+    assert all(dim.dim_value > 0 for dims in shapes.values() for dim in dims)
+    assert {entry.domain: entry.version for entry in model_of(key).opset_import}[DOMAIN] == 1
+
+
+def test_signs_are_the_packed_runners_for_every_float() -> None:
+    values = np.array([0.0, 1.5, -1e-40, 3e38, -3.4028235e38, np.nan, np.nan, 0.1], np.float32)
+    flips = np.array([0, 1, 0, 1, 0, 0, 1, 1], bool)
+    scale, shift = _before_sign(values, pack_bits(flips))
+    near = [values, np.nextafter(values, np.float32(np.inf)), np.nextafter(values, np.float32(-np.inf))]
+    for x in (*near, np.float32([0.0] * 8), np.float32([-3e38] * 8), np.float32([3e38] * 8)):
+        x = np.where(np.isfinite(x), x, np.float32(0))
+        with np.errstate(over="ignore"):
+            assert ((scale * x + shift >= 0) == ((x >= values) != flips)).all()
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_qonnx_answers_as_the_packed_runner(key: str, tmp_path: Path) -> None:
+    """64 images: top-1 equal, logits within rounding, for signs turn on a rounding of a float layer on none of them."""
+    pytest.importorskip("qonnx", reason="qonnx is not installed")
+    runner = packed(small(key))
+    images = torch.cat([noise(runner.spec, seed) for seed in range(64)])
+    compared = write_qonnx(runner, tmp_path / "net.onnx", None, images)
+    assert compared is not None
+    assert compared[0] == 64
+    assert compared[1] < 1e-4
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_the_convention_is_qonnx_inference_cost(key: str, tmp_path: Path) -> None:
+    cost = pytest.importorskip("qonnx.util.inference_cost", reason="qonnx is not installed")
+    onnx.save(model_of(key), tmp_path / "net.onnx")
+    theirs = cost.inference_cost(str(tmp_path / "net.onnx"), discount_sparsity=False)["total_cost"]
+    total = count_spec(small(key)).total
+    assert theirs["total_bops"] == CONVENTIONS["qonnx"].derive(total).ops
+    assert theirs["total_macs"] == sum(n for _, n in total.macs)
+
+
+def test_the_convention_prices_operands_at_their_bits() -> None:
+    rule, total = CONVENTIONS["qonnx"], count_spec(load_name("meliusnet22")).total
+    assert rule.derive(total).ops == total.binary_macs + 1024 * total.float_macs
+    mixed = add([], "x", "x")
+    assert rule.derive(type(mixed)("x", "x", (), macs=((Op("conv", 1, 32), 10), (Op("conv", 4, 8), 1)))).ops == 352
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    narrow = [f"--set={change}" for change in ("stem=thumbnail", "num_blocks=[1]", "transition_channels=[]")]
+    run_here("export", "meliusnet22", "--input", "3x8x8", "--to", "qonnx", *narrow, "-o", "net.onnx")
+    assert "FINN: refuses it" in capsys.readouterr().out
+    assert (tmp_path / "net.onnx").is_file()
+    with pytest.raises(BadInputError, match="birealnet"):
+        run_here("export", "birealnet18", "--input", "32", "--to", "qonnx", "-o", "other.onnx")
