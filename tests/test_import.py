@@ -570,3 +570,88 @@ def test_damaged_and_other_onnx_files_are_refused(tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(BadInputError, match="Softmax, which no network here computes"):
         import_file(path, None, None, tmp_path)
+
+
+# larq
+
+ALEXNET = load_arch(
+    "binaryalexnet", ["channels=4,6,8,8,6", "hidden=12", "num_classes=5", "stem=thumbnail", "input_size=47"]
+).spec
+
+
+def write_larq(path: Path, first: int = 0) -> dict[str, Tensor]:
+    """A random BinaryAlexNet as Keras 2 saves its weights, its layers numbered from ``first`` on."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    sizes = {layer.name: layer.out_size for layer in ALEXNET.layers()}
+    with h5py.File(path, "w") as file:
+
+        def write(kind: str, index: int, values: Mapping[str, Tensor]) -> None:
+            name = kind if index + first == 0 else f"{kind}_{index + first}"
+            for key, value in values.items():
+                file.create_dataset(f"{name}/{name}/{key}:0", data=value.numpy())
+                tensors[f"{kind} {index}/{key}"] = value
+
+        def write_norm(index: int, width: int) -> None:
+            values = {"beta": torch.randn(width), "moving_mean": torch.randn(width)}
+            write("batch_normalization", index, {**values, "moving_variance": 1 + torch.rand(width)})
+
+        before = 3
+        for index, (width, kernel) in enumerate(zip((4, 6, 8, 8, 6), (3, 5, 3, 3, 3), strict=True)):
+            write("quant_conv2d", index, {"kernel": torch.randn(kernel, kernel, before, width)})
+            write_norm(index, width)
+            before = width
+        before *= sizes["conv5.pool"] ** 2
+        for index, width in enumerate((12, 12, 5)):
+            write("quant_dense", index, {"kernel": torch.randn(before, width)})
+            write_norm(index + 5, width)
+            before = width
+        file.create_group("dropout")
+    return tensors
+
+
+def larq_logits(tensors: Tensors, x: Tensor) -> Tensor:
+    """As TensorFlow computes larq-zoo's BinaryAlexNet, channels last in front of the dense layers."""
+
+    def sign(x: Tensor) -> Tensor:
+        return torch.where(x >= 0, 1.0, -1.0)
+
+    def normed(x: Tensor, index: int) -> Tensor:
+        beta, mean, var = (
+            tensors[f"batch_normalization {index}/{key}"] for key in ("beta", "moving_mean", "moving_variance")
+        )
+        return F.batch_norm(x, mean, var, None, beta, eps=1e-3)
+
+    for index in range(5):
+        kernel = sign(tensors[f"quant_conv2d {index}/kernel"]).permute(3, 2, 0, 1)
+        x = F.conv2d(sign(x) if index else x, kernel, padding="same")
+        x = normed(F.max_pool2d(x, 3, 2) if index in (0, 1, 4) else x, index)
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    for index in range(3):
+        x = normed(sign(x) @ sign(tensors[f"quant_dense {index}/kernel"]), index + 5)
+    return x
+
+
+@pytest.mark.parametrize("first", [0, 17])
+def test_a_larq_file_answers_as_its_layers_do(tmp_path: Path, first: int) -> None:
+    path, images = tmp_path / "binary_alexnet_weights.h5", torch.randn(4, 3, 47, 47)
+    tensors = write_larq(path, first)
+    torch.testing.assert_close(
+        logits(path, images, tmp_path, ALEXNET), larq_logits(tensors, images), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_larq_file_with_links_or_damage_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    path, other = tmp_path / "net.h5", tmp_path / "other.h5"
+    write_larq(other)
+    with h5py.File(path, "w") as file:
+        file["quant_conv2d"] = h5py.ExternalLink(str(other), "quant_conv2d")
+    with pytest.raises(BadInputError, match="is a link to elsewhere"):
+        import_file(path, None, None, tmp_path)
+    content = other.read_bytes()
+    for length in (0, 100, len(content) // 2):
+        path.write_bytes(content[:length])
+        with pytest.raises(BadInputError):
+            import_file(path, None, None, tmp_path)
