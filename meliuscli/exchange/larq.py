@@ -102,7 +102,7 @@ def read_keras(path: Path) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     try:
         with h5py.File(path, "r") as file:
-            top = file["model_weights"] if "model_weights" in file else file
+            top = file.get("model_weights", file)
             _collect(h5py, top, "", tensors)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: corrupt, or no weights of Keras 2 (.h5): {str(error)[:100]}") from None
