@@ -22,7 +22,7 @@ from torch import Tensor
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.counting.analytic import count_spec
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, MissingError, SpecError
 from meliuscli.exchange.importing import import_file
 from meliuscli.exchange.mxnet import read_params
 from meliuscli.training.trained import load_trained
@@ -631,6 +631,84 @@ def larq_logits(tensors: Tensors, x: Tensor) -> Tensor:
     for index in range(3):
         x = normed(sign(x) @ sign(tensors[f"quant_dense {index}/kernel"]), index + 5)
     return x
+
+
+BIREAL = load_arch(
+    "birealnet18",
+    ["num_blocks=1,2", "channels=8,16", "stem_channels=8", "num_classes=5", "input_size=40", "padding=same"],
+).spec
+
+
+def write_bireal(path: Path) -> dict[str, Tensor]:
+    """A random Bi-Real Net of larq-zoo's, its layers in the order in which it makes them."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+
+    def norm_of(index: int, width: int) -> None:
+        at = f"batch_normalization {index}"
+        for key in ("gamma", "beta", "moving_mean"):
+            tensors[f"{at}/{key}"] = torch.randn(width)
+        tensors[f"{at}/moving_variance"] = 1 + torch.rand(width)
+
+    tensors["conv2d 0/kernel"] = torch.randn(7, 7, 3, 8)
+    tensors["quant_conv2d 0/kernel"] = torch.randn(3, 3, 8, 8)
+    tensors["conv2d 1/kernel"] = torch.randn(1, 1, 8, 16)
+    tensors["quant_conv2d 1/kernel"] = torch.randn(3, 3, 8, 16)
+    tensors["quant_conv2d 2/kernel"] = torch.randn(3, 3, 16, 16)
+    for index, width in enumerate((8, 8, 16, 16, 16)):
+        norm_of(index, width)
+    tensors["dense 0/kernel"], tensors["dense 0/bias"] = torch.randn(16, 5), torch.randn(5)
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            layer, _, key = name.partition("/")
+            kind, _, number = layer.partition(" ")
+            layer = kind if number == "0" else f"{kind}_{number}"
+            file.create_dataset(f"{layer}/{layer}/{key}:0", data=value.numpy())
+    return tensors
+
+
+def bireal_logits(tensors: Tensors, x: Tensor) -> Tensor:
+    """As TensorFlow computes it: a strided layer of an even map has one pixel of border, behind."""
+
+    def kernel(name: str) -> Tensor:
+        return tensors[f"{name}/kernel"].permute(3, 2, 0, 1)
+
+    def normed(x: Tensor, index: int) -> Tensor:
+        keys = ("moving_mean", "moving_variance", "gamma", "beta")
+        mean, var, gamma, beta = (tensors[f"batch_normalization {index}/{key}"] for key in keys)
+        return F.batch_norm(x, mean, var, gamma, beta, eps=1e-3)
+
+    def binary(x: Tensor, index: int, stride: int) -> Tensor:
+        weight = kernel(f"quant_conv2d {index}")
+        weight = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean((1, 2, 3), keepdim=True)
+        border = (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
+        return F.conv2d(F.pad(torch.where(x >= 0, 1.0, -1.0), border), weight, stride=stride)
+
+    x = normed(F.conv2d(F.pad(x, (2, 3, 2, 3)), kernel("conv2d 0"), stride=2), 0)
+    x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
+    x = normed(binary(x, 0, 1), 1) + x
+    down = normed(F.conv2d(F.avg_pool2d(x, 2), kernel("conv2d 1")), 2)
+    x = normed(binary(x, 1, 2), 3) + down
+    x = normed(binary(x, 2, 1), 4) + x
+    return x.mean((2, 3)) @ tensors["dense 0/kernel"] + tensors["dense 0/bias"]
+
+
+def test_larqs_bireal_net_answers_as_its_layers_do_with_borders_on_one_side(tmp_path: Path) -> None:
+    path, images = tmp_path / "birealnet_weights.h5", torch.randn(4, 3, 40, 40)
+    tensors = write_bireal(path)
+    torch.testing.assert_close(
+        logits(path, images, tmp_path, BIREAL), bireal_logits(tensors, images), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_padding_is_part_of_a_network_and_counts_and_names_stay() -> None:
+    same, symmetric = load_arch("birealnet18", ["padding=same"]).spec, load_arch("birealnet18").spec
+    assert same.archid != symmetric.archid
+    assert count_spec(same) == count_spec(symmetric)
+    assert symmetric.archid == "0a96d4ffd6d5"
+    with pytest.raises(SpecError, match="padding: same is for basic blocks"):
+        load_arch("birealnet50", ["padding=same"])
 
 
 @pytest.mark.parametrize("first", [0, 17])
