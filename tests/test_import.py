@@ -21,7 +21,8 @@ from torch import Tensor
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.counting.analytic import count_spec
+from meliuscli.errors import BadInputError, MissingError, SpecError
 from meliuscli.exchange.importing import import_file
 from meliuscli.exchange.mxnet import read_params
 from meliuscli.training.trained import load_trained
@@ -426,3 +427,309 @@ def test_a_file_that_is_not_there_or_says_nothing_is_refused(tmp_path: Path) -> 
         import_file(tmp_path / "net.bin", None, None, tmp_path)
     with pytest.raises(BadInputError, match="is a directory"):
         import_file(tmp_path, None, None, tmp_path)
+
+
+# QONNX
+
+
+def write_qonnx(path: Path, conv: bool) -> dict[str, np.ndarray]:
+    """A random network of FINN's layout, dense or convolutional, and the arrays in it."""
+    onnx = pytest.importorskip("onnx")
+    make, rng = onnx.helper, np.random.default_rng(0)
+    nodes, arrays, at = [], dict[str, np.ndarray](), "images"
+
+    def put(name: str, value: Any) -> str:
+        arrays[name] = np.asarray(value, np.float32)
+        return name
+
+    def step(kind: str, *others: str, **attributes: Any) -> None:
+        nonlocal at
+        domain = "qonnx.custom_op.general" if "Quant" in kind else ""
+        nodes.append(make.make_node(kind, [at, *others], [f"v{len(nodes)}"], domain=domain, **attributes))
+        at = f"v{len(nodes) - 1}"
+
+    def product(index: int, shape: tuple[int, ...]) -> None:
+        nonlocal at
+        inputs, name = at, f"w{index}"
+        at = put(name, rng.normal(size=shape))
+        step("BipolarQuant", put(f"scale{index}", [0.5]))
+        if len(shape) == 2:
+            step("Transpose", perm=[1, 0])
+        weight, at = at, inputs
+        step("Conv" if len(shape) == 4 else "MatMul", weight)
+
+    def norm_of(index: int, width: int) -> None:
+        names = [put(f"{key}{index}", rng.normal(size=width)) for key in ("gamma", "beta", "mean")]
+        step("BatchNormalization", *names, put(f"var{index}", 1 + rng.random(width)), epsilon=1e-4)
+
+    step("Mul", put("two", 2.0))
+    step("Sub", put("one", [1.0]))
+    widths = (8, 8, 8, 8, 16, 16) if conv else ()
+    before = 3 if conv else 16
+    for index, width in enumerate(widths):
+        if index == 0:
+            step("Quant", put("pixel", 2.0**-7), put("zero", 0.0), put("bits", 8.0), signed=1, narrow=0)
+        product(index, (width, before, 3, 3))
+        norm_of(index, width)
+        step("BipolarQuant", put(f"sign{index}", [1.0]))
+        if index in (1, 3):
+            step("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+        before = width
+    step("Flatten")
+    for index, width in enumerate((12, 10), start=10):
+        if index == 10 and not conv:
+            step("BipolarQuant", put("sign_in", [1.0]))
+        product(index, (width, before))
+        if index == 10:
+            norm_of(index, width)
+            step("BipolarQuant", put("sign_mid", [1.0]))
+        before = width
+    step("Sub", put("tensor_mean", [0.7]))
+    step("Div", put("tensor_std", [1.5]))
+    inputs = [make.make_tensor_value_info("images", 1, [1, 3, 32, 32] if conv else [1, 1, 4, 4])]
+    outputs = [make.make_tensor_value_info(at, 1, [1, 10])]
+    initial = [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    onnx.save(make.make_model(make.make_graph(nodes, "net", inputs, outputs, initial)), str(path))
+    return arrays
+
+
+def qonnx_logits(arrays: Mapping[str, np.ndarray], pixels: Tensor, conv: bool) -> Tensor:
+    """As qonnx's executor computes the nodes of ``write_qonnx``, in float64."""
+    values = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
+    x = 2 * pixels.double() - 1
+
+    def bipolar(x: Tensor, scale: float = 1.0) -> Tensor:
+        return torch.where(x >= 0, scale, -scale).double()
+
+    def normed(x: Tensor, index: int) -> Tensor:
+        gamma, beta, mean, var = (values[f"{key}{index}"] for key in ("gamma", "beta", "mean", "var"))
+        return F.batch_norm(x, mean, var, gamma, beta, eps=1e-4)
+
+    for index in range(6 if conv else 0):
+        x = torch.round(x.clamp(-1, 127 / 128) * 128) / 128 if index == 0 else x
+        x = bipolar(normed(F.conv2d(x, bipolar(values[f"w{index}"], 0.5)), index))
+        x = F.max_pool2d(x, 2) if index in (1, 3) else x
+    x = x.flatten(1)
+    x = bipolar(normed((x if conv else bipolar(x)) @ bipolar(values["w10"], 0.5).t(), 10))
+    return (x @ bipolar(values["w11"], 0.5).t() - values["tensor_mean"]) / values["tensor_std"]
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_a_qonnx_file_answers_as_its_nodes_do(tmp_path: Path, conv: bool) -> None:
+    path = tmp_path / "net.onnx"
+    arrays = write_qonnx(path, conv)
+    run = import_file(path, None, None, tmp_path)
+    trained = load_trained(run)
+    pixels = torch.rand(8, *trained.spec.input_shape, generator=torch.Generator().manual_seed(0))
+    assert trained.preprocessing is not None
+    with torch.no_grad():
+        ours = trained.network(trained.preprocessing.normalise(pixels))
+    torch.testing.assert_close(ours.double(), qonnx_logits(arrays, pixels, conv), rtol=1e-4, atol=1e-4)
+
+
+def test_the_real_tfc_is_counted_by_its_file_and_answers_as_its_nodes_do(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = real("qonnx/TFC_1W1A.onnx")
+    trained = load_trained(import_file(path, None, None, tmp_path))
+    assert trained.spec.archid == load_arch("tfc").spec.archid
+    tensors = {
+        t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in onnx.load(path).graph.initializer
+    }
+    macs = sum(tensors[name].numel() for name in ("38", "46", "54", "62"))
+    total = count_spec(trained.spec).total
+    assert (total.binary_macs, total.float_macs) == (macs, 0) == (59_008, 0)
+    pixels = torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert trained.preprocessing is not None
+    with torch.no_grad():
+        ours = trained.network(trained.preprocessing.normalise(pixels))
+    x = pixels.flatten(1) * tensors["32"] - tensors["34"]
+    for weight, name in (("38", "features.3"), ("46", "features.7"), ("54", "features.11")):
+        x = norm(torch.where(x >= 0, 1.0, -1.0) @ tensors[weight].t(), tensors, name)
+    x = torch.where(x >= 0, 1.0, -1.0) @ tensors["62"].t() - tensors["features.15.running_mean"]
+    x = x / tensors["76"].sqrt() * tensors["features.15.weight"] + tensors["features.15.bias"]
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+def test_cnv_has_the_macs_that_qonnx_counts() -> None:
+    """``qonnx-inference-cost`` of finn-examples' CNV_1W1A: op_mac of 8 by 1 and of 1 by 1 bits."""
+    macs = {(op.weight_bits, op.activation_bits): count for op, count in count_spec(load_arch("cnv").spec).total.macs}
+    assert macs == {(1, 8): 1_555_200, (1, 1): 57_906_176}
+
+
+def test_damaged_and_other_onnx_files_are_refused(tmp_path: Path) -> None:
+    path, whole = tmp_path / "net.onnx", tmp_path / "whole.onnx"
+    write_qonnx(whole, conv=False)
+    content = whole.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(BadInputError):
+            import_file(path, None, None, tmp_path)
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(whole)
+    model.graph.node[-1].op_type = "Softmax"
+    onnx.save(model, path)
+    with pytest.raises(BadInputError, match="Softmax, which no network here computes"):
+        import_file(path, None, None, tmp_path)
+
+
+# larq
+
+ALEXNET = load_arch(
+    "binaryalexnet", ["channels=4,6,8,8,6", "hidden=12", "num_classes=5", "stem=thumbnail", "input_size=47"]
+).spec
+
+
+def write_larq(path: Path, first: int = 0) -> dict[str, Tensor]:
+    """A random BinaryAlexNet as Keras 2 saves its weights, its layers numbered from ``first`` on."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    sizes = {layer.name: layer.out_size for layer in ALEXNET.layers()}
+    with h5py.File(path, "w") as file:
+
+        def write(kind: str, index: int, values: Mapping[str, Tensor]) -> None:
+            name = kind if index + first == 0 else f"{kind}_{index + first}"
+            for key, value in values.items():
+                file.create_dataset(f"{name}/{name}/{key}:0", data=value.numpy())
+                tensors[f"{kind} {index}/{key}"] = value
+
+        def write_norm(index: int, width: int) -> None:
+            values = {"beta": torch.randn(width), "moving_mean": torch.randn(width)}
+            write("batch_normalization", index, {**values, "moving_variance": 1 + torch.rand(width)})
+
+        before = 3
+        for index, (width, kernel) in enumerate(zip((4, 6, 8, 8, 6), (3, 5, 3, 3, 3), strict=True)):
+            write("quant_conv2d", index, {"kernel": torch.randn(kernel, kernel, before, width)})
+            write_norm(index, width)
+            before = width
+        before *= sizes["conv5.pool"] ** 2
+        for index, width in enumerate((12, 12, 5)):
+            write("quant_dense", index, {"kernel": torch.randn(before, width)})
+            write_norm(index + 5, width)
+            before = width
+        file.create_group("dropout")
+    return tensors
+
+
+def larq_logits(tensors: Tensors, x: Tensor) -> Tensor:
+    """As TensorFlow computes larq-zoo's BinaryAlexNet, channels last in front of the dense layers."""
+
+    def sign(x: Tensor) -> Tensor:
+        return torch.where(x >= 0, 1.0, -1.0)
+
+    def normed(x: Tensor, index: int) -> Tensor:
+        beta, mean, var = (
+            tensors[f"batch_normalization {index}/{key}"] for key in ("beta", "moving_mean", "moving_variance")
+        )
+        return F.batch_norm(x, mean, var, None, beta, eps=1e-3)
+
+    for index in range(5):
+        kernel = sign(tensors[f"quant_conv2d {index}/kernel"]).permute(3, 2, 0, 1)
+        x = F.conv2d(sign(x) if index else x, kernel, padding="same")
+        x = normed(F.max_pool2d(x, 3, 2) if index in (0, 1, 4) else x, index)
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    for index in range(3):
+        x = normed(sign(x) @ sign(tensors[f"quant_dense {index}/kernel"]), index + 5)
+    return x
+
+
+BIREAL = load_arch(
+    "birealnet18",
+    ["num_blocks=1,2", "channels=8,16", "stem_channels=8", "num_classes=5", "input_size=40", "padding=same"],
+).spec
+
+
+def write_bireal(path: Path) -> dict[str, Tensor]:
+    """A random Bi-Real Net of larq-zoo's, its layers in the order in which it makes them."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+
+    def norm_of(index: int, width: int) -> None:
+        at = f"batch_normalization {index}"
+        for key in ("gamma", "beta", "moving_mean"):
+            tensors[f"{at}/{key}"] = torch.randn(width)
+        tensors[f"{at}/moving_variance"] = 1 + torch.rand(width)
+
+    tensors["conv2d 0/kernel"] = torch.randn(7, 7, 3, 8)
+    tensors["quant_conv2d 0/kernel"] = torch.randn(3, 3, 8, 8)
+    tensors["conv2d 1/kernel"] = torch.randn(1, 1, 8, 16)
+    tensors["quant_conv2d 1/kernel"] = torch.randn(3, 3, 8, 16)
+    tensors["quant_conv2d 2/kernel"] = torch.randn(3, 3, 16, 16)
+    for index, width in enumerate((8, 8, 16, 16, 16)):
+        norm_of(index, width)
+    tensors["dense 0/kernel"], tensors["dense 0/bias"] = torch.randn(16, 5), torch.randn(5)
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            layer, _, key = name.partition("/")
+            kind, _, number = layer.partition(" ")
+            layer = kind if number == "0" else f"{kind}_{number}"
+            file.create_dataset(f"{layer}/{layer}/{key}:0", data=value.numpy())
+    return tensors
+
+
+def bireal_logits(tensors: Tensors, x: Tensor) -> Tensor:
+    """As TensorFlow computes it: a strided layer of an even map has one pixel of border, behind."""
+
+    def kernel(name: str) -> Tensor:
+        return tensors[f"{name}/kernel"].permute(3, 2, 0, 1)
+
+    def normed(x: Tensor, index: int) -> Tensor:
+        keys = ("moving_mean", "moving_variance", "gamma", "beta")
+        mean, var, gamma, beta = (tensors[f"batch_normalization {index}/{key}"] for key in keys)
+        return F.batch_norm(x, mean, var, gamma, beta, eps=1e-3)
+
+    def binary(x: Tensor, index: int, stride: int) -> Tensor:
+        weight = kernel(f"quant_conv2d {index}")
+        weight = torch.where(weight >= 0, 1.0, -1.0) * weight.abs().mean((1, 2, 3), keepdim=True)
+        border = (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
+        return F.conv2d(F.pad(torch.where(x >= 0, 1.0, -1.0), border), weight, stride=stride)
+
+    x = normed(F.conv2d(F.pad(x, (2, 3, 2, 3)), kernel("conv2d 0"), stride=2), 0)
+    x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
+    x = normed(binary(x, 0, 1), 1) + x
+    down = normed(F.conv2d(F.avg_pool2d(x, 2), kernel("conv2d 1")), 2)
+    x = normed(binary(x, 1, 2), 3) + down
+    x = normed(binary(x, 2, 1), 4) + x
+    return x.mean((2, 3)) @ tensors["dense 0/kernel"] + tensors["dense 0/bias"]
+
+
+def test_larqs_bireal_net_answers_as_its_layers_do_with_borders_on_one_side(tmp_path: Path) -> None:
+    path, images = tmp_path / "birealnet_weights.h5", torch.randn(4, 3, 40, 40)
+    tensors = write_bireal(path)
+    torch.testing.assert_close(
+        logits(path, images, tmp_path, BIREAL), bireal_logits(tensors, images), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_padding_is_part_of_a_network_and_counts_and_names_stay() -> None:
+    same, symmetric = load_arch("birealnet18", ["padding=same"]).spec, load_arch("birealnet18").spec
+    assert same.archid != symmetric.archid
+    assert count_spec(same) == count_spec(symmetric)
+    assert symmetric.archid == "0a96d4ffd6d5"
+    with pytest.raises(SpecError, match="padding: same is for basic blocks"):
+        load_arch("birealnet50", ["padding=same"])
+
+
+@pytest.mark.parametrize("first", [0, 17])
+def test_a_larq_file_answers_as_its_layers_do(tmp_path: Path, first: int) -> None:
+    path, images = tmp_path / "binary_alexnet_weights.h5", torch.randn(4, 3, 47, 47)
+    tensors = write_larq(path, first)
+    torch.testing.assert_close(
+        logits(path, images, tmp_path, ALEXNET), larq_logits(tensors, images), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_larq_file_with_links_or_damage_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra larq)")
+    path, other = tmp_path / "net.h5", tmp_path / "other.h5"
+    write_larq(other)
+    with h5py.File(path, "w") as file:
+        file["quant_conv2d"] = h5py.ExternalLink(str(other), "quant_conv2d")
+    with pytest.raises(BadInputError, match="is a link to elsewhere"):
+        import_file(path, None, None, tmp_path)
+    content = other.read_bytes()
+    for length in (0, 100, len(content) // 2):
+        path.write_bytes(content[:length])
+        with pytest.raises(BadInputError):
+            import_file(path, None, None, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, give, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
+from meliuscli.exchange.headers import names_file, read_header
 from meliuscli.report.count import make_view
 from meliuscli.report.drawing import network_answer
+from meliuscli.report.evaluation import preprocessing_table
 from meliuscli.report.runs import run_answer
 from meliuscli.report.tables import Format, to_json
 from meliuscli.report.works import find_work, show_work
@@ -28,7 +31,8 @@ def show(
     arch: Annotated[
         str,
         typer.Argument(
-            help="A network (meliuscli list, or a TOML file), run:ID, study:NAME, check:NAME, space:NAME or recipe:NAME.",
+            help="A network (meliuscli list, a TOML file, FILE.packed.safetensors), run:ID, study:NAME, check:NAME,"
+            " space:NAME or recipe:NAME.",
             show_default=False,
         ),
     ],
@@ -65,7 +69,10 @@ def show(
         if toml and network.spec is not None:
             _print_toml(network.spec, fmt, output)
         else:
-            give(network_answer(network, view), fmt, output)
+            shown = network_answer(network, view)
+            if names_file(arch) and (how := read_header(Path(arch)).preprocessing):
+                shown = replace(shown, tables=(*shown.tables, preprocessing_table(how)))
+            give(shown, fmt, output)
 
 
 def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | None) -> None:

@@ -53,6 +53,12 @@ def _qonnx(path: Path, asked: ArchSpec | None) -> Imported:
     return read_qonnx(path, asked)
 
 
+def _larq(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.larq import read_larq
+
+    return read_larq(path, asked)
+
+
 def _ours(path: Path, asked: ArchSpec | None) -> Imported:
     from meliuscli.training.trained import load_network
     from meliuscli.training.weights import read_spec
@@ -77,6 +83,7 @@ def _of_torch(path: Path) -> str:
 
 
 READERS: Mapping[str, Reader] = {
+    "larq": _larq,
     "bmxnet": _bmxnet,
     "reactnet": _reactnet,
     "bnext": _bnext,
@@ -87,6 +94,7 @@ READERS: Mapping[str, Reader] = {
 SUFFIXES: Mapping[str, Callable[[Path], str]] = {
     ".params": lambda path: "bmxnet",
     ".onnx": lambda path: "qonnx",
+    **dict.fromkeys((".h5", ".hdf5"), lambda path: "larq"),
     ".safetensors": lambda path: "ours",
     **dict.fromkeys((".pth", ".tar", ".pt"), _of_torch),
 }

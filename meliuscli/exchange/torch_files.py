@@ -29,12 +29,14 @@ def read_torch(path: Path) -> dict[str, Array]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and its unpickler raise anything
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        said = str(error)
+        if "Unsupported" in said or "GLOBAL" in said:
             raise BadInputError(
                 f"{path}: refused: it holds more than tensors, and reading it would run code of it",
                 "its authors can save model.state_dict() alone",
             ) from None
-        raise BadInputError(f"{path}: corrupt, or no file of torch's: {str(error).splitlines()[:1]}") from None
+        first = said.partition("\n")[0][:100] or type(error).__name__
+        raise BadInputError(f"{path}: corrupt, or no file of torch's: {first}") from None
     state = _state(content)
     if not state:
         raise BadInputError(f"{path}: no tensors in it")
