@@ -8,6 +8,7 @@ import multiprocessing.process
 import sys
 import time
 from pathlib import Path
+from typing import Generic, Self, TypeVar
 
 from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import Asked
@@ -18,6 +19,8 @@ from meliuscli.search.worker import Leave, Worker
 from meliuscli.training.loop import EpochMetrics
 from meliuscli.training.pool import Task
 from meliuscli.training.run import RunResult
+
+Key = TypeVar("Key")
 
 
 def result_of(task: Task) -> RunResult:
@@ -49,22 +52,22 @@ class Sleeper:
         self._task = None
 
 
-class OneByOne:
+class OneByOne(Generic[Key]):
     """In place of ``Trainings``: the same results without processes."""
 
     def __init__(self, *_: object) -> None:
-        self._waiting: list[tuple[int, Task]] = []
+        self._waiting: list[tuple[Key, Task]] = []
 
-    def __enter__(self) -> OneByOne:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def start(self, key: int, task: Task) -> None:
+    def start(self, key: Key, task: Task) -> None:
         self._waiting.append((key, task))
 
-    def ended(self) -> list[tuple[int, RunResult]]:
+    def ended(self) -> list[tuple[Key, RunResult]]:
         key, task = self._waiting.pop()
         return [(key, result_of(task))]
 
