@@ -54,11 +54,6 @@ def throughput(name: str, storage: str, space: Path, home: Path, trials: int, se
     )
 
 
-def wide_space(home: Path) -> str:
-    """A space with enough networks for thousands of trials: the default one."""
-    return "meliusnet"
-
-
 def filled(storage: str, home: Path, count: int) -> SharedStudy:
     """A study with ``count`` finished trials of different networks."""
     import numpy as np

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -158,10 +159,8 @@ class Round:
             with lock, path.open("a", encoding="utf-8") as file:
                 file.write('{"op_code": 8, "worker_id": "x", "trial_i')
             return "torn line"
-        try:
+        with suppress(FileExistsError):
             path.with_name("journal.log.lock").symlink_to(path)
-        except FileExistsError:
-            pass
         return "stale lock"
 
 
