@@ -44,6 +44,9 @@ class Backend(Protocol):
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         """Has a far owner of a trial not shown itself for ``GRACE_SECONDS``?"""
 
+    def close(self) -> None:
+        """Let go of connections and locks."""
+
 
 class Watch:
     """Silence by this process's own clock: others' clocks may be wrong, and may jump."""
@@ -107,7 +110,7 @@ class JournalBackend:
             raise MissingError(f"{path}: this file system does not lock files", hint) from None
         except OSError as error:
             raise cannot_write(path, error) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or name another") from None
 
     @contextmanager
@@ -126,6 +129,9 @@ class JournalBackend:
         except OSError:
             sign = ""
         return self._watch.is_silent(owner, sign)
+
+    def close(self) -> None:
+        self._turn.release(force=True)
 
     def _sign(self, owner: Owner) -> Path:
         return self._path.with_name(f"{self._path.name}.alive") / owner.token
@@ -176,6 +182,17 @@ class DatabaseBackend:
 
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return trial_id in self._database._get_stale_trial_ids(study_id)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        _disconnect(self._database)
+
+
+def _disconnect(database: Any) -> None:
+    database.scoped_session.remove()
+    database.engine.dispose()
 
 
 TURNS = {
@@ -249,7 +266,8 @@ class SqliteBackend:
             ) from None
         except OSError as error:
             raise cannot_write(Path(database), error) from None
-        self.storage: BaseStorage = optuna.storages._CachedStorage(_connected(url, "sqlite", url, self.faults))
+        self._database = _connected(url, "sqlite", url, self.faults)
+        self.storage: BaseStorage = optuna.storages._CachedStorage(self._database)
 
     @contextmanager
     def turn(self, study: str) -> Iterator[None]:
@@ -260,6 +278,10 @@ class SqliteBackend:
 
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return True  # it does not hold the file any more
+
+    def close(self) -> None:
+        _disconnect(self._database)
+        self._held.release(force=True)
 
 
 class RedisBackend:
@@ -290,6 +312,9 @@ class RedisBackend:
 
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return self._watch.is_silent(owner, self._redis.get(f"meliuscli:alive:{owner.token}"))
+
+    def close(self) -> None:
+        self._redis.close()
 
 
 def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:

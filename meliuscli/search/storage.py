@@ -72,7 +72,7 @@ class Journal(OptunaStudy):
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
             super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
 
 

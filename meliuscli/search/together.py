@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def join_and_work(
     directory = reports / name
     with Leave.on_signals(time_limit) as leave:
         held = hold_device(device, per_device)
-        backend = open_backend(storage, directory)
-        study = join(backend, name, directory, None if held is None else held.name, data, listener)
-        return _work(study, leave, max_trials, listener)
+        with closing(open_backend(storage, directory)) as backend:
+            study = join(backend, name, directory, None if held is None else held.name, data, listener)
+            return _work(study, leave, max_trials, listener)
 
 
 def search_together(

@@ -17,10 +17,9 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "faults"), str(Path(__file__).pa
 from conftest import TINY_SPACE
 from optuna.trial import TrialState, create_trial
 from postgres import Postgres, why_not
-from sleeping import asked_of, created, joined, result_of, start
+from sleeping import asked_of, created, joined, open_backend, result_of, start
 
 from meliuscli.report.gathered import report_of
-from meliuscli.search.backend import open_backend
 from meliuscli.search.membership import create_shared
 from meliuscli.search.shared import OWNER, SharedStudy
 from meliuscli.work.owner import Owner

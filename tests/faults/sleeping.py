@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-from meliuscli.search.backend import open_backend
+from meliuscli.search import backend as backends
+from meliuscli.search.backend import Backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -72,6 +73,21 @@ class OneByOne(Generic[Key]):
         return [(key, result_of(task))]
 
 
+_opened: list[Backend] = []
+
+
+def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
+    """As the tool's, remembered until ``close_all``."""
+    _opened.append(backends.open_backend(storage, directory, create))
+    return _opened[-1]
+
+
+def close_all() -> None:
+    """Let go of what was opened."""
+    while _opened:
+        _opened.pop().close()
+
+
 def asked_of(space: Path, trials: int = 12, **more: object) -> Asked:
     fields: dict[str, object] = {"trials": trials, "finalists": 1, "final_seeds": 2, "lag": 4, **more}
     return Asked(budgets=(1e8,), space=str(space), maximises="proxy", **fields)  # type: ignore[arg-type]
@@ -106,6 +122,7 @@ def joined(storage: str, directory: Path) -> SharedStudy:
 
 
 def _be_worker(storage: str, directory: Path, seconds: float) -> None:
+    _opened.clear()  # connections of the process that this one was forked from
     with Leave.on_signals() as leave:
         sys.exit(0 if work(storage, directory, seconds, leave) else HAS_LEFT)
 

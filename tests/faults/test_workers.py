@@ -18,11 +18,10 @@ from conftest import TINY_SPACE, Cli
 from killing import kill_this_process
 from optuna.trial import TrialState
 from postgres import Postgres, why_not
-from sleeping import Row, Sleeper, asked_of, created, joined, rows_of, start, work
+from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search import backend, membership, shared, worker
-from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import plan_study
 from meliuscli.search.membership import join
 from meliuscli.search.shared import WAIT, Job, SharedStudy
@@ -69,6 +68,12 @@ def storage(request: pytest.FixtureRequest) -> str:
     server: Postgres = request.getfixturevalue("postgres")
     server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     return server.url
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    sleeping.close_all()
 
 
 # The same trials
