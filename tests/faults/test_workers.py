@@ -334,7 +334,9 @@ def test_each_worker_takes_a_free_gpu_and_shares_one_where_it_may(
     held[1].release()
     with pytest.raises(MissingError, match="cuda:0 of this machine"):
         hold_gpu(gpus, 2, tmp_path, wanted=0)
-    assert hold_gpu(["GPU-8f2a", "7"], 2, tmp_path).name == "cuda:1"  # seen by another process in another order
+    held.append(hold_gpu(["GPU-8f2a", "7"], 2, tmp_path))  # as another process sees them
+    held.append(hold_gpu(["GPU-8f2a", "7"], 2, tmp_path))
+    assert [one.name for one in held[4:]] == ["cuda:0", "cuda:1"]
     with pytest.raises(BadInputError, match="cuda:2: there are 2"):
         hold_gpu(gpus, 2, tmp_path, wanted=2)
 
