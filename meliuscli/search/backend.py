@@ -102,6 +102,8 @@ class JournalBackend:
             self._turn = _file_lock(self._path, "turn")
             lock = _JournalLock(self._path)
             lock.acquire()  # mends what a killed process left
+            for left in self._path.parent.glob(f"{self._path.name}.lock*.rename"):
+                left.unlink(missing_ok=True)
             lock.release()
             backend = JournalFileBackend(str(self._path), lock)
             self.storage: BaseStorage = optuna.storages.JournalStorage(backend)

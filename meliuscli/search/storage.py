@@ -32,9 +32,12 @@ class OptunaStudy:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = storage
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-        )
+        try:
+            self.study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:  # a journal would grow by each ``load_if_exists``
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+            )
 
     def ask(self, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.Trial:
         """A new trial, or one that waits, with these parameters."""

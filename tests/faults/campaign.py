@@ -39,7 +39,9 @@ from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
 FORK = multiprocessing.get_context("fork")
-TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 240.0
+TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
+FAULTS = 30
+"""Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
 SAMPLERS = ("cost-aware", "random", "tpe")
 
 
@@ -99,7 +101,7 @@ class Round:
     def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Postgres | None):
         self.url, self.place, self.rng, self.tally, self.server = url, place, rng, tally, server
         self.workers: list[BaseProcess] = [self._start() for _ in range(workers)]
-        self.done = 0
+        self.num_faults = 0
 
     def _start(self) -> BaseProcess:
         return start(self.url, self.place, self.rng.uniform(0.05, LONGEST_SLEEP))
@@ -112,10 +114,11 @@ class Round:
                 for worker in self.workers:
                     worker.kill()
                 return
-            time.sleep(self.rng.uniform(0.05, 0.8))
+            time.sleep(self.rng.uniform(0.05, 1.0))
             self._reap()
-            if self.workers:
+            if self.workers and self.num_faults < FAULTS:
                 self._disturb()
+                self.num_faults += 1
 
     def _reap(self) -> None:
         for index, worker in reversed(list(enumerate(self.workers))):

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sleeping
-from conftest import TINY_SPACE, Cli
+from conftest import TINY_SPACE, Cli, run_here
 from killing import kill_this_process
 from optuna.trial import TrialState
 from postgres import Postgres, why_not
@@ -221,8 +221,10 @@ def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
     with path.open("a", encoding="utf-8") as file:
         file.write('{"op_code": 4, "wor')
     path.with_name("journal.log.lock").symlink_to(path)
+    path.with_name("journal.log.lock-1.rename").symlink_to(path)
     assert isinstance(study.next_job(Owner.here()), Job)
     assert len(joined("journal", tmp_path)._optuna.trials) == 1
+    assert not list(tmp_path.glob("*.rename"))
     assert all(line.startswith("{") and line.endswith("}") for line in path.read_text().splitlines())
 
 
@@ -240,6 +242,23 @@ def test_a_database_that_goes_and_comes_back_is_waited_for(
     postgres.start()
     assert [process.join(60) or process.exitcode for process in processes] == [0, 0]
     assert rows_of(joined(postgres.url, tmp_path)) == rows
+
+
+def test_reading_a_study_writes_nothing(space: Path, tmp_path: Path) -> None:
+    created("journal", space, tmp_path, trials=2)
+    assert work("journal", tmp_path)
+    before = (tmp_path / "journal.log").read_bytes()
+    study = joined("journal", tmp_path)
+    assert study.is_done
+    assert study._outcomes("finals")
+    assert (tmp_path / "journal.log").read_bytes() == before
+
+
+def test_a_journal_with_an_unknown_operation_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "all.log"
+    path.write_text('{"op_code": 99, "worker_id": "a"}\n')
+    with pytest.raises(BadInputError, match="corrupt"):
+        open_backend(f"journal:{path}", tmp_path)
 
 
 # Who may join
@@ -349,23 +368,54 @@ def test_without_visible_devices_gpus_are_numbered(monkeypatch: pytest.MonkeyPat
 # The command line
 
 
-def test_search_and_workers_end_to_end(cli: Cli, tmp_path: Path) -> None:
+def test_search_shares_a_study_and_the_report_is_gathered_anywhere(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "tiny.toml").write_text(TINY_SPACE)
-    asked = ("--budget", "1e8", "--space", "tiny.toml", "--trials", "3", "--finalists", "1", "--final-seeds", "1")
+    asked = (
+        "search",
+        "--budget",
+        "1e8",
+        "--space",
+        "tiny.toml",
+        "--trials",
+        "2",
+        "--finalists",
+        "1",
+        "--final-seeds",
+        "1",
+    )
     shared_by = ("--study", "night", "--storage", "journal:all.log")
-    done = cli("search", *asked, *shared_by, "--lag", "none", "--trial-timeout", "5m")
+    done = cli(*asked, *shared_by, "--lag", "none", "--trial-timeout", "5m")
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "reports" / "night" / "report.md").read_text()
-    assert "this search is not repeatable" in page
-    late = cli("worker", *shared_by)
-    assert late.stdout == "night: 0 trainings by this worker; it leaves: the study is done\n"
-    again = cli("report", "study:night", "--storage", "journal:all.log", "--reports", "elsewhere", "--format", "csv")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == (tmp_path / "reports" / "night" / "front.csv").read_text()
-    assert cli("search", *asked, *shared_by, "--resume").returncode == 2
-    assert cli("search", *asked, "--storage", "journal:all.log").returncode == 2
-    assert cli("worker", "--study", "night", "--storage", "grpc://host:13000").returncode == 2
-    assert "worker --study night --storage journal:all.log" in cli("show", "study:night").stderr
+    assert "this search is not repeatable" in (tmp_path / "reports" / "night" / "report.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    run_here("report", "study:night", "--storage", "journal:all.log", "--reports", "elsewhere", "--format", "csv")
+    assert capsys.readouterr().out == (tmp_path / "reports" / "night" / "front.csv").read_text()
+    run_here("worker", *shared_by)
+    assert capsys.readouterr().out == "night: 0 trainings by this worker; it leaves: the study is done\n"
+    run_here("show", "study:night")
+    assert "worker --study night --storage journal:all.log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--study", "s", "--storage", "journal:a.log", "--timeout", "1m"), "--timeout and --storage exclude"),
+        (("--storage", "journal:a.log"), "the study needs a name"),
+        (("--study", "s", "--storage", "grpc://host:13000"), "has no lock"),
+        (("--study", "s", "--storage", "oracle://host"), "unknown kind 'oracle'"),
+        (("--study", "s", "--storage", "journal:a.log", "--objectives", "accuracy,latency"), "those of one machine"),
+        (("--study", "s", "--trial-timeout", "1m"), "for studies that workers share"),
+        (("--lag", "0"), "a number from 1 on, or none"),
+    ],
+)
+def test_what_a_shared_search_cannot_be_is_refused(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match=says):
+        run_here("search", "--budget", "5ms" if "accuracy,latency" in words else "1e8", *words)
 
 
 def test_a_storage_that_stays_away_is_given_up(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
