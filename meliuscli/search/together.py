@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cache_directory
-from meliuscli.search.backend import SqliteBackend, open_backend
+from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -57,12 +57,12 @@ def search_together(
     """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
     directory = reports / name
     with Leave.on_signals() as leave:
-        backend = open_backend(storage, directory, create=True)
-        if workers > 1 and isinstance(backend, SqliteBackend):
+        if workers > 1 and storage.startswith("sqlite"):
             raise BadInputError(
                 f"--storage {storage}: SQLite is for one worker: it locks the whole file, and writers that wait fail",
                 "--workers 1, or a journal file or PostgreSQL",
             )
+        backend = open_backend(storage, directory, create=True)
         study, header = create_shared(asked, backend, name, directory, workers, listener)
         others = [_start_worker(name, storage, reports, asked) for _ in range(workers - 1)]
         try:
