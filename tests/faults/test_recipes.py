@@ -21,9 +21,9 @@ if not RECIPES.is_dir():
 
 WORKER = """#!/bin/sh
 # In place of meliuscli: says how it was called, and works until it is told to leave.
+trap 'echo left >> "$CALLS"; exit 0' USR1 TERM
 echo "$@" >> "$CALLS"
 [ -n "${LONG:-}" ] || exit 0
-trap 'echo left >> "$CALLS"; exit 0' USR1 TERM
 while :; do sleep 0.05; done
 """
 
