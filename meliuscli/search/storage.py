@@ -24,6 +24,15 @@ LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
 
+def has_study(storage: optuna.storages.BaseStorage, name: str) -> bool:
+    """Is there a study of this name?"""
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
+
+
 class OptunaStudy:
     """An Optuna study in a storage, made if need be."""
 
@@ -32,9 +41,9 @@ class OptunaStudy:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = storage
-        try:
+        if has_study(storage, name):  # a journal would grow by each ``load_if_exists``
             self.study = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:  # a journal would grow by each ``load_if_exists``
+        else:
             self.study = optuna.create_study(
                 storage=storage, study_name=name, directions=list(directions), load_if_exists=True
             )

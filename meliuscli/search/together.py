@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
@@ -44,11 +44,9 @@ def join_and_work(
 ) -> Left:
     """Be a worker. Raises as ``join`` and ``Worker.run``."""
     directory = reports / name
-    with Leave.on_signals(time_limit) as leave:
-        held = hold_device(device, per_device)
-        with closing(open_backend(storage, directory)) as backend:
-            study = join(backend, name, directory, None if held is None else held.name, data, listener)
-            return _work(study, leave, max_trials, listener)
+    with Leave.on_signals(time_limit) as leave, closing(open_backend(storage, directory)) as backend:
+        study = join(backend, name, directory, data, listener)
+        return _work(study, leave, max_trials, device, per_device, listener)
 
 
 def search_together(
@@ -66,7 +64,7 @@ def search_together(
         study, header = create_shared(asked, backend, name, directory, workers, listener)
         others = [_start_worker(name, storage, reports, asked) for _ in range(workers - 1)]
         try:
-            left = _work(study, leave, None, listener)
+            left = _work(study, leave, None, None, 1, listener)
         finally:
             for other in others:
                 if leave.is_due:
@@ -75,7 +73,11 @@ def search_together(
     return study, header, left
 
 
-def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Listener) -> Left:
+def _work(
+    study: SharedStudy, leave: Leave, max_trials: int | None, device: str | None, per_device: int, listener: Listener
+) -> Left:
+    held = hold_device(device or study.settings.device.partition(":")[0], per_device)
+    study.settings = replace(study.settings, device=held.name)
     worker = Worker(study, ChildTrainer(), leave, listener, max_trials)
     is_done = worker.run()
     why = "the study is done" if is_done else leave.reason or f"--max-trials {max_trials}"
@@ -89,12 +91,10 @@ def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subpr
     return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
 
 
-def hold_device(device: str | None, per_device: int) -> HeldDevice | None:
-    """The device of ``--device``, held for this process; None for that which the study was made with.
+def hold_device(device: str, per_device: int) -> HeldDevice:
+    """The device of ``--device``, held for this process; of several GPUs one that is free.
 
     Raises ``MissingError`` for one that is not there or not free, ``BadInputError`` for no name of one."""
-    if device is None:
-        return None
     import torch
 
     from meliuscli.training.execution import find_device
