@@ -217,7 +217,8 @@ def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ..
     more: dict[str, Any] = (
         {"connect_args": {"options": alive}} if kind == "postgresql" and "options=" not in url else {}
     )
-    for attempt in range(5):
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -230,11 +231,25 @@ def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ..
         except ImportError:
             raise _no_driver(kind) from None
         except faults as error:
-            if attempt == 4:
-                reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-                raise MissingError(f"{name}: cannot be reached: {reason}", "is the server up?") from None
-            time.sleep(0.5 * (attempt + 1))
-    raise AssertionError
+            reason = first_line(error)
+            refused = "FATAL" in reason and not any(word in reason for word in PASSING)
+            if refused or time.monotonic() > deadline:
+                raise MissingError(
+                    f"{name}: cannot be reached: {reason}", "is the server up, and the URL right?"
+                ) from None
+            time.sleep(1.0)
+
+
+CONNECT_SECONDS = 45.0
+"""How long a server that does not answer is waited for at the start."""
+PASSING = ("starting up", "shutting down", "recovery", "too many", "remaining connection slots")
+"""What servers refuse connections for that passes."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a storage's error says, without what libraries put around it."""
+    cause = error.__cause__ or error
+    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _no_driver(kind: str) -> MissingError:

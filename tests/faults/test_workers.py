@@ -263,6 +263,27 @@ def test_a_journal_with_an_unknown_operation_is_corrupt(tmp_path: Path) -> None:
         open_backend(f"journal:{path}", tmp_path)
 
 
+def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgres, space: Path, tmp_path: Path) -> None:
+    postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    created(postgres.url, space, tmp_path, trials=2)
+    postgres.stop("immediate")
+    process = start(postgres.url, tmp_path, 0.0)
+    time.sleep(2.0)
+    postgres.start()
+    process.join(100)
+    assert process.exitcode == 0
+
+
+def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingError, match=r'cannot be reached: .*database "none" does not exist'):
+        open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
+    monkeypatch.setattr(backend, "CONNECT_SECONDS", 0.0)
+    with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
+        open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
+
+
 # Who may join
 
 
