@@ -62,9 +62,9 @@ def search_together(
             )
         backend = open_backend(storage, directory, create=True)
         study, header = create_shared(asked, backend, name, directory, workers, listener)
-        others = [_start_worker(name, storage, reports, asked) for _ in range(workers - 1)]
+        others = [_start_worker(name, storage, reports, asked, workers) for _ in range(workers - 1)]
         try:
-            left = _work(study, leave, None, None, 1, listener)
+            left = _work(study, leave, None, None, workers, listener)
         finally:
             for other in others:
                 if leave.is_due:
@@ -85,10 +85,10 @@ def _work(
     return Left(f"{study.name}: {count} by this worker; it leaves: {why}", is_done, leave.interrupted)
 
 
-def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subprocess.Popen[bytes]:
+def _start_worker(name: str, storage: str, reports: Path, asked: Asked, workers: int) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "meliuscli", *shlex.split(resume_study(reports / name, storage))[1:]]
     more: Sequence[str] = [] if asked.data is None else ["--data", str(asked.data)]
-    return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*words, *more, "--per-device", str(workers)], stdout=subprocess.DEVNULL)
 
 
 def hold_device(device: str, per_device: int) -> HeldDevice:

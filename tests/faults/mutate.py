@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import struct
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 
 from conftest import TINY_SPACE
 
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import MeliusError
 
 SECONDS, MEMORY = 20, 6 * 2**30
@@ -90,11 +92,11 @@ def _packed(path: Path) -> object:
 
 
 def _run(path: Path) -> object:
-    from meliuscli.runs import list_runs, load_run
+    from meliuscli.runs import list_runs, load_run, record_path
 
-    (path.parent / "run-0123456789ab.json").write_bytes(path.read_bytes())
+    path.rename(record_path(path.parent, RUN))
     list_runs(path.parent)
-    return load_run("0123456789ab", path.parent)
+    return load_run(RUN, path.parent)
 
 
 def _spec_seed() -> bytes:
@@ -135,6 +137,42 @@ def _idx_seed() -> bytes:
     return struct.pack(">HBBIII", 0, 8, 3, 2, 4, 4) + bytes(32)
 
 
+def _packed_seed() -> bytes:
+    from meliuscli.export.packed import write_packed
+    from meliuscli.nn.build import build
+
+    spec = _small_spec()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "packed.safetensors"
+        write_packed(build(spec).eval(), spec, path)
+        return path.read_bytes()
+
+
+def _small_spec() -> ArchSpec:
+    from meliuscli.arch.zoo import load_changed
+
+    fields = {
+        "num_blocks": [1, 1],
+        "growth_rate": 32,
+        "transition_channels": [32],
+        "stem_channels": 32,
+        "input_size": 32,
+    }
+    return load_changed("meliusnet22", {**fields, "num_classes": 10, "groups": 1}).spec
+
+
+def _run_seed() -> bytes:
+    from meliuscli.api import train
+    from meliuscli.training.recipe import Recipe
+
+    with tempfile.TemporaryDirectory() as place:
+        recipe = Recipe(epochs=0.05, batch_size=50, learning_rate=0.01)
+        run = train(_small_spec(), recipe=recipe, seeds=1, width_divisor=8, device="cpu", reports=Path(place))
+        return run.path.read_bytes().replace(run.id.encode(), RUN.encode())
+
+
+RUN = "01234567"
+"""The id of the run whose record is changed."""
 RECIPE = b"epochs = 1.0\nbatch_size = 64\nlearning_rate = 0.01\nbetas = [0.9, 0.99]\nshift = 2\n"
 MALFORMED: dict[str, tuple[Callable[[], bytes], str, Read]] = {
     "spec": (_spec_seed, "net.toml", _spec),
@@ -144,8 +182,8 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str, Read]] = {
     "journal": (_journal_seed, "all.log", _journal),
     "idx": (_idx_seed, "train-images-idx3-ubyte", _idx),
     "weights": (_safetensors_seed, "w.safetensors", _weights),
-    "packed": (_safetensors_seed, "p.safetensors", _packed),
-    "run record": (lambda: b'{"id": "0123456789ab", "runs": [], "trained_as": {}}', "in.json", _run),
+    "packed": (_packed_seed, "p.safetensors", _packed),
+    "run record": (_run_seed, "in.json", _run),
 }
 
 
@@ -177,6 +215,8 @@ def attack(rng: random.Random, minutes: float, home: Path, most: int = 10_000) -
     counts: Counter[str] = Counter()
     failures: list[str] = []
     seeds = {name: make() for name, (make, _, _) in MALFORMED.items()}
+    for name, content in seeds.items():
+        assert (how := tried(name, content, home / "malformed"))[0] == "read", (name, how)
     names = list(MALFORMED)
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
@@ -207,7 +247,7 @@ def tried(name: str, content: bytes, place: Path) -> tuple[str, str | None]:
     try:
         read(path)
     except MeliusError as error:
-        return f"refused with {error.exit_code}", None
+        return f"refused with {error.exit_code}", None if error.exit_code != 70 else error.message
     except BaseException:
         return "FAILED", traceback.format_exc()
     finally:
