@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint benchmark clean
+.PHONY: demo test test-slow faults lint benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/meliuscli search --budget 5e8
@@ -14,6 +14,12 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
+# A campaign of faults against workers: MINUTES=60 SEED=1 make faults. It writes reports/faults/faults.json.
+MINUTES ?= 10
+SEED ?= 0
+faults: $(VENV)/.installed-dev
+	$(BIN)/python tests/faults/campaign.py --minutes $(MINUTES) --seed $(SEED)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -23,6 +29,7 @@ lint: $(VENV)/.installed-dev
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_count.py
+	$(BIN)/python tests/benchmarks/bench_workers.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

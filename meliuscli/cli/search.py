@@ -94,7 +94,7 @@ def search(
         typer.Option(
             "--storage",
             metavar="URL",
-            help="Share the study with meliuscli worker (needs --study): journal, journal:PATH, postgresql://..., mysql://...,"
+            help="Share the study that --study names with meliuscli worker: journal, journal:PATH, postgresql://..., mysql://...,"
             " redis://..., sqlite:///FILE.",
             show_default=False,
         ),
@@ -112,7 +112,7 @@ def search(
     trial_timeout: Annotated[
         str | None,
         typer.Option(
-            "--trial-timeout", help="End a training after this, as failed (with --storage).", show_default=False
+            "--trial-timeout", help="End a training of a shared study after this, as failed.", show_default=False
         ),
     ] = None,
     resume: Annotated[

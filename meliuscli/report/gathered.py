@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def report_of(name: str, storage: str, reports: Path, listener: Listener = SILEN
             report, state = read_study(directory)
             write_report(report)
         return report, state
-    study, header = open_shared(open_backend(storage, directory), name, directory, listener=listener)
-    return write_shared(study, header, storage), f"done: {study.progress()}"
+    with closing(open_backend(storage, directory)) as backend:
+        study, header = open_shared(backend, name, directory, listener=listener)
+        return write_shared(study, header, storage), f"done: {study.progress()}"
 
 
 def is_of_one_process(directory: Path) -> bool:

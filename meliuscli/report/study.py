@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
     """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read."""
     left = reopen(directory)
     if left.storage is not None:
-        shared, header = open_shared(open_backend(left.storage, directory), directory.name, directory)
-        return gather(shared, header.origin), f"done: {shared.progress()}"
+        with closing(open_backend(left.storage, directory)) as backend:
+            shared, header = open_shared(backend, directory.name, directory)
+            return gather(shared, header.origin), f"done: {shared.progress()}"
     with tempfile.TemporaryDirectory() as place:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))

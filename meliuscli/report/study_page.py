@@ -207,7 +207,7 @@ def repeat_command(report: StudyReport) -> str:
         "data": made.data_dir,
         "transfer": ":".join(word for word in (made.transfer, made.transfer_dir) if word is not None) or None,
         "device": None if made.device == "cpu" else made.device,
-        "lag": "none" if made.lag is None else None,
+        "lag": made.lag or "none",
         "timeout": "24h",
         "study": f"{report.directory.name}-again",
     }

@@ -44,6 +44,9 @@ class Backend(Protocol):
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         """Has a far owner of a trial not shown itself for ``GRACE_SECONDS``?"""
 
+    def close(self) -> None:
+        """Let go of connections and locks."""
+
 
 class Watch:
     """Silence by this process's own clock: others' clocks may be wrong, and may jump."""
@@ -99,6 +102,8 @@ class JournalBackend:
             self._turn = _file_lock(self._path, "turn")
             lock = _JournalLock(self._path)
             lock.acquire()  # mends what a killed process left
+            for left in self._path.parent.glob(f"{self._path.name}.lock*.rename"):
+                left.unlink(missing_ok=True)
             lock.release()
             backend = JournalFileBackend(str(self._path), lock)
             self.storage: BaseStorage = optuna.storages.JournalStorage(backend)
@@ -107,7 +112,7 @@ class JournalBackend:
             raise MissingError(f"{path}: this file system does not lock files", hint) from None
         except OSError as error:
             raise cannot_write(path, error) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or name another") from None
 
     @contextmanager
@@ -126,6 +131,9 @@ class JournalBackend:
         except OSError:
             sign = ""
         return self._watch.is_silent(owner, sign)
+
+    def close(self) -> None:
+        self._turn.release(force=True)
 
     def _sign(self, owner: Owner) -> Path:
         return self._path.with_name(f"{self._path.name}.alive") / owner.token
@@ -177,6 +185,17 @@ class DatabaseBackend:
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return trial_id in self._database._get_stale_trial_ids(study_id)
 
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        _disconnect(self._database)
+
+
+def _disconnect(database: Any) -> None:
+    database.scoped_session.remove()
+    database.engine.dispose()
+
 
 TURNS = {
     "postgresql": ("SELECT pg_try_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"),
@@ -198,7 +217,8 @@ def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ..
     more: dict[str, Any] = (
         {"connect_args": {"options": alive}} if kind == "postgresql" and "options=" not in url else {}
     )
-    for attempt in range(5):
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -211,11 +231,25 @@ def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ..
         except ImportError:
             raise _no_driver(kind) from None
         except faults as error:
-            if attempt == 4:
-                reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-                raise MissingError(f"{name}: cannot be reached: {reason}", "is the server up?") from None
-            time.sleep(0.5 * (attempt + 1))
-    raise AssertionError
+            reason = first_line(error)
+            refused = "FATAL" in reason and not any(word in reason for word in PASSING)
+            if refused or time.monotonic() > deadline:
+                raise MissingError(
+                    f"{name}: cannot be reached: {reason}", "is the server up, and the URL right?"
+                ) from None
+            time.sleep(1.0)
+
+
+CONNECT_SECONDS = 45.0
+"""How long a server that does not answer is waited for at the start."""
+PASSING = ("starting up", "shutting down", "recovery", "too many", "remaining connection slots")
+"""What servers refuse connections for that passes."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a storage's error says, without what libraries put around it."""
+    cause = error.__cause__ or error
+    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _no_driver(kind: str) -> MissingError:
@@ -249,7 +283,8 @@ class SqliteBackend:
             ) from None
         except OSError as error:
             raise cannot_write(Path(database), error) from None
-        self.storage: BaseStorage = optuna.storages._CachedStorage(_connected(url, "sqlite", url, self.faults))
+        self._database = _connected(url, "sqlite", url, self.faults)
+        self.storage: BaseStorage = optuna.storages._CachedStorage(self._database)
 
     @contextmanager
     def turn(self, study: str) -> Iterator[None]:
@@ -260,6 +295,10 @@ class SqliteBackend:
 
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return True  # it does not hold the file any more
+
+    def close(self) -> None:
+        _disconnect(self._database)
+        self._held.release(force=True)
 
 
 class RedisBackend:
@@ -290,6 +329,9 @@ class RedisBackend:
 
     def is_silent(self, owner: Owner, trial_id: int, study_id: int) -> bool:
         return self._watch.is_silent(owner, self._redis.get(f"meliuscli:alive:{owner.token}"))
+
+    def close(self) -> None:
+        self._redis.close()
 
 
 def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:

@@ -86,12 +86,11 @@ def join(
     backend: Backend,
     name: str,
     directory: Path,
-    device: str | None = None,
     data: Path | None = None,
     listener: Listener = SILENT,
 ) -> SharedStudy:
     """The study, for a worker with these data and this release. Raises ``BadInputError`` naming what differs."""
-    study, header = open_shared(backend, name, directory, device, data, listener)
+    study, header = open_shared(backend, name, directory, data, listener)
     now = data_facts(study.space, study.settings, listener)
     if header.data != now:
         raise BadInputError(
@@ -105,7 +104,6 @@ def open_shared(
     backend: Backend,
     name: str,
     directory: Path,
-    device: str | None = None,
     data: Path | None = None,
     listener: Listener = SILENT,
 ) -> tuple[SharedStudy, Header]:
@@ -133,8 +131,7 @@ def open_shared(
         raise BadInputError(f"study {name}: its space cannot be read: {error.message}") from None
     if _digest(space) != header.digest:
         raise BadInputError(f"study {name}: this installation reads another space or recipe out of its file")
-    settings = replace(header.settings, device=device or header.settings.device)
-    settings = settings if data is None else replace(settings, data_dir=str(data.resolve()))
+    settings = header.settings if data is None else replace(header.settings, data_dir=str(data.resolve()))
     return patiently(lambda: SharedStudy(backend, name, directory, settings, space), backend, None, listener), header
 
 

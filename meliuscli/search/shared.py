@@ -19,7 +19,7 @@ from meliuscli.search.backend import Backend
 from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
 from meliuscli.search.sampler import suggest_all
 from meliuscli.search.space import SearchSpace
-from meliuscli.search.storage import OptunaStudy
+from meliuscli.search.storage import OptunaStudy, has_study
 from meliuscli.search.study import Outcomes, Settings, Study, has_landed
 from meliuscli.training.pool import Task
 from meliuscli.work.owner import Owner
@@ -264,6 +264,8 @@ class SharedStudy(Study):
         """What came of ``finals`` or ``transfer``, as their files have it for a study of one process."""
         stage: Stage = "final" if name == "finals" else "transfer"
         outcomes: Outcomes = {}
+        if not has_study(self.backend.storage, f"{self.name}.{stage}"):
+            return outcomes  # and reading makes none
         for trial in self._stage(stage).study.get_trials(deepcopy=False):
             if has_landed(trial):
                 archid, seed = _training(trial)

@@ -24,6 +24,15 @@ LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
 
+def has_study(storage: optuna.storages.BaseStorage, name: str) -> bool:
+    """Is there a study of this name?"""
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
+
+
 class OptunaStudy:
     """An Optuna study in a storage, made if need be."""
 
@@ -32,9 +41,12 @@ class OptunaStudy:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = storage
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-        )
+        if has_study(storage, name):  # a journal would grow by each ``load_if_exists``
+            self.study = optuna.load_study(study_name=name, storage=storage)
+        else:
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+            )
 
     def ask(self, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.Trial:
         """A new trial, or one that waits, with these parameters."""
@@ -72,7 +84,7 @@ class Journal(OptunaStudy):
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
             super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
 
 

@@ -6,12 +6,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cache_directory
-from meliuscli.search.backend import SqliteBackend, open_backend
+from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -43,11 +44,9 @@ def join_and_work(
 ) -> Left:
     """Be a worker. Raises as ``join`` and ``Worker.run``."""
     directory = reports / name
-    with Leave.on_signals(time_limit) as leave:
-        held = hold_device(device, per_device)
-        backend = open_backend(storage, directory)
-        study = join(backend, name, directory, None if held is None else held.name, data, listener)
-        return _work(study, leave, max_trials, listener)
+    with Leave.on_signals(time_limit) as leave, closing(open_backend(storage, directory)) as backend:
+        study = join(backend, name, directory, data, listener)
+        return _work(study, leave, max_trials, device, per_device, listener)
 
 
 def search_together(
@@ -56,16 +55,16 @@ def search_together(
     """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
     directory = reports / name
     with Leave.on_signals() as leave:
-        backend = open_backend(storage, directory, create=True)
-        if workers > 1 and isinstance(backend, SqliteBackend):
+        if workers > 1 and storage.startswith("sqlite"):
             raise BadInputError(
                 f"--storage {storage}: SQLite is for one worker: it locks the whole file, and writers that wait fail",
                 "--workers 1, or a journal file or PostgreSQL",
             )
+        backend = open_backend(storage, directory, create=True)
         study, header = create_shared(asked, backend, name, directory, workers, listener)
-        others = [_start_worker(name, storage, reports, asked) for _ in range(workers - 1)]
+        others = [_start_worker(name, storage, reports, asked, workers) for _ in range(workers - 1)]
         try:
-            left = _work(study, leave, None, listener)
+            left = _work(study, leave, None, None, workers, listener)
         finally:
             for other in others:
                 if leave.is_due:
@@ -74,7 +73,11 @@ def search_together(
     return study, header, left
 
 
-def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Listener) -> Left:
+def _work(
+    study: SharedStudy, leave: Leave, max_trials: int | None, device: str | None, per_device: int, listener: Listener
+) -> Left:
+    held = hold_device(device or study.settings.device.partition(":")[0], per_device)
+    study.settings = replace(study.settings, device=held.name)
     worker = Worker(study, ChildTrainer(), leave, listener, max_trials)
     is_done = worker.run()
     why = "the study is done" if is_done else leave.reason or f"--max-trials {max_trials}"
@@ -82,18 +85,16 @@ def _work(study: SharedStudy, leave: Leave, max_trials: int | None, listener: Li
     return Left(f"{study.name}: {count} by this worker; it leaves: {why}", is_done, leave.interrupted)
 
 
-def _start_worker(name: str, storage: str, reports: Path, asked: Asked) -> subprocess.Popen[bytes]:
+def _start_worker(name: str, storage: str, reports: Path, asked: Asked, workers: int) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "meliuscli", *shlex.split(STUDY.resume_command(reports / name, storage))[1:]]
     more: Sequence[str] = [] if asked.data is None else ["--data", str(asked.data)]
-    return subprocess.Popen([*words, *more], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*words, *more, "--per-device", str(workers)], stdout=subprocess.DEVNULL)
 
 
-def hold_device(device: str | None, per_device: int) -> HeldDevice | None:
-    """The device of ``--device``, held for this process; None for that which the study was made with.
+def hold_device(device: str, per_device: int) -> HeldDevice:
+    """The device of ``--device``, held for this process; of several GPUs one that is free.
 
     Raises ``MissingError`` for one that is not there or not free, ``BadInputError`` for no name of one."""
-    if device is None:
-        return None
     import torch
 
     from meliuscli.training.execution import find_device

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
-from meliuscli.search.backend import BEAT_SECONDS, Backend
+from meliuscli.search.backend import BEAT_SECONDS, Backend, first_line
 from meliuscli.search.shared import WAIT, Job, SharedStudy
 from meliuscli.search.trainings import Failure
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
@@ -214,19 +214,14 @@ def patiently(
         except backend.faults as error:
             waited = time.monotonic() - began
             if pause == LOOK_SECONDS:
-                listener.talk(f"{backend.name} does not answer, and is waited for: {_first_line(error)}")
+                listener.talk(f"{backend.name} does not answer, and is waited for: {first_line(error)}")
             if waited > (LAST_SECONDS if leave is not None and leave.is_due else PATIENCE_SECONDS):
                 raise MissingError(
-                    f"{backend.name} did not answer for {format_duration(waited)}: {_first_line(error)}",
+                    f"{backend.name} did not answer for {format_duration(waited)}: {first_line(error)}",
                     "start the worker again when it does: what was finished is kept",
                 ) from None
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _said(outcome: RunResult | Failure) -> str:

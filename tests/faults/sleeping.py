@@ -8,8 +8,10 @@ import multiprocessing.process
 import sys
 import time
 from pathlib import Path
+from typing import Generic, Self, TypeVar
 
-from meliuscli.search.backend import open_backend
+from meliuscli.search import backend as backends
+from meliuscli.search.backend import Backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -18,6 +20,8 @@ from meliuscli.search.worker import Leave, Worker
 from meliuscli.training.loop import EpochMetrics
 from meliuscli.training.pool import Task
 from meliuscli.training.run import RunResult
+
+Key = TypeVar("Key")
 
 
 def result_of(task: Task) -> RunResult:
@@ -49,24 +53,39 @@ class Sleeper:
         self._task = None
 
 
-class OneByOne:
+class OneByOne(Generic[Key]):
     """In place of ``Trainings``: the same results without processes."""
 
     def __init__(self, *_: object) -> None:
-        self._waiting: list[tuple[int, Task]] = []
+        self._waiting: list[tuple[Key, Task]] = []
 
-    def __enter__(self) -> OneByOne:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def start(self, key: int, task: Task) -> None:
+    def start(self, key: Key, task: Task) -> None:
         self._waiting.append((key, task))
 
-    def ended(self) -> list[tuple[int, RunResult]]:
+    def ended(self) -> list[tuple[Key, RunResult]]:
         key, task = self._waiting.pop()
         return [(key, result_of(task))]
+
+
+_opened: list[Backend] = []
+
+
+def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
+    """As the tool's, remembered until ``close_all``."""
+    _opened.append(backends.open_backend(storage, directory, create))
+    return _opened[-1]
+
+
+def close_all() -> None:
+    """Let go of what was opened."""
+    while _opened:
+        _opened.pop().close()
 
 
 def asked_of(space: Path, trials: int = 12, **more: object) -> Asked:
@@ -103,6 +122,7 @@ def joined(storage: str, directory: Path) -> SharedStudy:
 
 
 def _be_worker(storage: str, directory: Path, seconds: float) -> None:
+    _opened.clear()  # connections of the process that this one was forked from
     with Leave.on_signals() as leave:
         sys.exit(0 if work(storage, directory, seconds, leave) else HAS_LEFT)
 

@@ -14,15 +14,14 @@ from pathlib import Path
 import optuna
 import pytest
 import sleeping
-from conftest import TINY_SPACE, Cli
+from conftest import TINY_SPACE, Cli, run_here
 from killing import kill_this_process
 from optuna.trial import TrialState
 from postgres import Postgres, why_not
-from sleeping import Row, Sleeper, asked_of, created, joined, rows_of, start, work
+from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search import backend, membership, shared, worker
-from meliuscli.search.backend import open_backend
 from meliuscli.search.begin import plan_study
 from meliuscli.search.membership import join
 from meliuscli.search.shared import WAIT, Job, SharedStudy
@@ -71,6 +70,12 @@ def storage(request: pytest.FixtureRequest) -> str:
     return server.url
 
 
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    sleeping.close_all()
+
+
 # The same trials
 
 
@@ -80,7 +85,7 @@ def test_any_number_of_workers_gives_the_trials_of_one_process(
 ) -> None:
     created(storage, space, tmp_path, TRIALS)
     processes = [start(storage, tmp_path, 0.05) for _ in range(workers)]
-    assert [process.join(60) or process.exitcode for process in processes] == [0] * workers
+    assert [process.join(150) or process.exitcode for process in processes] == [0] * workers
     study = joined(storage, tmp_path)
     assert rows_of(study) == rows
     assert study.is_done
@@ -162,13 +167,15 @@ def _owners(study: SharedStudy) -> list[object]:
 def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
     storage: str, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "GRACE_SECONDS", 1)
     study = created(storage, space, tmp_path)
     far = replace(Owner.here(), place="elsewhere")
     assert study.next_job(far).number == 0  # type: ignore[union-attr]
     me = Owner.here()
     assert [study.next_job(me).number for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
-    time.sleep(2.5)
+    monkeypatch.setattr(backend, "GRACE_SECONDS", 1)
+    if storage != "journal":
+        study.backend._database.grace_period = 1  # type: ignore[attr-defined]
+    time.sleep(1.5)
     taken = study.next_job(me)
     assert isinstance(taken, Job)
     assert taken.number == 0
@@ -216,8 +223,10 @@ def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
     with path.open("a", encoding="utf-8") as file:
         file.write('{"op_code": 4, "wor')
     path.with_name("journal.log.lock").symlink_to(path)
+    path.with_name("journal.log.lock-1.rename").symlink_to(path)
     assert isinstance(study.next_job(Owner.here()), Job)
     assert len(joined("journal", tmp_path)._optuna.trials) == 1
+    assert not list(tmp_path.glob("*.rename"))
     assert all(line.startswith("{") and line.endswith("}") for line in path.read_text().splitlines())
 
 
@@ -233,8 +242,46 @@ def test_a_database_that_goes_and_comes_back_is_waited_for(
     postgres.stop("immediate")
     time.sleep(1.0)
     postgres.start()
-    assert [process.join(60) or process.exitcode for process in processes] == [0, 0]
+    assert [process.join(150) or process.exitcode for process in processes] == [0, 0]
     assert rows_of(joined(postgres.url, tmp_path)) == rows
+
+
+def test_reading_a_study_writes_nothing(space: Path, tmp_path: Path) -> None:
+    created("journal", space, tmp_path, trials=2)
+    assert work("journal", tmp_path)
+    before = (tmp_path / "journal.log").read_bytes()
+    study = joined("journal", tmp_path)
+    assert study.is_done
+    assert study._outcomes("finals")
+    assert (tmp_path / "journal.log").read_bytes() == before
+
+
+def test_a_journal_with_an_unknown_operation_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "all.log"
+    path.write_text('{"op_code": 99, "worker_id": "a"}\n')
+    with pytest.raises(BadInputError, match="corrupt"):
+        open_backend(f"journal:{path}", tmp_path)
+
+
+def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgres, space: Path, tmp_path: Path) -> None:
+    postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    created(postgres.url, space, tmp_path, trials=2)
+    postgres.stop("immediate")
+    process = start(postgres.url, tmp_path, 0.0)
+    time.sleep(2.0)
+    postgres.start()
+    process.join(100)
+    assert process.exitcode == 0
+
+
+def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingError, match=r'cannot be reached: .*database "none" does not exist'):
+        open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
+    monkeypatch.setattr(backend, "CONNECT_SECONDS", 0.0)
+    with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
+        open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
 
 
 # Who may join
@@ -329,7 +376,9 @@ def test_each_worker_takes_a_free_gpu_and_shares_one_where_it_may(
     held[1].release()
     with pytest.raises(MissingError, match="cuda:0 of this machine"):
         hold_gpu(gpus, 2, tmp_path, wanted=0)
-    assert hold_gpu(["GPU-8f2a", "7"], 2, tmp_path).name == "cuda:1"  # seen by another process in another order
+    held.append(hold_gpu(["GPU-8f2a", "7"], 2, tmp_path))  # as another process sees them
+    held.append(hold_gpu(["GPU-8f2a", "7"], 2, tmp_path))
+    assert [one.name for one in held[4:]] == ["cuda:0", "cuda:1"]
     with pytest.raises(BadInputError, match="cuda:2: there are 2"):
         hold_gpu(gpus, 2, tmp_path, wanted=2)
 
@@ -342,23 +391,54 @@ def test_without_visible_devices_gpus_are_numbered(monkeypatch: pytest.MonkeyPat
 # The command line
 
 
-def test_search_and_workers_end_to_end(cli: Cli, tmp_path: Path) -> None:
+def test_search_shares_a_study_and_the_report_is_gathered_anywhere(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "tiny.toml").write_text(TINY_SPACE)
-    asked = ("--budget", "1e8", "--space", "tiny.toml", "--trials", "3", "--finalists", "1", "--final-seeds", "1")
+    asked = (
+        "search",
+        "--budget",
+        "1e8",
+        "--space",
+        "tiny.toml",
+        "--trials",
+        "2",
+        "--finalists",
+        "1",
+        "--final-seeds",
+        "1",
+    )
     shared_by = ("--study", "night", "--storage", "journal:all.log")
-    done = cli("search", *asked, *shared_by, "--lag", "none", "--trial-timeout", "5m")
+    done = cli(*asked, *shared_by, "--lag", "none", "--trial-timeout", "5m")
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "reports" / "night" / "report.md").read_text()
-    assert "this search is not repeatable" in page
-    late = cli("worker", *shared_by)
-    assert late.stdout == "night: 0 trainings by this worker; it leaves: the study is done\n"
-    again = cli("report", "study:night", "--storage", "journal:all.log", "--reports", "elsewhere", "--format", "csv")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == (tmp_path / "reports" / "night" / "front.csv").read_text()
-    assert cli("search", *asked, *shared_by, "--resume").returncode == 2
-    assert cli("search", *asked, "--storage", "journal:all.log").returncode == 2
-    assert cli("worker", "--study", "night", "--storage", "grpc://host:13000").returncode == 2
-    assert "worker --study night --storage journal:all.log" in cli("show", "study:night").stderr
+    assert "this search is not repeatable" in (tmp_path / "reports" / "night" / "report.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    run_here("report", "study:night", "--storage", "journal:all.log", "--reports", "elsewhere", "--format", "csv")
+    assert capsys.readouterr().out == (tmp_path / "reports" / "night" / "front.csv").read_text()
+    run_here("worker", *shared_by)
+    assert capsys.readouterr().out == "night: 0 trainings by this worker; it leaves: the study is done\n"
+    run_here("show", "study:night")
+    assert "worker --study night --storage journal:all.log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--study", "s", "--storage", "journal:a.log", "--timeout", "1m"), "--timeout and --storage exclude"),
+        (("--storage", "journal:a.log"), "the study needs a name"),
+        (("--study", "s", "--storage", "grpc://host:13000"), "has no lock"),
+        (("--study", "s", "--storage", "oracle://host"), "unknown kind 'oracle'"),
+        (("--study", "s", "--storage", "journal:a.log", "--objectives", "accuracy,latency"), "those of one machine"),
+        (("--study", "s", "--trial-timeout", "1m"), "for studies that workers share"),
+        (("--lag", "0"), "a number from 1 on, or none"),
+    ],
+)
+def test_what_a_shared_search_cannot_be_is_refused(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match=says):
+        run_here("search", "--budget", "5ms" if "accuracy,latency" in words else "1e8", *words)
 
 
 def test_a_storage_that_stays_away_is_given_up(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

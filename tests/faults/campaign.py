@@ -1,0 +1,249 @@
+"""A campaign of faults against workers, with a budget in minutes and a seed; it writes what was injected and what was lost.
+
+    python tests/faults/campaign.py [--minutes 10] [--seed 0] [--report reports/faults]
+
+Trainings sleep. Workers are forked from one warm process, so that a fault costs no start of Python. Each round is a study of its
+own; at its end the table must equal that of an undisturbed search, nothing may run for ever, and Optuna must read the storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from conftest import TINY_SPACE
+from mutate import MALFORMED, attack
+from optuna.trial import TrialState
+from postgres import Postgres, why_not
+from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
+
+from meliuscli.results import origin, write_json
+from meliuscli.search import backend, storage
+
+FORK = multiprocessing.get_context("fork")
+TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
+FAULTS = 30
+"""Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
+SAMPLERS = ("cost-aware", "random", "tpe")
+
+
+@dataclass
+class Tally:
+    """What was injected on one storage, and what came of it."""
+
+    rounds: int = 0
+    trials: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    changed: int = 0
+    running: int = 0
+    bad_exits: list[str] = field(default_factory=list)
+
+    def fields(self) -> dict[str, object]:
+        return {**vars(self), "faults": dict(sorted(self.faults.items())), "num_faults": self.faults.total()}
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.changed or self.running or self.bad_exits)
+
+
+def in_child(function: Callable[[], object]) -> object:
+    """What a function gives in a process of its own, so that this one stays as it was: no threads, no connections."""
+    reader, writer = FORK.Pipe(False)
+
+    def run() -> None:
+        try:
+            writer.send(function())
+        except BaseException:
+            writer.send(RuntimeError(traceback.format_exc()))
+
+    process = FORK.Process(target=run)
+    process.start()
+    value = reader.recv()
+    process.join()
+    if isinstance(value, RuntimeError):
+        raise value
+    return value
+
+
+def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:
+    def run() -> list[Row]:
+        created("journal", space, place, TRIALS, sampler=sampler, lag=8)
+        work("journal", place)
+        return rows_of(joined("journal", place))
+
+    rows = in_child(run)
+    assert isinstance(rows, list)
+    return rows
+
+
+class Round:
+    """One study that workers finish while faults come at random moments."""
+
+    def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Postgres | None):
+        self.url, self.place, self.rng, self.tally, self.server = url, place, rng, tally, server
+        self.workers: list[BaseProcess] = [self._start() for _ in range(workers)]
+        self.num_faults = 0
+
+    def _start(self) -> BaseProcess:
+        return start(self.url, self.place, self.rng.uniform(0.05, LONGEST_SLEEP))
+
+    def run(self) -> None:
+        deadline = time.monotonic() + ROUND_SECONDS
+        while self.workers:
+            if time.monotonic() > deadline:
+                self.tally.bad_exits.append(f"{self.place.name}: not done after {ROUND_SECONDS:.0f} s")
+                for worker in self.workers:
+                    worker.kill()
+                return
+            time.sleep(self.rng.uniform(0.05, 1.0))
+            self._reap()
+            if self.workers and self.num_faults < FAULTS:
+                self._disturb()
+                self.num_faults += 1
+
+    def _reap(self) -> None:
+        for index, worker in reversed(list(enumerate(self.workers))):
+            if worker.exitcode is None:
+                continue
+            if worker.exitcode == 0:
+                del self.workers[index]
+                continue
+            if worker.exitcode not in (HAS_LEFT, -signal.SIGKILL, -signal.SIGTERM):
+                self.tally.bad_exits.append(f"{self.place.name}: a worker exited {worker.exitcode}")
+            self.workers[index] = self._start()
+
+    def _disturb(self) -> None:
+        victim = self.rng.choice(self.workers)
+        kind = self.rng.choices(["SIGKILL", "SIGTERM", "SIGSTOP and SIGCONT", "other"], [60, 25, 10, 5])[0]
+        if kind == "other":
+            kind = self._disturb_storage()
+        elif victim.pid is not None and victim.exitcode is None:
+            if kind == "SIGSTOP and SIGCONT":
+                os.kill(victim.pid, signal.SIGSTOP)
+                time.sleep(self.rng.uniform(0.1, 1.0))
+                os.kill(victim.pid, signal.SIGCONT)
+            else:
+                os.kill(victim.pid, getattr(signal, kind))
+        self.tally.faults[kind] += 1
+
+    def _disturb_storage(self) -> str:
+        if self.server is not None:
+            kind = self.rng.choice(["connections cut", "database restarted", "database crashed"])
+            if kind == "connections cut":
+                self.server.cut()
+            else:
+                self.server.stop("fast" if kind == "database restarted" else "immediate")
+                time.sleep(self.rng.uniform(0.0, 3.0))
+                self.server.start()
+            return kind
+        path = self.place / "journal.log"
+        if self.rng.random() < 0.5:
+            # As a writer that is killed half way leaves it: the lock of the file is held by it until then.
+            lock = backend._file_lock(path, "write")
+            with lock, path.open("a", encoding="utf-8") as file:
+                file.write('{"op_code": 8, "worker_id": "x", "trial_i')
+            return "torn line"
+        with suppress(FileExistsError):
+            path.with_name("journal.log.lock").symlink_to(path)
+        return "stale lock"
+
+
+def judge(url: str, place: Path, expected: list[Row], tally: Tally) -> None:
+    """Hold a finished study against the undisturbed one."""
+
+    def read() -> tuple[list[Row], int, int]:
+        study = joined(url, place)
+        trials = study._optuna.get_trials(deepcopy=False)
+        running = sum(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
+        finals = study._stage("final").study.get_trials(deepcopy=False)
+        running += sum(not trial.state.is_finished() for trial in finals)
+        return rows_of(study), running, len(finals)
+
+    rows, running, _ = in_child(read)  # type: ignore[misc]
+    numbers = {row[0] for row in rows}
+    tally.lost += sum(row[0] not in numbers for row in expected)
+    tally.changed += sum(row not in expected for row in rows)
+    tally.running += running
+    tally.trials += len(rows)
+    tally.rounds += 1
+
+
+def disturb(name: str, minutes: float, rng: random.Random, space: Path, home: Path) -> Tally:
+    """Rounds on a storage until the time is over."""
+    tally, end = Tally(), time.monotonic() + 60 * minutes
+    expected = {sampler: undisturbed(space, home / f"undisturbed-{sampler}", sampler) for sampler in SAMPLERS}
+    server = Postgres() if name == "postgresql" else None
+    if server is not None:
+        server.start()
+    try:
+        while time.monotonic() < end:
+            place, sampler = home / f"{name}-{tally.rounds}", rng.choice(SAMPLERS)
+            url = "journal" if server is None else server.url
+            if server is not None:
+                server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            in_child(lambda u=url, p=place, s=sampler: created(u, space, p, TRIALS, sampler=s, lag=8) and None)  # type: ignore[misc]
+            Round(url, place, rng.choice((2, 4)), rng, tally, server).run()
+            judge(url, place, expected[sampler], tally)
+            print(f"{name}: {tally.fields()}", flush=True)
+            if tally.is_clean:
+                shutil.rmtree(place, ignore_errors=True)
+    finally:
+        if server is not None:
+            server.__exit__()
+    return tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, default=Path("reports/faults"))
+    parser.add_argument("--only", choices=("journal", "postgresql", "malformed"))
+    given = parser.parse_args()
+    storage.LOCK_SECONDS = 0.3  # what is left of a lock costs a round no time
+    home = Path(tempfile.mkdtemp(prefix="faults-"))
+    space = home / "tiny.toml"
+    space.write_text(TINY_SPACE, encoding="utf-8")
+    parts = [given.only] if given.only else ["journal", "postgresql", "malformed"]
+    value: dict[str, object] = {"seed": given.seed, "minutes": given.minutes}
+    is_clean = True
+    for part in parts:
+        rng, minutes = random.Random(f"{part} {given.seed}"), given.minutes / len(parts)
+        if part == "postgresql" and (reason := why_not()) is not None:
+            value[part] = {"skipped": reason}
+            continue
+        if part == "malformed":
+            outcome = attack(rng, minutes, home)
+            value[part], is_clean = outcome, is_clean and not outcome["failures"]
+            continue
+        tally = disturb(part, minutes, rng, space, home)
+        value[part], is_clean = tally.fields(), is_clean and tally.is_clean
+    value["kinds of malformed input"] = sorted(MALFORMED)
+    write_json(given.report / "faults.json", {**value, "origin": origin()})
+    print(json.dumps(value, indent=2))
+    if is_clean:
+        shutil.rmtree(home, ignore_errors=True)
+    return 0 if is_clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
