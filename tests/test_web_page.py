@@ -51,6 +51,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:  # as browsers write them
+            return
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import Counter, answer, answer_tables, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
 from meliuscli.report.tables import to_json
@@ -18,7 +18,12 @@ Opponents = Literal["none", "quick", "all"]
 def bench(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NETWORK]...", help="Names, TOML files or run:ID of networks.", show_default=False),
+        typer.Argument(
+            metavar="[NETWORK]...",
+            help="Names, TOML files or run:ID of networks.",
+            show_default=False,
+            autocompletion=completion.networks,
+        ),
     ] = None,
     arch_: Annotated[
         list[str] | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import SHELL, Progress, answer, answer_tables, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format, to_json
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def check_proxy(
-    space: Annotated[str, typer.Argument(help="A search space's name or TOML file.")] = "meliusnet",
+    space: Annotated[
+        str, typer.Argument(help="A search space's name or TOML file.", autocompletion=completion.spaces)
+    ] = "meliusnet",
     networks: Annotated[
         int | None,
         typer.Option("--networks", min=4, max=10_000, help="How many to sample (default: 24).", show_default=False),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, answer_tables
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
@@ -17,7 +17,12 @@ from meliuscli.report.tables import to_json
 
 def predict(
     networks: Annotated[
-        list[str], typer.Argument(help="Names (meliuscli list) or TOML files of networks.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Names (meliuscli list) or TOML files of networks.",
+            show_default=False,
+            autocompletion=completion.networks,
+        ),
     ],
     set_: options.Set = None,
     fmt: options.OutputFormat = "table",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, answer_tables, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
@@ -32,6 +32,7 @@ def show(
         typer.Argument(
             help="A network (meliuscli list, or a TOML file), run:ID, study:NAME, check:NAME, space:NAME or recipe:NAME.",
             show_default=False,
+            autocompletion=completion.targets,
         ),
     ],
     set_: options.Set = None,

@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 760.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 16.0, 14.0, 46.0
 LETTER = 6.4
 """Width of a letter of a name, in units of the drawing."""
+FEW = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,9 @@ def _mark(mark: Mark, x: _Axis, y: _Axis) -> str:
 def _names(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
     """Names beside their marks, no two of which cross; one without room is told on hover alone."""
     named = [mark for mark in chart.marks if mark.name]
-    others = [mark for mark in chart.marks if not mark.name]
+    # Among hundreds of marks there is no room beside all: names then avoid those that are more than one of many.
+    avoided = [mark for mark in chart.marks if len(chart.marks) <= FEW or mark.name or mark.kind != "found"]
+    others = [mark for mark in avoided if not mark.name]
     # ``place`` knows heights that grow upwards.
     spots = [(x.at(mark.x), HEIGHT - y.at(mark.y)) for mark in named]
     sizes = [(LETTER * len(mark.name), 12.0) for mark in named]
@@ -170,7 +173,7 @@ def _names(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
     boxes = [Box(a - 6, b - 6, a + 6, b + 6) for a, b in ((x.at(m.x), HEIGHT - y.at(m.y)) for m in others)]
     boxes += [Box(x.at(value) - 60, HEIGHT - TOP - 14, x.at(value) + 3, HEIGHT - TOP) for value, _ in chart.limits]
     lines = [pair for curve in chart.curves for pair in pairwise(_corners(curve, x, y))]
-    lines += [((x.at(m.x), y.at(m.low)), (x.at(m.x), y.at(m.high))) for m in chart.marks if m.low and m.high]
+    lines += [((x.at(m.x), y.at(m.low)), (x.at(m.x), y.at(m.high))) for m in avoided if m.low and m.high]
     drawn = [((a, HEIGHT - b), (c, HEIGHT - d)) for (a, b), (c, d) in lines]
     for mark, spot, label in zip(named, spots, place(spots, sizes, frame, boxes, drawn), strict=True):
         if label is None:
