@@ -4,11 +4,11 @@ A test holds the committed pages against what this makes (``tests/test_reference
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -278,8 +278,13 @@ def json_page() -> str:
 
 
 def _run(words: Sequence[str]) -> str:
-    command = [sys.executable, "-m", "meliuscli", *words]
-    return subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=True).stdout
+    """What a command prints, run in this process and in the repository."""
+    from meliuscli.cli.app import make_app
+
+    out = io.StringIO()
+    with contextlib.chdir(DOCS.parent), contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        make_app(words)(words, standalone_mode=False)
+    return out.getvalue()
 
 
 FREE_KEYS = ("macs", "weights", "disputed", "spec")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import Counter, give, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
 from meliuscli.errors import BadInputError, FailedError
@@ -29,6 +29,7 @@ def bench(
             metavar="[NETWORK]...",
             help="Names, TOML files or run:ID of networks, or FILE.packed.safetensors.",
             show_default=False,
+            autocompletion=completion.networks,
         ),
     ] = None,
     arch_: Annotated[

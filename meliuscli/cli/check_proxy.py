@@ -8,14 +8,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import SHELL, give, is_given, status, talk
 from meliuscli.units import parse_count
 
 
 def check_proxy(
     context: typer.Context,
-    space: Annotated[str, typer.Argument(help="A search space's name or TOML file.")] = "meliusnet",
+    space: Annotated[
+        str, typer.Argument(help="A search space's name or TOML file.", autocompletion=completion.spaces)
+    ] = "meliusnet",
     networks: Annotated[
         int | None,
         typer.Option("--networks", min=4, max=10_000, help="How many to sample (default: 24).", show_default=False),

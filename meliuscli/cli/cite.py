@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.arch.references import references_for, to_bibtex, tool_reference
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer
 from meliuscli.cli.networks import load_network
 
@@ -18,7 +18,11 @@ DEFAULT = "meliusnet22"
 def cite(
     archs: Annotated[
         list[str] | None,
-        typer.Argument(help="Names or TOML files of networks; MeliusNet when there are none.", show_default=False),
+        typer.Argument(
+            help="Names or TOML files of networks; MeliusNet when there are none.",
+            show_default=False,
+            autocompletion=completion.networks,
+        ),
     ] = None,
     output: options.Output = None,
 ) -> None:

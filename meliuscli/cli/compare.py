@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.arch.zoo import arch_names
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
@@ -22,7 +22,9 @@ def compare(
     archs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, TOML files, run:ID or FILE.py:FACTORY; ratios are to the first.", show_default=False
+            help="Names, TOML files, run:ID or FILE.py:FACTORY; ratios are to the first.",
+            show_default=False,
+            autocompletion=completion.networks,
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All named networks, behind those given.")] = False,

@@ -326,14 +326,18 @@ def _print_rich(table: Table, gap: bool = False) -> None:
     console = _terminal()
     if gap:
         console.print()
-    grid = _rich(table)
+    grid, shown = _rich(table), table
     if _natural_width(console, grid) > console.width:
         grid.padding = 0
-    if _natural_width(console, grid) > console.width and any(column.optional for column in table.columns):
-        grid = _rich(table.without_optional())
+    while _natural_width(console, grid) > console.width and any(column.optional for column in shown.columns):
+        shown = shown.narrower()
+        grid = _rich(shown)
         grid.padding = 0
     if _natural_width(console, grid) <= console.width:
         console.print(grid)
+        left_out = [column.heading for column in table.columns if column not in shown.columns]
+        if left_out:
+            console.print(f"no room for: {', '.join(left_out)} (--format csv has all)", markup=False)
     else:
         _print_stacked(console, table)
     for line in (*table.sums, *table.lines, *table.notes):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, answer_page
 from meliuscli.report.explain import explain_page, topics
 
@@ -14,7 +14,11 @@ from meliuscli.report.explain import explain_page, topics
 def explain(
     topic: Annotated[
         str | None,
-        typer.Argument(help="A topic (without one they are listed), or a network.", show_default=False),
+        typer.Argument(
+            help="A topic (without one they are listed), or a network.",
+            show_default=False,
+            autocompletion=completion.topics,
+        ),
     ] = None,
     output: options.Output = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk_of
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.report.answers import Answer
@@ -27,6 +27,7 @@ def list_(
         typer.Argument(
             metavar="[archs|spaces|datasets|conventions|runs|studies|checks]...",
             help="What to list; all but runs, studies and checks when left out.",
+            autocompletion=completion.kinds,
         ),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")] = REPORTS,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from meliuscli.cli import completion
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 
@@ -16,6 +17,7 @@ Network = Annotated[
         metavar="[NETWORK]",
         help="A name (meliuscli list), a TOML file (- for stdin), or run:ID for what was trained.",
         show_default=False,
+        autocompletion=completion.networks,
     ),
 ]
 AnyNetwork = Annotated[
@@ -24,9 +26,13 @@ AnyNetwork = Annotated[
         metavar="[NETWORK]",
         help="A name (meliuscli list), a TOML file (- for stdin), run:ID, or FILE.py:FACTORY for a module.",
         show_default=False,
+        autocompletion=completion.networks,
     ),
 ]
-Arch = Annotated[str | None, typer.Option("--arch", help="The same as NETWORK.", show_default=False)]
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", help="The same as NETWORK.", show_default=False, autocompletion=completion.networks),
+]
 Reports = Annotated[Path, typer.Option("--reports", help="Where recorded runs lie.")]
 Set = Annotated[
     list[str] | None,
@@ -45,6 +51,7 @@ ConventionName = Annotated[
         "--convention",
         metavar="melius|reactnet|larq|real2binary|ace|bnext|full",
         help="The paper whose rule makes the totals (meliuscli explain conventions).",
+        autocompletion=completion.conventions,
     ),
 ]
 FloatBits = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, status
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
@@ -28,6 +28,7 @@ def predict(
             help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors or FILE.onnx with"
             " images behind it.",
             show_default=False,
+            autocompletion=completion.networks,
         ),
     ],
     set_: options.Set = None,

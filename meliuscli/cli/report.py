@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import SHELL, answer, status, talk
 from meliuscli.cli.networks import count_any
 from meliuscli.errors import BadInputError
@@ -21,7 +21,10 @@ def report(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...", help="study:NAME, check:NAME or run:ID; or networks to compare.", show_default=False
+            metavar="TARGET...",
+            help="study:NAME, check:NAME or run:ID; or networks to compare.",
+            show_default=False,
+            autocompletion=completion.targets,
         ),
     ],
     page: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import SHELL, give, is_given, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format
@@ -51,7 +51,9 @@ def search(
     max_params: Annotated[
         str | None, typer.Option("--max-params", help="Most params of a network (1e7).", show_default=False)
     ] = None,
-    space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
+    space: Annotated[
+        str, typer.Option("--space", help="A search space's name or TOML file.", autocompletion=completion.spaces)
+    ] = "meliusnet",
     trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 20,
     timeout: Annotated[
         str, typer.Option("--timeout", help="Start no new candidate after this (5m, 2h); the finals follow.")
@@ -69,7 +71,12 @@ def search(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Data set of the proxy (default: the space's).", show_default=False),
+        typer.Option(
+            "--dataset",
+            help="Data set of the proxy (default: the space's).",
+            show_default=False,
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
@@ -86,7 +93,12 @@ def search(
     device: options.Device = "cpu",
     study: Annotated[
         str | None,
-        typer.Option("--study", help="Name of the study's folder (default: space and budget).", show_default=False),
+        typer.Option(
+            "--study",
+            help="Name of the study's folder (default: space and budget).",
+            show_default=False,
+            autocompletion=completion.studies,
+        ),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
     storage: Annotated[

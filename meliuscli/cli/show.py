@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, give, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
@@ -34,6 +34,7 @@ def show(
             help="A network (meliuscli list, a TOML file, FILE.packed.safetensors), run:ID, study:NAME, check:NAME,"
             " space:NAME or recipe:NAME.",
             show_default=False,
+            autocompletion=completion.targets,
         ),
     ],
     set_: options.Set = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from meliuscli.arch.zoo import parse_overrides
-from meliuscli.cli import options
+from meliuscli.cli import completion, options
 from meliuscli.cli.console import SHELL, give, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.errors import BadInputError, MeliusError
@@ -28,13 +28,21 @@ def train(
     network_: options.Network = None,
     arch_: options.Arch = None,
     set_: options.Set = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="A data set's name (meliuscli list datasets).")] = (
-        "fashion-mnist-mini"
-    ),
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset", help="A data set's name (meliuscli list datasets).", autocompletion=completion.datasets
+        ),
+    ] = ("fashion-mnist-mini"),
     data: options.Data = None,
     skip_bad: options.SkipBad = False,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.")
+        str,
+        typer.Option(
+            "--recipe",
+            help="quick, paper (MeliusNet's own), paper-meliusnet59, or a TOML file.",
+            autocompletion=completion.recipes,
+        ),
     ] = "quick",
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Instead of the recipe's.", show_default=False)
@@ -91,7 +99,13 @@ def train(
     ] = None,
     resume_: Annotated[
         str | None,
-        typer.Option("--resume", metavar="run:ID", help="Go on with an unfinished run.", show_default=False),
+        typer.Option(
+            "--resume",
+            metavar="run:ID",
+            help="Go on with an unfinished run.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")

@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 760.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 16.0, 14.0, 46.0
 LETTER = 6.4
 """Width of a letter of a name, in units of the drawing."""
+FEW = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +122,15 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
     yield f'<text class="axis" x="14" y="{across:.1f}" text-anchor="middle" {turned}>{html.escape(chart.y_label)}</text>'
 
 
-def _curve(curve: Curve, x: _Axis, y: _Axis) -> str:
+def _corners(curve: Curve, x: _Axis, y: _Axis) -> list[tuple[float, float]]:
     corners = [(x.at(a), y.at(b)) for a, b in curve.points]
-    if curve.steps:
-        corners = [
-            corners[0],
-            *(p for (_, b), (c, d) in pairwise(corners) for p in ((c, b), (c, d))),
-        ]
+    if not curve.steps:
+        return corners
+    return [corners[0], *(p for (_, b), (c, d) in pairwise(corners) for p in ((c, b), (c, d)))]
+
+
+def _curve(curve: Curve, x: _Axis, y: _Axis) -> str:
+    corners = _corners(curve, x, y)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
     return f'<polyline class="curve {curve.kind}" points="{points}"><title>{html.escape(curve.text)}</title></polyline>'
 
@@ -160,14 +163,19 @@ def _mark(mark: Mark, x: _Axis, y: _Axis) -> str:
 def _names(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
     """Names beside their marks, no two of which cross; one without room is told on hover alone."""
     named = [mark for mark in chart.marks if mark.name]
-    others = [mark for mark in chart.marks if not mark.name]
+    # Among hundreds of marks there is no room beside all: names then avoid those that are more than one of many.
+    avoided = [mark for mark in chart.marks if len(chart.marks) <= FEW or mark.name or mark.kind != "found"]
+    others = [mark for mark in avoided if not mark.name]
     # ``place`` knows heights that grow upwards.
     spots = [(x.at(mark.x), HEIGHT - y.at(mark.y)) for mark in named]
     sizes = [(LETTER * len(mark.name), 12.0) for mark in named]
     frame = Box(x.start, BOTTOM, x.end, HEIGHT - TOP)
     boxes = [Box(a - 6, b - 6, a + 6, b + 6) for a, b in ((x.at(m.x), HEIGHT - y.at(m.y)) for m in others)]
     boxes += [Box(x.at(value) - 60, HEIGHT - TOP - 14, x.at(value) + 3, HEIGHT - TOP) for value, _ in chart.limits]
-    for mark, spot, label in zip(named, spots, place(spots, sizes, frame, boxes), strict=True):
+    lines = [pair for curve in chart.curves for pair in pairwise(_corners(curve, x, y))]
+    lines += [((x.at(m.x), y.at(m.low)), (x.at(m.x), y.at(m.high))) for m in avoided if m.low and m.high]
+    drawn = [((a, HEIGHT - b), (c, HEIGHT - d)) for (a, b), (c, d) in lines]
+    for mark, spot, label in zip(named, spots, place(spots, sizes, frame, boxes, drawn), strict=True):
         if label is None:
             continue
         if label.line is not None:

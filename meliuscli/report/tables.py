@@ -20,8 +20,8 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading; numbers are right-aligned. An ``optional`` one is left out of a text that would be wider than
-    ``WIDTH`` with it."""
+    """A column's heading; numbers are right-aligned. ``optional`` ones are left out, the last first, of a text that would be
+    wider than ``WIDTH`` with them."""
 
     heading: str
     numeric: bool = True
@@ -54,9 +54,10 @@ class Table:
     def __str__(self) -> str:
         return to_text(self)
 
-    def without_optional(self) -> Table:
-        """The table with the columns that it needs."""
-        kept = [index for index, column in enumerate(self.columns) if not column.optional]
+    def narrower(self) -> Table:
+        """The table without the last of its optional columns."""
+        last = max(index for index, column in enumerate(self.columns) if column.optional)
+        kept = [index for index in range(len(self.columns)) if index != last]
 
         def pick(cells: Sequence[Cell]) -> tuple[Cell, ...]:
             return tuple(cells[index] for index in kept)
@@ -82,7 +83,7 @@ def to_text(table: Table) -> str:
     """Aligned columns, two spaces apart, or one where that would be wider than ``WIDTH``."""
     widths = _widths(table)
     if sum(widths) + len(widths) - 1 > WIDTH and any(column.optional for column in table.columns):
-        return to_text(table.without_optional())
+        return to_text(table.narrower())
     gap = "  " if sum(widths) + 2 * len(widths) - 2 <= WIDTH else " "
 
     def line(cells: Sequence[str]) -> str:
@@ -166,7 +167,7 @@ def to_latex(table: Table) -> str:
     """A ``tabular`` in a ``table``, scaled down where it is too broad, or a ``longtable`` (``\\usepackage{booktabs,
     graphicx,longtable}``)."""
     if sum(_widths(table)) > WIDTH - 10 and any(column.optional for column in table.columns):
-        return to_latex(table.without_optional())
+        return to_latex(table.narrower())
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     caption = (
         f"\\caption{{{_escape(table.title)}. {_escape(' '.join(note.rstrip('.') + '.' for note in table.notes))}}}"

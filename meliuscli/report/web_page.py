@@ -97,7 +97,7 @@ def _figure(chart: Chart) -> str:
     legend = f" {chart.legend}" if chart.legend else ""
     caption = f"<figcaption>{html.escape(chart.title)}.{html.escape(legend)}</figcaption>"
     readout = '<p class="readout soft" aria-live="polite">Point at a mark, or tap it, to see which network it is.</p>'
-    return f"<figure>\n{svg(chart)}\n{caption}\n{readout if chart.marks else ''}\n</figure>"
+    return f'<figure>\n<div class="wide">{svg(chart)}</div>\n{caption}\n{readout if chart.marks else ""}\n</figure>'
 
 
 def _table(table: Table) -> str:
@@ -118,19 +118,20 @@ def _table(table: Table) -> str:
 
 def _row(cells: Sequence[Cell], sides: Sequence[str]) -> str:
     made = (
-        f'<td class="{side}" data-value="{html.escape(sort_key(cell), quote=True)}">{html.escape(text(cell))}</td>'
+        f'<td class="{side}" data-value="{html.escape(sort_key(cell) if side else text(cell), quote=True)}">'
+        f"{html.escape(text(cell))}</td>"
         for cell, side in zip(cells, sides, strict=True)
     )
     return f"<tr>{''.join(made)}</tr>"
 
 
 def sort_key(cell: Cell) -> str:
-    """By what a column is sorted: the first number of a cell where it begins with one, with its k, M or G."""
-    shown = str(cell) if isinstance(cell, int | float) else text(cell)
-    match = re.match(r"[+-]?(\d[\d,]*\.?\d*(?:e[+-]?\d+)?)([kMG]?)(?![\w])", shown)
+    """By what a column of numbers is sorted: the number that a cell begins with, with its k, M or G; else the cell."""
+    shown = text(cell)
+    match = re.match(r"[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?([kMG]?)(?!\w)", shown)
     if match is None:
         return shown
-    return repr(float(match[0].removesuffix(match[2]).replace(",", "")) * FACTORS[match[2]])
+    return repr(float(match[0].removesuffix(match[1]).replace(",", "")) * FACTORS[match[1]])
 
 
 def _shares(shares: Shares) -> str:
