@@ -223,7 +223,7 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
     from meliuscli.search.begin import go_on
     from meliuscli.search.conduct import conduct, first_line, open_study
 
-    with STUDY.lock(begun.directory):
+    with STUDY.held(begun.directory):
         begun = go_on(begun, listener) if again else begun
         study = open_study(begun)
         listener.talk(first_line(begun))
@@ -366,7 +366,7 @@ def checked_anew(
     from meliuscli.search.checking import begin_check
 
     check = begin_check(asked, reports, name, force, listener)
-    with CHECK.lock(check.directory):
+    with CHECK.held(check.directory):
         return _checked(check, workers, listener)
 
 
@@ -378,7 +378,7 @@ def checked_again(
 
     default = default_check_name(given.get("against", "long"), Path(given.get("space", "meliusnet")).stem)
     directory = CHECK.find(reports, name, default)
-    with CHECK.lock(directory):
+    with CHECK.held(directory):
         return _checked(go_on_check(directory, given, listener), workers, listener)
 
 

@@ -56,8 +56,8 @@ class Kind:
         return shlex.join(["meliuscli", self.command, *named, name, *place])
 
     def lock(self, directory: Path) -> filelock.BaseFileLock:
-        """Hold a folder for writing. Raises ``BadInputError`` when another process holds it, ``MissingError`` where nothing
-        can be written."""
+        """Hold a folder for writing, until it is released. Raises ``BadInputError`` when another process holds it,
+        ``MissingError`` where nothing can be written."""
         import filelock
 
         from meliuscli.results import cannot_write
@@ -72,6 +72,15 @@ class Kind:
         except OSError as error:
             raise cannot_write(directory, error) from None
         return held
+
+    @contextmanager
+    def held(self, directory: Path) -> Iterator[None]:
+        """Hold a folder for writing as long as the context lasts. Raises as ``lock``."""
+        lock = self.lock(directory)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[None]:
@@ -152,7 +161,7 @@ class Kind:
             return
         if not (directory / self.marker).is_file():
             raise BadInputError(f"{directory} is not a {self.what}; --force does not delete it")
-        with self.lock(directory):
+        with self.held(directory):
             shutil.rmtree(directory)
 
 
