@@ -44,9 +44,9 @@ class Kind:
         return f"{self.what}:{self.name(directory)}"
 
     def directories(self, reports: Path) -> list[Path]:
-        """All folders of this kind."""
+        """All folders of this kind, without those that are being made."""
         found = reports.glob(f"{self.before}*{self.after}/{self.marker}") if reports.is_dir() else ()
-        return sorted(marker.parent for marker in found)
+        return sorted(marker.parent for marker in found if not marker.parent.name.startswith("."))
 
     def resume_command(self, directory: Path) -> str:
         """The command line that goes on with the work in a folder."""
