@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meliuscli.api import (
-        NetworkCosts,
         check_proxy,
         classify,
         compare,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         search,
         train,
     )
+    from meliuscli.report.costs import NetworkCosts
     from meliuscli.work.listener import Listener, Steps
 
 from meliuscli.version import __version__

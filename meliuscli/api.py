@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch, load_changed
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.counts import By, NetworkCount, Storage
-from meliuscli.report.count import Counted, View, count_object, count_table, make_view
-from meliuscli.report.tables import Table, to_text
+from meliuscli.counting.counts import Storage
+from meliuscli.report.costs import NetworkCosts
+from meliuscli.report.count import Counted, make_view
+from meliuscli.report.tables import Table
 from meliuscli.work.folders import CHECK, STUDY
 from meliuscli.work.listener import SILENT, Listener
 from meliuscli.work.listener import Steps as Steps
@@ -48,68 +48,6 @@ def load(network: Network, **fields: Any) -> ArchSpec:
     if isinstance(network, ArchSpec):
         return network.replace(**fields) if fields else network
     return load_changed(str(network), fields).spec
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkCosts:
-    """What a network costs for one image, exactly. MACs are those of all layers, whatever the convention; ``ops``,
-    ``bops`` and ``flops`` are totals under it; ``size_bytes`` has weights at their bits."""
-
-    counted: Counted
-    view: View
-
-    @property
-    def spec(self) -> ArchSpec:
-        assert self.counted.spec is not None
-        return self.counted.spec
-
-    @property
-    def counts(self) -> NetworkCount:
-        """Layer by layer, with the total."""
-        return self.counted.count
-
-    @property
-    def ops(self) -> float | None:
-        """OPs under the convention; None where it has no total."""
-        return self.view.convention.derive(self.counts.total, self.view.float_bits).ops
-
-    @property
-    def bops(self) -> int:
-        return self.view.convention.derive(self.counts.total, self.view.float_bits).bops
-
-    @property
-    def flops(self) -> int:
-        return self.view.convention.derive(self.counts.total, self.view.float_bits).flops
-
-    @property
-    def binary_macs(self) -> int:
-        return self.counts.total.binary_macs
-
-    @property
-    def float_macs(self) -> int:
-        return self.counts.total.float_macs
-
-    @property
-    def params(self) -> int:
-        return self.counts.total.params
-
-    @property
-    def size_bytes(self) -> int:
-        return self.counts.total.size_bytes
-
-    def table(self, by: By = "stage") -> Table:
-        """What ``meliuscli count`` prints."""
-        return count_table(self.counted, by, self.view)
-
-    def to_dict(self, by: By = "stage") -> dict[str, Any]:
-        """What ``meliuscli count --format json --no-verify`` prints."""
-        return count_object(self.counted, by, self.view, None)
-
-    def __str__(self) -> str:
-        return to_text(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def count(
@@ -224,7 +162,7 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
     from meliuscli.search.begin import go_on
     from meliuscli.search.conduct import conduct, first_line, open_study
 
-    with STUDY.lock(begun.directory):
+    with STUDY.held(begun.directory):
         begun = go_on(begun, listener) if again else begun
         study = open_study(begun)
         listener.talk(first_line(begun))
@@ -367,7 +305,7 @@ def checked_anew(
     from meliuscli.search.checking import begin_check
 
     check = begin_check(asked, reports, name, force, listener)
-    with CHECK.lock(check.directory):
+    with CHECK.held(check.directory):
         return _checked(check, workers, listener)
 
 
@@ -379,7 +317,7 @@ def checked_again(
 
     default = default_check_name(given.get("against", "long"), Path(given.get("space", "meliusnet")).stem)
     directory = CHECK.find(reports, name, default)
-    with CHECK.lock(directory):
+    with CHECK.held(directory):
         return _checked(go_on_check(directory, given, listener), workers, listener)
 
 

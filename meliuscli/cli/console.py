@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Self
 from meliuscli.errors import MissingError
 from meliuscli.report.answers import Answer, render
 from meliuscli.report.prose import Part, part_text
-from meliuscli.report.tables import WIDTH, Format, Table, text
+from meliuscli.report.tables import WIDTH, Format, Table
 from meliuscli.units import format_duration
 from meliuscli.work.listener import Listener, Steps
 
 if TYPE_CHECKING:
     import rich.progress
-    import rich.table
     import typer
     from rich.console import Console
 
@@ -157,8 +156,10 @@ def answer(content: str, output: Path | None) -> None:
 def give(made: Answer, fmt: Format, output: Path | None) -> None:
     """Write an answer in a format to a file, or to stdout; a terminal gets its tables drawn."""
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
+        from meliuscli.cli.terminal import draw
+
         for index, table in enumerate(made.tables):
-            _print_rich(table, gap=index > 0)
+            draw(table, gap=index > 0)
         answer(made.endings.get(fmt, ""), None)
     else:
         answer(render(made, fmt), output)
@@ -169,10 +170,12 @@ def answer_page(parts: Sequence[Part], output: Path | None) -> None:
     if output is not None or sys.stdout is None or not sys.stdout.isatty():
         answer("\n".join(map(part_text, parts)), output)
         return
-    width = min(_terminal().width, WIDTH)
+    from meliuscli.cli.terminal import draw, terminal
+
+    width = min(terminal().width, WIDTH)
     for index, part in enumerate(parts):
         if isinstance(part, Table):
-            _print_rich(part, gap=index > 0)
+            draw(part, gap=index > 0)
         else:
             answer(("\n" if index else "") + part_text(part, width), None)
 
@@ -307,81 +310,3 @@ def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def _terminal() -> Console:
-    """Stdout, which is a terminal."""
-    from rich.console import Console
-
-    class Terminal(Console):
-        """Rich would exit with 1 when the terminal goes away; that is for ``app.main`` to treat."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return Terminal(highlight=False)
-
-
-def _print_rich(table: Table, gap: bool = False) -> None:
-    console = _terminal()
-    if gap:
-        console.print()
-    grid, shown = _rich(table), table
-    if _natural_width(console, grid) > console.width:
-        grid.padding = 0
-    while _natural_width(console, grid) > console.width and any(column.optional for column in shown.columns):
-        shown = shown.narrower()
-        grid = _rich(shown)
-        grid.padding = 0
-    if _natural_width(console, grid) <= console.width:
-        console.print(grid)
-        left_out = [column.heading for column in table.columns if column not in shown.columns]
-        if left_out:
-            console.print(f"no room for: {', '.join(left_out)} (--format csv has all)", markup=False)
-    else:
-        _print_stacked(console, table)
-    for line in (*table.sums, *table.lines, *table.notes):
-        console.print(line, markup=False)
-
-
-def _natural_width(console: Console, grid: rich.table.Table) -> int:
-    return console.measure(grid, options=console.options.update(width=1000)).maximum
-
-
-def _print_stacked(console: Console, table: Table) -> None:
-    """A row a paragraph, for terminals too narrow for the table: a number is never broken over two lines."""
-    console.print(table.title, style="bold", markup=False)
-    for row in table.all_rows:
-        console.print(text(row[0]), style="bold", markup=False)
-        pairs = zip(table.columns[1:], row[1:], strict=True)
-        line = ""
-        for pair in (f"  {column.heading} {text(cell)}" for column, cell in pairs if text(cell)):
-            if line and len(line) + len(pair) > console.width:
-                console.print(line, markup=False)
-                line = ""
-            line += pair
-        console.print(line, markup=False)
-
-
-def _rich(table: Table) -> rich.table.Table:
-    import rich.box
-    import rich.table
-    from rich.text import Text
-
-    total: Sequence[str] = [""] * len(table.columns) if table.total is None else [text(cell) for cell in table.total]
-    grid = rich.table.Table(
-        title=table.title,
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE,
-        show_edge=False,
-        show_footer=table.total is not None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for column, footer in zip(table.columns, total, strict=True):
-        justify = "right" if column.numeric else "left"
-        grid.add_column(column.heading, Text(footer), justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in table.rows:
-        grid.add_row(*(Text(text(cell)) for cell in row))
-    return grid

@@ -155,16 +155,17 @@ def _proxy_lines(report: StudyReport) -> list[str]:
 def _claim(verdict: Verdict, cost: Cost) -> str:
     known, found = verdict.known, verdict.found
     if found is None or verdict.gain is None:
-        return f"{known.entrant.name}: no finalist is within its {cost.noun}, so nothing is claimed."
-    spread = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.2f}"
-    claim = (
-        "beaten" if verdict.beaten else "better by more than the spread" if verdict.lost else "even within the spread"
-    )
+        return f"`{known.entrant.name}`: no finalist is within its {cost.noun}, so nothing is claimed."
+    spread = "one seed has no spread" if verdict.spread is None else f"spread {100 * verdict.spread:.2f}"
+    points, one, other = f"{100 * abs(verdict.gain):.2f}", f"`{found.entrant.name}`", f"`{known.entrant.name}`"
+    if verdict.beaten:
+        claim = f"{one} beats {other} by {points} points on test"
+    elif verdict.lost:
+        claim = f"{one} loses to {other} by {points} points on test"
+    else:
+        claim = f"{one} is not shown to differ from {other}: {100 * verdict.gain:+.2f} points on test"
     ratio = cost.of(found.entrant.candidate) / cost.of(known.entrant.candidate)
-    return (
-        f"{known.entrant.name}: {claim}: {found.entrant.name} at {ratio:.2f}x its {cost.noun}"
-        f" {100 * verdict.gain:+.2f} points on test (spread {spread})."
-    )
+    return f"{claim}, at {ratio:.2f}x its {cost.noun} ({spread})."
 
 
 def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[str]]]:

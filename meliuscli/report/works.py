@@ -21,11 +21,12 @@ def works_table(kind: str, reports: Path) -> Table:
     """A row a folder of ``kind`` (study or check), the oldest first; what cannot be read is named, not left out."""
     read = {"study": _study, "check": _check}[kind]
     records, broken = [], []
-    for marker in sorted(reports.glob(f"*/{KINDS[kind].marker}")):
+    for directory in KINDS[kind].directories(reports):
+        marker = directory / KINDS[kind].marker
         try:
-            records.append(read(marker.parent, json.loads(marker.read_text(encoding="utf-8"))))
+            records.append(read(directory, json.loads(marker.read_text(encoding="utf-8"))))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            broken.append(f"{kind}:{marker.parent.name} cannot be read: {marker}: {error!r}")
+            broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {error!r}")
     records.sort(key=lambda record: str(record["time"]))
     unfinished = [
         line
@@ -75,7 +76,7 @@ def show_work(kind: str, directory: Path) -> ShownWork:
 def find_work(kind: str, name: str, reports: Path) -> Path:
     """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
     with the nearest names for an unknown one."""
-    names = [marker.parent.name for marker in reports.glob(f"*/{KINDS[kind].marker}")]
+    names = [directory.name for directory in KINDS[kind].directories(reports)]
     if not names:
         raise MissingError(f"{reports}: no {kind} there", "--reports names the directory")
     if name not in names:

@@ -179,7 +179,9 @@ def resume_run(
             from meliuscli.training.processes import join, started_by_torchrun
             from meliuscli.training.session import Session, read_plan
 
-            lock = held.enter_context(RUN.lock(directory)) if started_by_torchrun().leads else None
+            lock = RUN.lock(directory) if started_by_torchrun().leads else None
+            if lock is not None:
+                held.callback(lock.release)
             plan, runs = read_plan(directory)
             device = find_device(torch.device(plan.execution.device).type)  # type: ignore[arg-type]
             loaded, teacher = _as_begun(plan, directory, data)

@@ -44,9 +44,9 @@ class Kind:
         return f"{self.what}:{self.name(directory)}"
 
     def directories(self, reports: Path) -> list[Path]:
-        """All folders of this kind."""
+        """All folders of this kind, without those that are being made."""
         found = reports.glob(f"{self.before}*{self.after}/{self.marker}") if reports.is_dir() else ()
-        return sorted(marker.parent for marker in found)
+        return sorted(marker.parent for marker in found if not marker.parent.name.startswith("."))
 
     def resume_command(self, directory: Path, storage: str | None = None) -> str:
         """The command line that goes on with the work in a folder; with what workers share in ``storage``, as a worker."""
@@ -59,8 +59,8 @@ class Kind:
         return shlex.join(["meliuscli", self.command, *named, name, *place])
 
     def lock(self, directory: Path) -> filelock.BaseFileLock:
-        """Hold a folder for writing. Raises ``BadInputError`` when another process holds it, ``MissingError`` where nothing
-        can be written."""
+        """Hold a folder for writing, until it is released. Raises ``BadInputError`` when another process holds it,
+        ``MissingError`` where nothing can be written."""
         import filelock
 
         from meliuscli.results import cannot_write
@@ -75,6 +75,15 @@ class Kind:
         except OSError as error:
             raise cannot_write(directory, error) from None
         return held
+
+    @contextmanager
+    def held(self, directory: Path) -> Iterator[None]:
+        """Hold a folder for writing as long as the context lasts. Raises as ``lock``."""
+        lock = self.lock(directory)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[None]:
@@ -155,7 +164,7 @@ class Kind:
             return
         if not (directory / self.marker).is_file():
             raise BadInputError(f"{directory} is not a {self.what}; --force does not delete it")
-        with self.lock(directory):
+        with self.held(directory):
             shutil.rmtree(directory)
 
 
