@@ -51,6 +51,12 @@ def search(
     max_params: Annotated[
         str | None, typer.Option("--max-params", help="Most params of a network (1e7).", show_default=False)
     ] = None,
+    max_ram: Annotated[
+        str | None, typer.Option("--max-ram", help="Most RAM of a network (256KiB).", show_default=False)
+    ] = None,
+    max_flash: Annotated[
+        str | None, typer.Option("--max-flash", help="Most flash of a network (1MiB).", show_default=False)
+    ] = None,
     space: Annotated[str, typer.Option("--space", help="A search space's name or TOML file.")] = "meliusnet",
     trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 16,
     timeout: Annotated[
@@ -126,6 +132,8 @@ def search(
         maximises=objective,
         max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
         max_params=None if max_params is None else parse_count(max_params, "--max-params"),
+        max_ram=None if max_ram is None else parse_bytes(max_ram, "--max-ram"),
+        max_flash=None if max_flash is None else parse_bytes(max_flash, "--max-flash"),
         **{name: context.params[name] for name in AS_GIVEN},
     )
     if resume:

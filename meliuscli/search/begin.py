@@ -34,7 +34,7 @@ from meliuscli.work.listener import SILENT, Listener
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a search is asked for. ``budgets`` are OPs, or seconds with the objective ``latency``; ``maximises`` None is
-    belief where the evidence covers the space; ``max_size`` is in bytes."""
+    belief where the evidence covers the space; ``max_size``, ``max_ram`` and ``max_flash`` are in bytes."""
 
     budgets: tuple[float, ...]
     space: str = "meliusnet"
@@ -42,6 +42,8 @@ class Asked:
     maximises: Literal["belief", "proxy"] | None = None
     max_size: float | None = None
     max_params: float | None = None
+    max_ram: float | None = None
+    max_flash: float | None = None
     trials: int = 16
     seed: int = 0
     sampler: SamplerName = "cost-aware"
@@ -111,6 +113,8 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int) -> tuple[Se
         budgets=asked.budgets if len(asked.budgets) > 1 else (),
         max_size=asked.max_size,
         max_params=asked.max_params,
+        max_ram=asked.max_ram,
+        max_flash=asked.max_flash,
         device=find_device(asked.device),
     )
     maximises, why_proxy = _choose_objective(asked.maximises, space, settings)
@@ -166,9 +170,10 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
     return replace(left, settings=settings)
 
 
+BOUNDS = ("max_size", "max_params", "max_ram", "max_flash")
 AS_BEGUN = (
-    *("objective", "maximises", "max_size", "max_params", "seed", "sampler", "finalists", "final_seeds", "dataset"),
-    *("skip_bad", "device"),
+    *("objective", "maximises", "seed", "sampler", "finalists", "final_seeds", "dataset", "skip_bad", "device"),
+    *BOUNDS,
 )
 """Settings that never change."""
 OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--objectives"}
@@ -179,7 +184,7 @@ def _as_option(name: str, made: Any, settings: Settings) -> str:
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
     if made is None or made is False:
         return f"without {option}"
-    if name in ("max_size", "max_params"):
+    if name in BOUNDS:
         return f"with another {option}"
     latency = settings.objective == "latency"
     if name == "budgets":
