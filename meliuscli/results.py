@@ -95,10 +95,18 @@ def origin() -> dict[str, Any]:
         "versions": {
             "meliuscli": __version__,
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in packages},
+            **{name: version for name in packages if (version := _installed(name))},
         },
         "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
     }
+
+
+def _installed(package: str) -> str | None:
+    """A package's version; None where it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:

@@ -27,11 +27,12 @@ def test_the_canonical_names_are_all_there() -> None:
         *("birealnet18", "birealnet34", "birealnet50", "bnn-resnet18", "xnornet-resnet18"),
         *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "real2binary"),
         *("abcnet18", "abcnet34", "bmxnet-resnet18"),
+        *("tfc", "sfc", "lfc", "cnv", "resnet20", "birealnet20", "vgg-small"),
         *("reactnet-a", "reactnet-b", "reactnet-c", "reactnet18"),
         *("quicknet-small", "quicknet", "quicknet-large", "bnext-t", "bnext-s", "bnext-m", "bnext-l"),
         *(f"pokebnn-{width}" for width in ("0.5", "0.75", "1.0", "1.25", "1.4", "1.5", "1.75", "2.0")),
     }
-    assert len(arch_names()) == 58
+    assert len(arch_names()) == 65
 
 
 def test_the_documents_say_how_many_networks_and_families_there_are() -> None:

@@ -48,6 +48,8 @@ class Member:
     parameters: str
     too_small: int | None = None
     """The largest input that the published network cannot have, where there is one."""
+    proxy_size: int = 16
+    """The input of the space's proxies."""
 
 
 STAGES = "num_blocks = [{ low = 1, high = 2 }, { low = 1, high = 2 }]\n"
@@ -77,8 +79,22 @@ MEMBERS = {
     ),
     "bmxnet-resnet": Member(
         "bmxnet-resnet18",
-        {**THUMBNAIL, "channels": [16, 32]},
+        THUMBNAIL,
         STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }",
+    ),
+    "finn-fc": Member("tfc", {}, "hidden = [{ choices = [16, 32] }, { choices = [16, 32] }]"),
+    "finn-cnv": Member(
+        "cnv",
+        {"channels": [8, 8, 8, 8, 16, 16]},
+        "hidden = [{ choices = [16, 32] }, { choices = [16, 32] }]",
+        31,
+        32,
+    ),
+    "vgg-small": Member(
+        "vgg-small",
+        {},
+        "channels = [{ low = 8, high = 8 }, { choices = [8, 16] }, { low = 8, high = 8 }, { low = 8, high = 8 }, { low = 8, high = 8 }, { choices = [8, 16] }]",
+        7,
     ),
     "real2binary": Member("real2binary", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
     "resnet": Member("resnet18", THUMBNAIL, STAGES + CHANNELS + "stem_channels = { choices = [16, 32] }"),
@@ -115,7 +131,7 @@ num_classes = 10
 {parameters}
 [proxy]
 dataset = "fashion-mnist-mini"
-input_size = 16
+input_size = {proxy_size}
 width_divisor = 4
 [proxy.recipe]
 epochs = 0.03
@@ -140,7 +156,8 @@ def space_file(family: str, directory: Path) -> Path:
     member = MEMBERS[family]
     target = "\n".join(f"{key} = {json.dumps(value)}" for key, value in member.target.items())
     path = directory / f"{family}.toml"
-    path.write_text(SPACE.format(family=family, known=member.known, target=target, parameters=member.parameters))
+    values = {"target": target, "parameters": member.parameters, "proxy_size": member.proxy_size}
+    path.write_text(SPACE.format(family=family, known=member.known, **values))
     return path
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
-from conftest import at_size, specs
-from hypothesis import given
+from conftest import Cli, at_size, specs
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meliuscli.arch.families import FAMILIES
 from meliuscli.arch.published import COUNTS, Published, contradictions, published_for, published_rows
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import arch_names, load_arch, load_name
+from meliuscli.arch.zoo import arch_names, load_arch, load_name, zoo_table
 from meliuscli.counting.agreement import disagreements, ours, prints_as
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, FULL, MELIUS
@@ -167,6 +169,46 @@ def assert_roads_agree(spec: ArchSpec) -> NetworkCount:
 @pytest.mark.parametrize("name", arch_names())
 def test_both_roads_agree_on_every_named_network(name: str, size: int) -> None:
     assert_roads_agree(at_size(name, size))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_third_road_agrees_on_a_network_of_every_family(family: str) -> None:
+    name = next(name for name, fields in zoo_table().items() if fields["family"] == family)
+    spec = at_size(name, 32)
+    assert differences(count_spec(spec), trace_module(build(spec), spec.input_shape, road="dispatcher")) == []
+
+
+@settings(max_examples=10)
+@given(specs())
+def test_the_third_road_agrees_on_random_networks(spec: ArchSpec) -> None:
+    assert differences(count_spec(spec), trace_module(build(spec), spec.input_shape, road="dispatcher")) == []
+
+
+def test_a_difference_is_found_on_the_third_road_too() -> None:
+    spec, other = (load_arch("birealnet18", ["input_size=32", f"num_classes={n}"]).spec for n in (10, 11))
+    found = differences(count_spec(spec), trace_module(build(other), other.input_shape, road="dispatcher"))
+    assert {difference.name for difference in found} == {"head.fc"}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "raise ImportError('fvcore is not here')",
+        "import types, sys\nnn = sys.modules['fvcore.nn'] = types.ModuleType('fvcore.nn')\n"
+        "class FlopCountAnalysis:\n"
+        "    def __init__(self, *_):\n"
+        "        raise AttributeError(\"module 'torch.jit' has no attribute '_get_trace_graph'\")\n"
+        "nn.FlopCountAnalysis = FlopCountAnalysis",
+    ],
+)
+def test_count_says_verified_without_fvcores_tracer(cli: Cli, tmp_path: Path, gone: str) -> None:
+    package = tmp_path / "path" / "fvcore"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"{gone}\n")
+    path = os.pathsep.join([str(tmp_path / "path"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    result = cli("count", "meliusnet22", "--input", "64", PYTHONPATH=path)
+    assert result.returncode == 0, result.stderr
+    assert "verified: a run of the torch module under torch's dispatcher" in result.stdout
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "thumbnail"])

@@ -38,7 +38,7 @@ ONE_OF_EACH = (
     *("meliusnet-c", "binarydensenet28", "mobilenet-v1-0.25", "mobilenet-v2-0.35", "resnet18", "resnet50"),
     *("bnn-resnet18", "xnornet-resnet18", "resnete18", "birealnet18", "birealnet50", "reactnet18", "real2binary"),
     *("binaryalexnet", "xnornet-alexnet", "dorefanet-alexnet", "reactnet-a", "reactnet-b", "quicknet-small"),
-    *("bnext-t", "pokebnn-0.5", "abcnet18", "bmxnet-resnet18"),
+    *("bnext-t", "pokebnn-0.5", "abcnet18", "bmxnet-resnet18", "tfc", "cnv", "vgg-small"),
 )
 
 

@@ -24,6 +24,9 @@ Width = Annotated[int, Field(strict=True, ge=1, le=65536)]
 
 PadValue = Literal[-1, 0, 1]
 """What lies around a map of signs in a padded binary convolution."""
+Padding = Literal["symmetric", "same"]
+"""Where the border of a strided layer lies: on both sides alike, or TensorFlow's "same", with the odd pixel behind. The sizes of
+maps are equal."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,6 +47,8 @@ class ArchSpec(BaseModel):
     """Fields that hold numbers of channels, which narrowing divides."""
     small_images: ClassVar[Mapping[str, str]] = {}
     """Fields with the values that suit inputs below ``meliuscli.arch.adapt.THUMBNAIL_BELOW``."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that the family was given after its networks had been named: at their default they are no part of ``archid``."""
     legend: ClassVar[str] = ""
     """How the short form is read, for the family as a whole."""
 
@@ -80,7 +85,11 @@ class ArchSpec(BaseModel):
     @property
     def archid(self) -> str:
         """Twelve hex digits of SHA-256 over the canonical form: names the architecture, never its weights."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json")
+        for key in self.later:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                del fields[key]
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:

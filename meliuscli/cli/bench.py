@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from meliuscli.cli import options
 from meliuscli.cli.console import Counter, answer, answer_tables, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
+from meliuscli.errors import BadInputError, FailedError
 from meliuscli.report.tables import to_json
 from meliuscli.runs import REPORTS
 
@@ -18,7 +20,11 @@ Opponents = Literal["none", "quick", "all"]
 def bench(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NETWORK]...", help="Names, TOML files or run:ID of networks.", show_default=False),
+        typer.Argument(
+            metavar="[NETWORK]...",
+            help="Names, TOML files or run:ID of networks, or FILE.packed.safetensors.",
+            show_default=False,
+        ),
     ] = None,
     arch_: Annotated[
         list[str] | None,
@@ -40,6 +46,12 @@ def bench(
         str | None,
         typer.Option("--isa", help="Instruction set of the packed kernels (the fastest there is).", show_default=False),
     ] = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--max-ms", min=0, help="Exit with 1 where a packed network takes longer a batch.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the random weights and images.")] = 0,
     reports: options.Reports = REPORTS,
     fmt: options.OutputFormat = "table",
@@ -47,7 +59,10 @@ def bench(
 ) -> None:
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
-    Needs the extra "packed" (pip install 'meliuscli[packed]')."""
+    The weights are random, on which the time does not depend; a packed file is run as it is, and has no torch network to be
+    held against. Needs the extra "packed" (pip install 'meliuscli[packed]').
+
+    Example: meliuscli bench net.packed.safetensors --max-ms 5"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = [load_network(name, set_ or [], reports) for name in arch]
     specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
@@ -66,23 +81,30 @@ def bench(
 
     for spec in specs:
         require_binary(spec)
-    from meliuscli.packed.bench import bench_network
+    from meliuscli.export.packed import load_packed
+    from meliuscli.packed.bench import bench_file, bench_network
     from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
 
     results = []
-    for one, spec in zip(named, specs, strict=True):
-        result = bench_network(
-            one.name,
-            spec,
-            batch=batch,
-            threads=threads,
-            isa=isa,
-            opponents=opponents,
-            runs=runs,
-            seed=seed,
-            talk=talk,
-            counting=Counter,
-        )
+    for word, one, spec in zip(arch, named, specs, strict=True):
+        if _is_packed(word):
+            if input_ is not None:
+                raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
+            runner = load_packed(Path(word), threads, isa)
+            result = bench_file(one.name, runner, batch=batch, runs=runs, seed=seed, counting=Counter)
+        else:
+            result = bench_network(
+                one.name,
+                spec,
+                batch=batch,
+                threads=threads,
+                isa=isa,
+                opponents=opponents,
+                runs=runs,
+                seed=seed,
+                talk=talk,
+                counting=Counter,
+            )
         warning = busy_warning(result)
         if warning is not None:
             talk(f"warning: {warning}", "yellow")
@@ -95,6 +117,16 @@ def bench(
         made = origin()
         made["versions"]["llvmlite"] = metadata.version("llvmlite")
         answer(to_json({"networks": [bench_object(result) for result in results], "origin": made}), output)
-        return
-    tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
-    answer_tables(tables, fmt, output)
+    else:
+        tables = [runs_table(results)] if fmt == "csv" else [runs_table(results), *map(parts_table, results)]
+        answer_tables(tables, fmt, output)
+    slow = [result for result in results if max_ms is not None and 1e3 * result.packed.median > max_ms]
+    if slow:
+        took = ", ".join(f"{result.arch} takes {1e3 * result.packed.median:.3g} ms" for result in slow)
+        raise FailedError(f"{took}, more than --max-ms {max_ms:g}")
+
+
+def _is_packed(word: str) -> bool:
+    from meliuscli.exchange.headers import names_file, read_header
+
+    return names_file(word) and read_header(Path(word)).is_packed

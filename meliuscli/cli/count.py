@@ -73,7 +73,9 @@ def count(
         if verify:
             problems = _verify(network, view)
             if not problems:
-                line = "verified: the fvcore trace of the torch module agrees on every layer"
+                from meliuscli.counting.traced import ROADS, best_road
+
+                line = f"verified: {ROADS[best_road()]} agrees on every layer"
                 answer(f"{line}\n", None) if fmt == "table" and output is None else talk(line)
     problems += limits.problems(network)
     if problems:

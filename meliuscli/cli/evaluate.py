@@ -40,8 +40,8 @@ def evaluate(
 ) -> None:
     """Score a trained network on a data set: top-1, top-5, loss, confusion matrix and images a second.
 
-    A run is scored in torch and bit-packed, and both are held against each other image by image. Images go through what the
-    file says of them: size, crop, mean and deviation.
+    A run is scored in torch and bit-packed, and both are held against each other image by image. The data are brought to the
+    network's size, and normalised by the mean and deviation that stand with its weights.
 
     Example: meliuscli evaluate run:1a2b --dataset cifar10 --data ~/cifar-10-batches-bin"""
     check_dataset_name(dataset)

@@ -26,7 +26,7 @@ def import_(
         str | None,
         typer.Option(
             "--from",
-            metavar="bmxnet",
+            metavar="larq|bmxnet|reactnet|bnext|qonnx|ours",
             help="The program that wrote the file (default: as the file is named).",
             show_default=False,
         ),
@@ -52,4 +52,4 @@ def import_(
         talk(f"note: {note}")
     costs = f"{format_count(trained['ops'] or 0)} OPs, {format_mib(trained['size_bytes'])}"
     answer(f"run:{run.id}: {run.fields['arch']} ({trained['archid']}) of {about['format']}, {costs}\n", None)
-    talk(f"go on with: meliuscli show run:{run.id}, evaluate run:{run.id}, export run:{run.id} --to packed")
+    talk(f"go on with: meliuscli show run:{run.id}, evaluate run:{run.id}, export run:{run.id}")

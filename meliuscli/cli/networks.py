@@ -39,7 +39,8 @@ def the_one(argument: str | None, option: str | None) -> str:
 
 
 def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -> NamedArch:
-    """The network of a name, a TOML file, TOML on stdin (``-``) or a recorded run (``run:ID``: what was trained).
+    """The network of a name, a TOML file, TOML on stdin (``-``), a recorded run (``run:ID``: what was trained) or a file of
+    weights of ours, packed or not.
 
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
@@ -60,6 +61,12 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
                 "name its file: meliuscli count FILE.py:FACTORY",
             )
         return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
+    if arch.lower().endswith(".safetensors"):
+        from meliuscli.exchange.headers import read_header
+
+        if set_:
+            raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
+        return read_header(Path(arch)).named
     return load_arch(arch, set_)
 
 

@@ -12,8 +12,10 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, answer_tables, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
+from meliuscli.exchange.headers import names_file, read_header
 from meliuscli.report.count import count_object, count_table, make_view
 from meliuscli.report.drawing import drawing_table
+from meliuscli.report.evaluation import preprocessing_table
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.runs import run_object, run_table
 from meliuscli.report.tables import Format, to_json
@@ -26,7 +28,8 @@ def show(
     arch: Annotated[
         str,
         typer.Argument(
-            help="A name (meliuscli list), a TOML file, or run:ID, study:NAME, check:NAME.", show_default=False
+            help="A name (meliuscli list), a TOML file, FILE.packed.safetensors, or run:ID, study:NAME, check:NAME.",
+            show_default=False,
         ),
     ],
     set_: options.Set = None,
@@ -69,6 +72,8 @@ def show(
         tables = [drawing_table(network)]
         if network.published:
             tables.append(published_table(network))
+        if names_file(arch) and (how := read_header(Path(arch)).preprocessing):
+            tables.append(preprocessing_table(how))
         answer_tables(tables, fmt, output, after=f"\n{text}" if fmt == "table" else "")
 
 

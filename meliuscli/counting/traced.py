@@ -1,4 +1,5 @@
-"""The second road: the real torch module traced by fvcore. The only file that imports fvcore."""
+"""The second road: the real torch module traced by fvcore, and the third: the same module run under torch's dispatcher, for
+where fvcore's tracer is gone (it goes through TorchScript, which torch has deprecated). The only file that imports fvcore."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from meliuscli.counting.batch_norm import stored_bn_values
@@ -30,6 +31,24 @@ Macs = Mapping[str, Mapping[Literal["conv", "linear"], int]]
 """By module (its own, without its children's) and by kind of layer."""
 
 
+Road = Literal["fvcore", "dispatcher"]
+ROADS: Mapping[Road, str] = {
+    "fvcore": "the fvcore trace of the torch module",
+    "dispatcher": "a run of the torch module under torch's dispatcher (there is no fvcore tracer here)",
+}
+"""What sees the module run -> how a sentence calls it."""
+
+
+@cache
+def best_road() -> Road:
+    """fvcore's tracer where it and torch's private part that it needs are there, else torch's dispatcher."""
+    try:
+        _fvcore_macs(nn.Linear(1, 1), (1, 1, 1))
+    except (ImportError, AttributeError):
+        return "dispatcher"
+    return "fvcore"
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Where the two roads disagree: a layer's name, the quantity, and what each road says."""
@@ -44,12 +63,14 @@ def trace_module(
     module: nn.Module,
     input_shape: tuple[int, int, int],
     storage: Storage = Storage(),  # noqa: B008
+    road: Road | None = None,
 ) -> NetworkCount:
-    """Run one zero image of (channels, height, width) through ``module`` and count what fvcore sees.
+    """Run one zero image of (channels, height, width) through ``module`` and count what ``road`` sees (``best_road`` for
+    None).
 
-    MACs come from fvcore, module by module; bits are the module's own attributes; parameters are the module's own. Only
+    MACs come from there, module by module; bits are the module's own attributes; parameters are the module's own. Only
     layers with MACs or parameters appear, in order of registration. The module is left as it was."""
-    macs = _traced_macs(module, input_shape)
+    macs = (_fvcore_macs if (road or best_road()) == "fvcore" else _dispatched_macs)(module, input_shape)
     rows: list[Count] = []
     counted: set[int] = set()
     for name, part in module.named_modules():
@@ -60,14 +81,29 @@ def trace_module(
     return NetworkCount(tuple(rows))
 
 
-def _traced_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> Macs:
+def _fvcore_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> Macs:
     """Of one zero image, of the parameters' type and device. Whatever ``module`` raises comes through."""
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.no_grad(), _left_as_it_was(module):
         module.eval()
-        analysis = FlopCountAnalysis(module, (like.new_zeros((1, *input_shape)),))
+        analysis: Any = FlopCountAnalysis(module, (like.new_zeros((1, *input_shape)),))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return {name: _by_kind(ops) for name, ops in _without_children(analysis.by_module_and_operator()).items()}
+
+
+def _dispatched_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> Macs:
+    """As ``_fvcore_macs``, by torch's dispatcher: an operation belongs to the module whose weights it multiplies."""
+    from meliuscli.counting.foreign.run import Example, watched
+
+    _, watch = watched(module, Example.of(input_shape))
+    found: dict[str, dict[Literal["conv", "linear"], int]] = {}
+    for product in watch.products:
+        kinds = found.setdefault(product.row, {})
+        kinds[product.kind] = kinds.get(product.kind, 0) + product.macs
+    return found
 
 
 def _without_children(inclusive: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:
@@ -150,6 +186,3 @@ def differences(analytic: NetworkCount, traced: NetworkCount) -> list[Difference
             if getattr(one, what) != getattr(other, what):
                 found.append(Difference(name, what, getattr(one, what), getattr(other, what)))
     return found
-
-
-logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 KEY = "preprocessing"
 """Under which it stands in the metadata of every file of weights."""
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training images in [0, 1], as torchvision's models use them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -38,8 +41,8 @@ class Preprocessing:
         sizes = (self.input_size, self.channels, self.resize, self.crop)
         if not all(isinstance(size, int) and 1 <= size <= 16384 for size in sizes) or self.crop > self.resize:
             raise ValueError(f"no sizes of images: {sizes}")
-        if not len(self.mean) == len(self.std) == self.channels or self.channels not in (1, 3):
-            raise ValueError("it has no mean and deviation for each of 1 or 3 channels")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"it has no mean and deviation for each of {self.channels} channels")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError("its mean or deviation is no number to normalise by")
 
@@ -95,6 +98,8 @@ def read_images(paths: Sequence[Path], how: Preprocessing) -> Tensor:
     from meliuscli.data.batches import fitted
     from meliuscli.data.decode import read_image, require_pillow
 
+    if how.channels not in (1, 3):
+        raise BadInputError(f"the network takes images of {how.channels} channels, and image files have 1 or 3")
     require_pillow()
     edge = (how.resize - how.crop) // 2
     middle = slice(edge, edge + how.crop)

@@ -33,10 +33,72 @@ def _bmxnet(path: Path, asked: ArchSpec | None) -> Imported:
     return read_bmxnet(path, read_params(path), asked)
 
 
-READERS: Mapping[str, Reader] = {"bmxnet": _bmxnet}
+def _reactnet(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.reactnet import read_reactnet
+    from meliuscli.exchange.torch_files import read_torch
+
+    return read_reactnet(path, read_torch(path), asked)
+
+
+def _bnext(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.bnext import read_bnext
+    from meliuscli.exchange.torch_files import read_torch
+
+    return read_bnext(path, read_torch(path), asked)
+
+
+def _qonnx(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.qonnx import read_qonnx
+
+    return read_qonnx(path, asked)
+
+
+def _larq(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.larq import read_larq
+
+    return read_larq(path, asked)
+
+
+def _ours(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.training.trained import load_network
+    from meliuscli.training.weights import read_spec
+
+    trained = load_network(read_spec(path) if asked is None else asked, path)
+    return Imported(trained.spec, dict(trained.network.state_dict()), trained.preprocessing)
+
+
+def _of_torch(path: Path) -> str:
+    """Which network's names a file of torch's has."""
+    from meliuscli.exchange.bnext import is_bnext
+    from meliuscli.exchange.reactnet import is_reactnet
+    from meliuscli.exchange.torch_files import read_torch
+
+    tensors = read_torch(path)
+    if is_reactnet(tensors):
+        return "reactnet"
+    if is_bnext(tensors):
+        return "bnext"
+    some = ", ".join(sorted(tensors)[:3])
+    raise BadInputError(f"{path}: neither a ReActNet nor a BNext: its tensors are called {some} ...")
+
+
+READERS: Mapping[str, Reader] = {
+    "larq": _larq,
+    "bmxnet": _bmxnet,
+    "reactnet": _reactnet,
+    "bnext": _bnext,
+    "qonnx": _qonnx,
+    "ours": _ours,
+}
 """Format -> its reader."""
-SUFFIXES = {".params": ("bmxnet",)}
-"""Ending of a file -> the formats that it may have."""
+SUFFIXES: Mapping[str, Callable[[Path], str]] = {
+    ".params": lambda path: "bmxnet",
+    ".onnx": lambda path: "qonnx",
+    **dict.fromkeys((".h5", ".hdf5"), lambda path: "larq"),
+    ".safetensors": lambda path: "ours",
+    **dict.fromkeys((".pth", ".tar", ".pt"), _of_torch),
+}
+"""Ending of a file -> what tells its format."""
 
 
 def import_file(path: Path, asked: NamedArch | None, source: str | None, reports: Path) -> Run:
@@ -73,12 +135,10 @@ def _digest(path: Path) -> str:
 
 def _format(path: Path) -> str:
     """By the file's ending. Raises ``BadInputError`` where that does not tell."""
-    formats = SUFFIXES.get(path.suffix.lower(), ())
-    if len(formats) != 1:
-        raise BadInputError(
-            f"{path}: its ending does not say what it is", f"--from names it: {', '.join(formats or READERS)}"
-        )
-    return formats[0]
+    tell = SUFFIXES.get(path.suffix.lower())
+    if tell is None:
+        raise BadInputError(f"{path}: its ending does not say what it is", f"--from names it: {', '.join(READERS)}")
+    return tell(path)
 
 
 def check_source(name: str) -> None:

@@ -90,6 +90,10 @@ class Taker:
         self.put(f"{ours}.bias", beta)
         self.put(f"{ours}.running_mean", values["mean"] / factor - offset)
         self.put(f"{ours}.running_var", variance)
+        self.zero_counter(ours)
+
+    def zero_counter(self, ours: str) -> None:
+        """The number of batches that a batch norm has seen, which nothing reads."""
         self.state[f"{ours}.num_batches_tracked"] = torch.tensor(0)
 
     def finish(self, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ def is_packed(path: Path) -> bool:
         raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
 
 
-def load_packed(path: Path, threads: int = 1) -> PackedDense:
+def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedDense:
     """The runner of a file. Nothing is executed, and nothing reaches a kernel whose shape is not that of the file's spec.
 
     Raises ``MissingError`` where the file is not there, ``BadInputError`` for anything but a whole file of ours."""
@@ -126,7 +126,14 @@ def load_packed(path: Path, threads: int = 1) -> PackedDense:
             tensors[name] = _words(piece, like.shape, channels[name])
         else:
             tensors[name] = piece.copy().view(like.dtype).reshape(like.shape)
-    return PackedDense(spec, tensors, choose_isa(), threads)
+    return PackedDense(spec, tensors, choose_isa(isa), threads)
+
+
+def copy_packed(path: Path, to: Path) -> ArchSpec:
+    """Write a packed file again, which must be whole. Raises as ``load_packed``, and where ``to`` cannot be written."""
+    runner = load_packed(path)
+    write_bytes(to, path.read_bytes())
+    return runner.spec
 
 
 def _digest(stored: Array, about: Mapping[str, str]) -> str:

@@ -30,9 +30,36 @@ class PointwiseConv2d(nn.Conv2d):
         return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
 
 
-def float_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A float convolution without bias, "same" padding before the stride, He-normal weights."""
-    kind = PointwiseConv2d if kernel == 1 and stride > 1 else nn.Conv2d
+def same_border(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """The border of TensorFlow's "same" (before, after, before, after): an output of ceil(size / stride), and one pixel more
+    behind than in front where they are odd."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    before, after = total // 2, total - total // 2
+    return before, after, before, after
+
+
+class SameConv2d(nn.Conv2d):
+    """A float convolution with the border of ``same_border``, of zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        border = same_border(int(x.shape[-1]), self.kernel_size[0], self.stride[0])
+        return F.conv2d(F.pad(x, border), self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class SameMaxPool2d(nn.MaxPool2d):
+    """Max pooling with the border of ``same_border``, which is never the largest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = int(self.kernel_size), int(self.stride)  # type: ignore[call-overload]
+        border = same_border(int(x.shape[-1]), kernel, stride)
+        return F.max_pool2d(F.pad(x, border, value=float("-inf")), kernel, stride)
+
+
+def float_conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, same: bool = False
+) -> nn.Conv2d:
+    """A float convolution without bias, "same" padding before the stride (TensorFlow's where ``same``), He-normal weights."""
+    kind = SameConv2d if same else PointwiseConv2d if kernel == 1 and stride > 1 else nn.Conv2d
     conv = kind(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from meliuscli.nn.layers import same_border
 from meliuscli.nn.quantizers import MagnitudeScaling, SteSign, SymmetricQuantizer
 
 
 class QuantConv2d(nn.Module):
-    """(N, in_channels, H, W) -> (N, out_channels, H', W'), "same" padding unless ``padding`` says otherwise.
+    """(N, in_channels, H, W) -> (N, out_channels, H', W'), "same" padding unless ``padding`` says otherwise; with ``same`` as
+    TensorFlow has it where there is a stride (``same_border``), else alike on both sides.
 
     ``weight`` holds the latent float weights. A quantizer may make several filters of each, ``weight_bases`` times as
     many, which lie behind each other and are what is stored. ``weight_bits`` and ``activation_bits`` are what counting reads; the
@@ -32,8 +34,10 @@ class QuantConv2d(nn.Module):
         pad_value: float = 0.0,
         groups: int = 1,
         bias: bool = False,
+        same: bool = False,
     ) -> None:
         super().__init__()
+        self.same = same
         self.stride, self.groups, self.pad_value = stride, groups, pad_value
         self.padding = kernel // 2 if padding is None else padding
         self.weight_bits, self.activation_bits, self.weight_bases = weight_bits, activation_bits, weight_bases
@@ -44,10 +48,17 @@ class QuantConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = self.activation(x), self.padding
-        if padding and self.pad_value:
-            x, padding = F.pad(x, (padding,) * 4, value=self.pad_value), 0
+        x, padding = self.bordered(self.activation(x))
         return F.conv2d(x, self.quantizer(self.weight), self.bias, self.stride, padding, groups=self.groups)
+
+    def bordered(self, x: Tensor) -> tuple[Tensor, int]:
+        """The map with what border torch's convolution cannot make, and the padding that is left to that."""
+        if self.padding and self.same:
+            border = same_border(int(x.shape[-1]), self.weight.shape[-1], self.stride)
+            return F.pad(x, border, value=self.pad_value), 0
+        if self.padding and self.pad_value:
+            return F.pad(x, (self.padding,) * 4, value=self.pad_value), 0
+        return x, self.padding
 
     def extra_repr(self) -> str:
         out_channels, in_channels, kernel, _ = self.weight.shape
@@ -55,7 +66,7 @@ class QuantConv2d(nn.Module):
             f"{in_channels * self.groups}, {out_channels}, kernel_size={kernel}, stride={self.stride}, "
             f"bits={self.weight_bits}x{self.activation_bits}"
             f"{f', weight_bases={self.weight_bases}' if self.weight_bases > 1 else ''}"
-            f"{f', pad_value={self.pad_value:g}' if self.pad_value else ''}"
+            f"{f', pad_value={self.pad_value:g}' if self.pad_value else ''}{', same' if self.same else ''}"
         )
 
 

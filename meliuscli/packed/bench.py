@@ -60,15 +60,46 @@ def bench_network(
         compile_seconds = time.perf_counter() - started if opponents == "all" else 0.0
         alone, missing_convs = conv_runs(network, images) if opponents != "none" else ({}, {})
         talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
-        taken: list[PartSeconds] = []
-        by_part: Run = lambda: taken.append(packed.part_seconds(images))  # noqa: E731
-        packed(images)  # whose maps the convolutions alone are done on
-        alone = {PACKED: packed.convolutions(), **alone}
-        in_full = {**contenders, _PARTS: by_part, **{f"{_ALONE}{format_}": run for format_, run in alone.items()}}
-        with counting(f"{name}: rounds") as counter:
-            samples = in_turns(in_full, runs, counter)
-    parts = _part_times(taken[2 * WARM_UP + 1 :: 2], spec, batch)  # as in_turns takes them
+        samples, parts = _timed(name, packed, images, contenders, alone, runs, counting)
     return _result(name, packed, batch, checks, samples, parts, {**missing, **missing_convs}, compile_seconds)
+
+
+def bench_file(
+    name: str,
+    packed: PackedNetwork,
+    *,
+    batch: int = 1,
+    runs: int = 15,
+    seed: int = 0,
+    counting: Callable[[str], AbstractContextManager[Counting]] = lambda _: nullcontext(lambda *_: None),
+) -> BenchResult:
+    """Time the runner of a packed file, which has no torch network to be held against: random images, from ``seed``."""
+    torch.set_num_threads(packed.threads)
+    images = torch.randn(batch, *packed.spec.input_shape, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        samples, parts = _timed(name, packed, images, {PACKED: lambda: packed(images)}, {}, runs, counting)
+    return _result(name, packed, batch, [], samples, parts, {}, 0.0)
+
+
+def _timed(
+    name: str,
+    packed: PackedNetwork,
+    images: Tensor,
+    contenders: Mapping[str, Run],
+    alone: Mapping[str, Run],
+    runs: int,
+    counting: Callable[[str], AbstractContextManager[Counting]],
+) -> tuple[dict[str, Samples], tuple[PartTime, ...]]:
+    """All ways in turns, packed part by part, and the convolutions alone."""
+    taken: list[PartSeconds] = []
+    by_part: Run = lambda: taken.append(packed.part_seconds(images))  # noqa: E731
+    packed(images)  # whose maps the convolutions alone are done on
+    alone = {PACKED: packed.convolutions(), **alone}
+    in_full = {**contenders, _PARTS: by_part, **{f"{_ALONE}{format_}": run for format_, run in alone.items()}}
+    with counting(f"{name}: rounds") as counter:
+        samples = in_turns(in_full, runs, counter)
+    parts = _part_times(taken[2 * WARM_UP + 1 :: 2], packed.spec, len(images))  # as in_turns takes them
+    return samples, parts
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack
 
 @torch.no_grad()
 def binary_weights(conv: nn.Module) -> BinaryWeights | None:
-    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias, weights of
-    other than two values a filter, or activations of other bits than signs."""
+    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias, a border on
+    one side only, weights of other than two values a filter, or activations of other bits than signs."""
     if isinstance(conv, BinaryConv2d):
         window = Window(3, conv.stride, conv.dilation, conv.dilation)
         return BinaryWeights(_words(conv.weight >= 0), conv.weight.shape[1], window, -1, xnor=True)
@@ -33,7 +33,7 @@ def binary_weights(conv: nn.Module) -> BinaryWeights | None:
     weight = conv.quantizer(conv.weight)
     scale = weight.abs().amax((1, 2, 3))
     two_values = bool((weight.abs() == scale[:, None, None, None]).all())
-    if conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
+    if conv.same or conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
         return None
     window = Window(conv.weight.shape[2], conv.stride, 1, conv.padding)
     return BinaryWeights(

@@ -9,11 +9,26 @@ from typing import TYPE_CHECKING, Any
 from meliuscli.report.tables import Column, Table
 
 if TYPE_CHECKING:
+    from meliuscli.data.preprocessing import Preprocessing
     from meliuscli.exchange.evaluation import Answer, Evaluation
 
 MANY_CLASSES = 20
 """Of more classes a table shows the commonest confusions, not all."""
 COMMONEST = 10
+
+
+def preprocessing_table(how: Preprocessing) -> Table:
+    """What becomes of an image file in front of the network."""
+    listed = ", ".join(how.class_names[:MANY_CLASSES]) + (", ..." if len(how.class_names) > MANY_CLASSES else "")
+    rows = (
+        ("resize", f"the middle square to {how.resize}x{how.resize}, bilinear"),
+        ("crop", f"its middle {how.crop}x{how.crop}, brought to {how.channels}x{how.input_size}x{how.input_size}"),
+        ("mean", ", ".join(f"{value:.4f}" for value in how.mean)),
+        ("deviation", ", ".join(f"{value:.4f}" for value in how.std)),
+        ("classes", listed or "not named"),
+    )
+    columns = (Column("step", numeric=False), Column("images", numeric=False))
+    return Table("What its images go through, values in [0, 1]", columns, rows)
 
 
 def evaluation_tables(result: Evaluation) -> list[Table]:

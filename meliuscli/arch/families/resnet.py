@@ -34,7 +34,8 @@ from meliuscli.arch.plan import (
     rprelu,
     shift,
 )
-from meliuscli.arch.spec import ArchSpec, Count, Width
+from meliuscli.arch.spec import ArchSpec, Count, Padding, Width
+from meliuscli.errors import SpecError
 
 EXPANSION = 4
 """Output channels of a bottleneck for each inner one."""
@@ -181,13 +182,21 @@ class ResNetESpec(ResidualSpec):
 class BiRealNetSpec(ResidualSpec):
     """Bi-Real Net: a shortcut around every binary convolution. ``reactivation`` adds ReActNet's learnable shifts in
     front of the signs and RPReLU behind the additions. Bottlenecks have two streams (Bi-Real Net, section 3.4 of the
-    journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one."""
+    journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one. ``padding`` "same" is
+    larq-zoo's, of which every strided convolution and the stem's pooling have their border."""
 
     stem_activation: ClassVar[Activation] = "none"
+    later: ClassVar[tuple[str, ...]] = ("padding",)
 
     family: Literal["birealnet"] = "birealnet"
     block: Literal["basic", "bottleneck"] = "basic"
     reactivation: bool = False
+    padding: Padding = "symmetric"
+
+    def layers(self) -> tuple[Layer, ...]:
+        if self.padding == "same" and (self.block != "basic" or self.stem == "grouped"):
+            raise SpecError("padding", "same is for basic blocks, and not for the grouped stem")
+        return super().layers()
 
     def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         if self.block == "basic":

@@ -15,7 +15,7 @@ from meliuscli.arch.families.alexnet import (
     XnorAlexNetSpec,
 )
 from meliuscli.nn.families.parts import batch_norm
-from meliuscli.nn.layers import float_conv, linear
+from meliuscli.nn.layers import float_conv, linear, same_border
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear, sign_conv
 from meliuscli.nn.quantizers import DoReFaActivation, MagnitudeScaling, SteSign
 
@@ -29,10 +29,7 @@ class SamePad(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        size = int(x.shape[-1])
-        total = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
-        before, after = total // 2, total - total // 2
-        return F.pad(x, (before, after, before, after))
+        return F.pad(x, same_border(int(x.shape[-1]), self.kernel, self.stride))
 
 
 def build(spec: AlexNetSpec, _clip: float) -> nn.Sequential:

@@ -7,19 +7,19 @@ from collections import OrderedDict
 from torch import nn
 
 from meliuscli.arch.families.parts import GROUPED_STEM_GROUPS, Activation, Stem
-from meliuscli.nn.layers import float_conv, linear
+from meliuscli.nn.layers import SameMaxPool2d, float_conv, linear
 
 
 def build_stem(
-    stem: Stem, in_channels: int, width: int, activation: Activation = "relu"
+    stem: Stem, in_channels: int, width: int, activation: Activation = "relu", same: bool = False
 ) -> OrderedDict[str, nn.Module]:
-    """Layers by name, as ``meliuscli.arch.families.parts.stem_layers`` lists them."""
+    """Layers by name, as ``meliuscli.arch.families.parts.stem_layers`` lists them; ``same``: with TensorFlow's borders."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if stem == "thumbnail":
         layers["conv"] = float_conv(in_channels, width, 3)
         return layers
     if stem == "imagenet":
-        layers["conv"] = float_conv(in_channels, width, 7, stride=2)
+        layers["conv"] = float_conv(in_channels, width, 7, stride=2, same=same)
         layers["bn"] = nn.BatchNorm2d(width)
         if activation != "none":
             layers[activation] = nn.ReLU() if activation == "relu" else nn.PReLU(width)
@@ -31,7 +31,7 @@ def build_stem(
         ):
             layers[f"conv{index}"] = float_conv(before, after, 3, stride, groups)
             layers[f"bn{index}"], layers[f"relu{index}"] = nn.BatchNorm2d(after), nn.ReLU()
-    layers["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    layers["pool"] = SameMaxPool2d(3, stride=2) if same else nn.MaxPool2d(3, stride=2, padding=1)
     return layers
 
 

@@ -118,10 +118,11 @@ class ResNetEBlock(nn.Module):
 class BiRealBlock(nn.Module):
     """Sign, binary convolution, BN, shortcut; with ``reactivation`` a shift before the sign and RPReLU at the end."""
 
-    def __init__(self, channels: int, width: int, stride: int, reactivation: bool) -> None:
+    def __init__(self, channels: int, width: int, stride: int, reactivation: bool, same: bool) -> None:
         super().__init__()
         self.sign = RSign(channels, ApproxSign()) if reactivation else ApproxSign()
-        self.conv, self.bn = QuantConv2d(channels, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv = QuantConv2d(channels, width, 3, stride, same=same and stride > 1)
+        self.bn = nn.BatchNorm2d(width)
         self.shortcut = pooled_shortcut(channels, width, stride)
         self.act = RPReLU(width) if reactivation else nn.Identity()
 
@@ -192,7 +193,8 @@ class RealToBinaryBlock(nn.Module):
 def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, spec.stem_activation)
+    same = isinstance(spec, BiRealNetSpec) and spec.padding == "same"
+    stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, spec.stem_activation, same)
     if isinstance(spec, ResNetESpec):
         if spec.input_norm:
             parts["input_norm"] = batch_norm(spec.input_channels, scale=False)
@@ -240,5 +242,7 @@ def _block_maker(spec: ResidualSpec, clip: float) -> BlockMaker:
     if isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck":
         return BiRealBottleneck
     if isinstance(spec, BiRealNetSpec):
-        return lambda channels, width, stride, _: BiRealBlock(channels, width, stride, spec.reactivation)
+        return lambda channels, width, stride, _: BiRealBlock(
+            channels, width, stride, spec.reactivation, spec.padding == "same"
+        )
     raise TypeError(f"no block for {type(spec).__name__}")
