@@ -12,12 +12,15 @@ from hypothesis import given
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_name, zoo_table
 from meliuscli.counting.memory import PIXELS, memory_of
+from meliuscli.errors import BadInputError
 from meliuscli.export.c import arena
 from meliuscli.export.c.arena import plan_arena
 from meliuscli.export.c.sources import template
 from meliuscli.export.c.tables import make_tables
 from meliuscli.nn.build import build
 from meliuscli.packed.dense import fold_dense
+from meliuscli.search.limits import check_limits, flash_limit, ram_limit
+from meliuscli.search.space import load_space
 
 
 @given(dense_specs())
@@ -85,3 +88,14 @@ def test_memory_in_json(cli: Cli) -> None:
     memory = json.loads(cli("count", "meliusnet22", "--no-verify", "--format", "json").stdout)["memory"]
     assert memory["ram_bytes"] == max(part["total_bytes"] for part in memory["parts"])
     assert memory["order"] == "c"
+
+
+def test_a_search_stays_within_ram_and_flash() -> None:
+    """At the input that the network is meant for: a space has networks within a limit, or the nearest one is named."""
+    _, space, _ = load_space("meliusnet")
+    smallest = memory_of(space.smallest.spec)
+    limits = [ram_limit(smallest.ram_bytes), flash_limit(smallest.flash_bytes)]
+    assert all(limit.holds(space.smallest) for limit in limits)
+    check_limits(space, limits)
+    with pytest.raises(BadInputError, match=r"within --max-ram 64\.0 KiB of RAM and --max-flash"):
+        check_limits(space, [ram_limit(65536), flash_limit(1e9)])

@@ -96,7 +96,7 @@ def export(
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
     if arch is not None and _is_packed(arch):
-        _again(Path(arch), to, output, force, bool(set_ or weights or input_))
+        _again(Path(arch), to, output, prefix, force, bool(set_ or weights or input_))
         return
     if is_own(arch or ""):
         name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
@@ -107,9 +107,11 @@ def export(
     shape = "x".join(map(str, spec.input_shape))
     require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     if to == "c":
-        _to_c(name, spec, network, path, how, prefix, force)
+        _to_c(name, _packed(network, spec, to), path, how, prefix, force)
+    elif to == "qonnx":
+        _to_qonnx(name, _packed(network, spec, to), path, how)
     else:
-        {"onnx": _to_onnx, "packed": _to_packed, "qonnx": _to_qonnx}[to](name, spec, network, path, how)
+        (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
 def _is_packed(word: str) -> bool:
@@ -118,19 +120,27 @@ def _is_packed(word: str) -> bool:
     return names_file(word) and read_header(Path(word)).is_packed
 
 
-def _again(source: Path, to: To, output: Path | None, force: bool, is_changed: bool) -> None:
-    """A packed file as it is, checked. Its batch norms are thresholds, of which no other format can be made."""
-    if to != "packed" or is_changed:
-        raise BadInputError(
-            f"{source}: a packed file is written again as it is, --to packed", "export the run that it was made of"
-        )
-    if output is None:
-        raise BadInputError(f"{source}: where to? it is a file already", "name another with --output")
-    _check_place(output, force, to)
-    from meliuscli.export.packed import copy_packed
+def _again(source: Path, to: To, output: Path | None, prefix: str | None, force: bool, is_changed: bool) -> None:
+    """A packed file: as it is, checked, or in C or QONNX. Its batch norms are thresholds, of which no ONNX graph is made."""
+    from meliuscli.export.packed import copy_packed, load_packed
+    from meliuscli.training.weights import read_preprocessing
 
-    spec = copy_packed(source, output)
-    answer(f"{_written(source.name, spec, output)}; the same bytes, checked against their digest\n", None)
+    if to == "onnx" or is_changed:
+        raise BadInputError(
+            f"{source}: a packed file is written again as it is, --to packed (or c, qonnx)",
+            "export the run that it was made of",
+        )
+    if to == "packed" and output is None:
+        raise BadInputError(f"{source}: where to? it is a file already", "name another with --output")
+    name = source.name.partition(".")[0]
+    path = Path(f"{name}{SUFFIXES[to]}") if output is None else output
+    _check_place(path, force, to)
+    if to == "packed":
+        spec = copy_packed(source, path)
+        answer(f"{_written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
+        return
+    runner, how = load_packed(source), read_preprocessing(source)
+    _to_c(name, runner, path, how, prefix, force) if to == "c" else _to_qonnx(name, runner, path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:
@@ -175,23 +185,16 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: P
 
 
 def _to_c(
-    name: str,
-    spec: ArchSpec,
-    network: nn.Module,
-    path: Path,
-    how: Preprocessing | None,
-    prefix: str | None,
-    force: bool,
+    name: str, runner: PackedDense, path: Path, how: Preprocessing | None, prefix: str | None, force: bool
 ) -> None:
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
 
     with status(f"exporting {name}"):
-        runner = _packed(network, spec, "c")
         library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
         command = run_vectors(library)
         write_library(library, path, force)
-    flash, arena = library.flash_bytes, library.arena.size
+    flash, arena, spec = library.flash_bytes, library.arena.size, runner.spec
     answer(f"{path}: {name} ({spec.archid}) at {'x'.join(map(str, spec.input_shape))} in C;", None)
     answer(f" {flash:,} bytes of constants, an arena of {arena:,} bytes\n", None)
     if command is None:
@@ -211,15 +214,15 @@ def _packed(network: nn.Module, spec: ArchSpec, to: To) -> PackedDense:
     return runner
 
 
-def _to_qonnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
+def _to_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:
     import torch
 
     from meliuscli.export.qonnx import IMAGES, write_qonnx
 
     with status(f"exporting {name}"):
-        images = torch.randn(IMAGES, *spec.input_shape, generator=torch.Generator().manual_seed(0))
-        compared = write_qonnx(_packed(network, spec, "qonnx"), path, how, images)
-    answer(f"{_written(name, spec, path)}\n", None)
+        images = torch.randn(IMAGES, *runner.spec.input_shape, generator=torch.Generator().manual_seed(0))
+        compared = write_qonnx(runner, path, how, images)
+    answer(f"{_written(name, runner.spec, path)}\n", None)
     answer("FINN: refuses it, for float maps are joined in every block; hls4ml: not tried\n", None)
     if compared is None:
         talk('not run: qonnx is not installed (pip install "meliuscli[qonnx]")')

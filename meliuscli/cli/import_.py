@@ -52,4 +52,4 @@ def import_(
         talk(f"note: {note}")
     costs = f"{format_count(trained['ops'] or 0)} OPs, {format_mib(trained['size_bytes'])}"
     answer(f"run:{run.id}: {run.fields['arch']} ({trained['archid']}) of {about['format']}, {costs}\n", None)
-    talk(f"go on with: meliuscli show run:{run.id}, evaluate run:{run.id}, export run:{run.id} --to packed")
+    talk(f"go on with: meliuscli show run:{run.id}, evaluate run:{run.id}, export run:{run.id}")

@@ -51,6 +51,12 @@ def search(
     max_params: Annotated[
         str | None, typer.Option("--max-params", help="Most params of a network (1e7).", show_default=False)
     ] = None,
+    max_ram: Annotated[
+        str | None, typer.Option("--max-ram", help="Most RAM of a network (256KiB).", show_default=False)
+    ] = None,
+    max_flash: Annotated[
+        str | None, typer.Option("--max-flash", help="Most flash of a network (1MiB).", show_default=False)
+    ] = None,
     space: Annotated[
         str, typer.Option("--space", help="A search space's name or TOML file.", autocompletion=completion.spaces)
     ] = "meliusnet",
@@ -235,14 +241,19 @@ def _asked(context: typer.Context, budgets: tuple[float, ...], latency: bool) ->
     from meliuscli.search.begin import Asked
 
     given = context.params
-    max_size, max_params, timeout = given["max_size"], given["max_params"], given["trial_timeout"]
+    parsers = {"max_size": parse_bytes, "max_params": parse_count, "max_ram": parse_bytes, "max_flash": parse_bytes}
+    limits = {
+        name: parse(given[name], f"--{name.replace('_', '-')}")
+        for name, parse in parsers.items()
+        if given[name] is not None
+    }
+    timeout = given["trial_timeout"]
     return Asked(
         budgets=budgets,
         space=given["space"],
         objective="latency" if latency else "ops",
         maximises=given["objective"],
-        max_size=None if max_size is None else parse_bytes(max_size, "--max-size"),
-        max_params=None if max_params is None else parse_count(max_params, "--max-params"),
+        **limits,
         lag=_parse_lag(given["lag"]),
         trial_timeout=None if timeout is None else parse_duration(timeout, "--trial-timeout"),
         **{name: given[name] for name in AS_GIVEN},

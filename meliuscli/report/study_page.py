@@ -197,6 +197,8 @@ def repeat_command(report: StudyReport) -> str:
         "objective": made.maximises,
         "max-size": made.max_size and f"{made.max_size:.12g}",
         "max-params": made.max_params and f"{made.max_params:.12g}",
+        "max-ram": made.max_ram and f"{made.max_ram:.12g}",
+        "max-flash": made.max_flash and f"{made.max_flash:.12g}",
         "space": f"{report.directory}/space.toml",
         "seed": made.seed,
         "trials": made.trials,

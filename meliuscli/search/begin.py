@@ -35,7 +35,7 @@ from meliuscli.work.sameness import other_data, other_option, went_on, with_opti
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a search is asked for. ``budgets`` are OPs, or seconds with the objective ``latency``; ``maximises`` None is
-    belief where the evidence covers the space; ``max_size`` is in bytes."""
+    belief where the evidence covers the space; ``max_size``, ``max_ram`` and ``max_flash`` are in bytes."""
 
     budgets: tuple[float, ...]
     space: str = "meliusnet"
@@ -43,6 +43,8 @@ class Asked:
     maximises: Literal["belief", "proxy"] | None = None
     max_size: float | None = None
     max_params: float | None = None
+    max_ram: float | None = None
+    max_flash: float | None = None
     trials: int = 20
     seed: int = 0
     sampler: SamplerName = "cost-aware"
@@ -138,6 +140,8 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int | None) -> t
         budgets=asked.budgets if len(asked.budgets) > 1 else (),
         max_size=asked.max_size,
         max_params=asked.max_params,
+        max_ram=asked.max_ram,
+        max_flash=asked.max_flash,
         device=find_device(asked.device),
         trial_timeout=asked.trial_timeout,
     )
@@ -190,9 +194,10 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
     return replace(left, settings=settings)
 
 
+BOUNDS = ("max_size", "max_params", "max_ram", "max_flash")
 AS_BEGUN = (
-    *("objective", "maximises", "max_size", "max_params", "seed", "sampler", "finalists", "final_seeds", "dataset"),
-    *("skip_bad", "device", "lag"),
+    *("objective", "maximises", "seed", "sampler", "finalists", "final_seeds", "dataset", "skip_bad", "device", "lag"),
+    *BOUNDS,
 )
 """Settings that never change."""
 OPTIONS = {"budgets": "--budget", "maximises": "--objective", "objective": "--objectives"}
@@ -207,7 +212,7 @@ def _as_option(name: str, made: Any, settings: Settings) -> str:
     option = _option(name)
     if name == "lag":
         return f"with --lag {'none' if made is None else made}"
-    if name in ("max_size", "max_params") and made is not None:
+    if name in BOUNDS and made is not None:
         return f"with its own {option}"
     latency = settings.objective == "latency"
     if name == "budgets":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.units import format_count
@@ -37,6 +38,21 @@ def size_limit(size_bytes: float) -> Limit:
 
 def _size_text(size_bytes: float) -> str:
     return f"{size_bytes:.0f} bytes" if size_bytes < 2**20 / 100 else f"{size_bytes / 2**20:.2f} MiB"
+
+
+def ram_limit(ram_bytes: float) -> Limit:
+    return Limit(
+        "--max-ram", lambda c: memory_of(c.spec).ram_bytes, ram_bytes, lambda value: f"{value / 2**10:.1f} KiB of RAM"
+    )
+
+
+def flash_limit(flash_bytes: float) -> Limit:
+    return Limit(
+        "--max-flash",
+        lambda c: memory_of(c.spec).flash_bytes,
+        flash_bytes,
+        lambda value: f"{value / 2**10:.1f} KiB of flash",
+    )
 
 
 def params_limit(params: float) -> Limit:

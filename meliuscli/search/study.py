@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import Goal, ProxyGoal, TargetGoal
-from meliuscli.search.limits import Limit, params_limit, size_limit
+from meliuscli.search.limits import Limit, flash_limit, params_limit, ram_limit, size_limit
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.sampler import SamplerName, make_sampler, suggest_all
 from meliuscli.search.space import Candidate, SearchSpace
@@ -57,6 +57,8 @@ class Settings:
     budgets: tuple[float, ...] = ()
     max_size: float | None = None
     max_params: float | None = None
+    max_ram: float | None = None
+    max_flash: float | None = None
     dataset: str | None = None
     """The proxy's data in place of the space's."""
     device: str = "cpu"
@@ -84,11 +86,13 @@ class Settings:
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The hard limits beside the budget."""
-        size, params = self.max_size, self.max_params
-        return (
-            *(() if size is None else (size_limit(size),)),
-            *(() if params is None else (params_limit(params),)),
+        bounds = (
+            (size_limit, self.max_size),
+            (params_limit, self.max_params),
+            (ram_limit, self.max_ram),
+            (flash_limit, self.max_flash),
         )
+        return tuple(limit(bound) for limit, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, slots=True)
