@@ -242,7 +242,7 @@ def _asked(context: typer.Context, budgets: tuple[float, ...], latency: bool) ->
 
     given = context.params
     parsers = {"max_size": parse_bytes, "max_params": parse_count, "max_ram": parse_bytes, "max_flash": parse_bytes}
-    limits = {
+    limits: dict[str, Any] = {
         name: parse(given[name], f"--{name.replace('_', '-')}")
         for name, parse in parsers.items()
         if given[name] is not None

@@ -46,13 +46,16 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(x, border), self.weight, self.bias, self.stride, groups=self.groups)
 
 
-class SameMaxPool2d(nn.MaxPool2d):
+class SameMaxPool2d(nn.Module):
     """Max pooling with the border of ``same_border``, which is never the largest."""
 
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
     def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = int(self.kernel_size), int(self.stride)  # type: ignore[arg-type]
-        border = same_border(int(x.shape[-1]), kernel, stride)
-        return F.max_pool2d(F.pad(x, border, value=float("-inf")), kernel, stride)
+        border = same_border(int(x.shape[-1]), self.kernel, self.stride)
+        return F.max_pool2d(F.pad(x, border, value=float("-inf")), self.kernel, self.stride)
 
 
 def float_conv(
