@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cache_directory
-from meliuscli.search.backend import open_backend
+from meliuscli.search.addresses import open_backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy

@@ -158,7 +158,7 @@ class Round:
         path = self.place / "journal.log"
         if self.rng.random() < 0.5:
             # As a writer that is killed half way leaves it: the lock of the file is held by it until then.
-            lock = backend._file_lock(path, "write")
+            lock = backend.file_lock(path, "write")
             with lock, path.open("a", encoding="utf-8") as file:
                 file.write('{"op_code": 8, "worker_id": "x", "trial_i')
             return "torn line"
