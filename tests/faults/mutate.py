@@ -69,7 +69,7 @@ def _study(path: Path) -> object:
 
 
 def _journal(path: Path) -> object:
-    from meliuscli.search.backend import open_backend
+    from meliuscli.search.addresses import open_backend
 
     return open_backend(f"journal:{path}", path.parent).storage.get_all_studies()
 
