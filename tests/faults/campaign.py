@@ -238,7 +238,9 @@ def main() -> int:
         tally = disturb(part, minutes, rng, space, home)
         value[part], is_clean = tally.fields(), is_clean and tally.is_clean
     value["kinds of malformed input"] = sorted(MALFORMED)
-    write_json(given.report / "faults.json", {**value, "origin": origin()})
+    command = f"python tests/faults/campaign.py --minutes {given.minutes:g} --seed {given.seed}"
+    command += f" --only {given.only}" if given.only else ""
+    write_json(given.report / "faults.json", {**value, "origin": {**origin(), "command": command}})
     print(json.dumps(value, indent=2))
     if is_clean:
         shutil.rmtree(home, ignore_errors=True)
