@@ -10,7 +10,7 @@ from typing import Any
 from meliuscli.report.study import StudyReport, gather, read_study
 from meliuscli.report.study_page import write_report
 from meliuscli.results import write_json, write_text
-from meliuscli.search.backend import JOURNAL_FILE, open_backend, without_password
+from meliuscli.search.addresses import JOURNAL_FILE, open_backend, without_password
 from meliuscli.search.begin import SPACE_FILE
 from meliuscli.search.membership import Header, open_shared
 from meliuscli.search.shared import SharedStudy

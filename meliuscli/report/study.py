@@ -12,7 +12,7 @@ from typing import Any
 from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.report.tables import Table
 from meliuscli.search import pareto
-from meliuscli.search.backend import open_backend
+from meliuscli.search.addresses import open_backend
 from meliuscli.search.begin import reopen
 from meliuscli.search.conduct import open_study
 from meliuscli.search.cost import Cost

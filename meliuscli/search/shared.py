@@ -34,7 +34,7 @@ Stage = Literal["trial", "final", "transfer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Assignment:
     """A training that a worker has taken."""
 
     stage: Stage
@@ -66,7 +66,7 @@ class SharedStudy(Study):
         """Write something down with the study."""
         self._optuna.set_user_attr(key, value)
 
-    def next_job(self, me: Owner) -> Job | Literal["wait"] | None:
+    def next_job(self, me: Owner) -> Assignment | Literal["wait"] | None:
         """What to train next; None when the study is done. Raises ``FailedError`` where no candidate could be trained."""
         with self.backend.turn(self.name):
             job = self._next_trial(me)
@@ -78,7 +78,7 @@ class SharedStudy(Study):
                     return job
             return None
 
-    def land(self, job: Job, me: Owner, fields: dict[str, Any]) -> bool:
+    def land(self, job: Assignment, me: Owner, fields: dict[str, Any]) -> bool:
         """Write down what came of a training; False where it is not this worker's any more."""
         study = self._stage(job.stage)
         trial = study.frozen(job.number)
@@ -91,7 +91,7 @@ class SharedStudy(Study):
             return False
         return True
 
-    def hand_back(self, job: Job, me: Owner, killed: bool = False) -> None:
+    def hand_back(self, job: Assignment, me: Owner, killed: bool = False) -> None:
         """Let others train it. ``killed`` says that its training process was, from outside."""
         study = self._stage(job.stage)
         trial = study.frozen(job.number)
@@ -100,7 +100,7 @@ class SharedStudy(Study):
                 study.storage.set_trial_user_attr(job.trial_id, KILLED, trial.user_attrs.get(KILLED, 0) + 1)
             study.storage.set_trial_user_attr(job.trial_id, OWNER, None)
 
-    def beat(self, job: Job, me: Owner) -> None:
+    def beat(self, job: Assignment, me: Owner) -> None:
         """Show that this worker is alive."""
         self.backend.beat(me, job.trial_id)
 
@@ -125,7 +125,7 @@ class SharedStudy(Study):
 
     # Candidates
 
-    def _next_trial(self, me: Owner) -> Job | Literal["wait"] | None:
+    def _next_trial(self, me: Owner) -> Assignment | Literal["wait"] | None:
         self._finish_asking()
         if (left := self._left_behind("trial")) is not None:
             return self._take("trial", left, me)
@@ -199,11 +199,11 @@ class SharedStudy(Study):
             return owner.is_gone
         return self.backend.is_silent(owner, trial._trial_id, study.study._study_id)
 
-    def _take(self, stage: Stage, trial: FrozenTrial, me: Owner) -> Job:
+    def _take(self, stage: Stage, trial: FrozenTrial, me: Owner) -> Assignment:
         study = self._stage(stage)
         self.backend.beat(me, trial._trial_id)  # or it would be silent as it was before
         study.storage.set_trial_user_attr(trial._trial_id, OWNER, me.fields())
-        return Job(stage, trial.number, trial._trial_id, *self._described(stage, trial))
+        return Assignment(stage, trial.number, trial._trial_id, *self._described(stage, trial))
 
     def _described(self, stage: Stage, trial: FrozenTrial) -> tuple[Task, str]:
         if stage == "trial":
@@ -235,7 +235,7 @@ class SharedStudy(Study):
         rounds: list[tuple[Stage, Round]] = [("final", finals_of(self))]
         return rounds if transfer is None else [*rounds, ("transfer", transfer)]
 
-    def _next_of_round(self, stage: Stage, round_: Round, me: Owner) -> Job | Literal["wait"] | None:
+    def _next_of_round(self, stage: Stage, round_: Round, me: Owner) -> Assignment | Literal["wait"] | None:
         study = self._stage(stage)
         self._enqueue(study, round_)
         if (left := self._left_behind(stage)) is not None:

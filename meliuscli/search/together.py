@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cache_directory
-from meliuscli.search.backend import open_backend
+from meliuscli.search.addresses import open_backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -23,7 +23,7 @@ from meliuscli.work.listener import SILENT, Listener
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Departure:
     """How a worker's part ended."""
 
     sentence: str
@@ -41,7 +41,7 @@ def join_and_work(
     per_device: int = 1,
     data: Path | None = None,
     listener: Listener = SILENT,
-) -> Left:
+) -> Departure:
     """Be a worker. Raises as ``join`` and ``Worker.run``."""
     directory = reports / name
     with Leave.on_signals(time_limit) as leave, closing(open_backend(storage, directory)) as backend:
@@ -51,7 +51,7 @@ def join_and_work(
 
 def search_together(
     asked: Asked, name: str, storage: str, reports: Path, workers: int, listener: Listener = SILENT
-) -> tuple[SharedStudy, Header, Left]:
+) -> tuple[SharedStudy, Header, Departure]:
     """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
     directory = reports / name
     with Leave.on_signals() as leave:
@@ -75,14 +75,14 @@ def search_together(
 
 def _work(
     study: SharedStudy, leave: Leave, max_trials: int | None, device: str | None, per_device: int, listener: Listener
-) -> Left:
+) -> Departure:
     held = hold_device(device or study.settings.device.partition(":")[0], per_device)
     study.settings = replace(study.settings, device=held.name)
     worker = Worker(study, ChildTrainer(), leave, listener, max_trials)
     is_done = worker.run()
     why = "the study is done" if is_done else leave.reason or f"--max-trials {max_trials}"
     count = f"{worker.num_done} training{'s' * (worker.num_done != 1)}"
-    return Left(f"{study.name}: {count} by this worker; it leaves: {why}", is_done, leave.interrupted)
+    return Departure(f"{study.name}: {count} by this worker; it leaves: {why}", is_done, leave.interrupted)
 
 
 def _start_worker(name: str, storage: str, reports: Path, asked: Asked, workers: int) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.search.backend import BEAT_SECONDS, Backend, first_line
-from meliuscli.search.shared import WAIT, Job, SharedStudy
+from meliuscli.search.shared import WAIT, Assignment, SharedStudy
 from meliuscli.search.trainings import Failure
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
 from meliuscli.units import format_duration
@@ -161,7 +161,7 @@ class Worker:
             self.trainer.stop()
         return False
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Assignment) -> None:
         try:
             outcome = self._train(job)
         except BaseException:
@@ -179,7 +179,7 @@ class Worker:
         else:
             self.listener.talk(f"note: {job.text}: another worker has taken it meanwhile; this result is dropped")
 
-    def _train(self, job: Job) -> RunResult | Failure | Literal["killed"] | None:
+    def _train(self, job: Assignment) -> RunResult | Failure | Literal["killed"] | None:
         """None where the worker has to leave."""
         limit = self.study.settings.trial_timeout
         started = told = time.monotonic()

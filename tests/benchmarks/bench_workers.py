@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "faults"), str(Path(__file__).parents[1])]
@@ -57,7 +58,7 @@ def filled(storage: str, home: Path, count: int) -> SharedStudy:
     """A study with ``count`` finished trials of different networks."""
     import numpy as np
 
-    asked = asked_of(Path("meliusnet"), count + MEASURED, finalists=0)
+    asked = replace(asked_of(Path("meliusnet"), count + MEASURED, finalists=0), budgets=(5e8,))
     study, _ = create_shared(asked, open_backend(storage, home, create=True), "tiny", home, 1)
     rng, seen, me = np.random.default_rng(0), set(), Owner.here().fields()
     while len(seen) < count:

@@ -158,7 +158,7 @@ class Round:
         path = self.place / "journal.log"
         if self.rng.random() < 0.5:
             # As a writer that is killed half way leaves it: the lock of the file is held by it until then.
-            lock = backend._file_lock(path, "write")
+            lock = backend.file_lock(path, "write")
             with lock, path.open("a", encoding="utf-8") as file:
                 file.write('{"op_code": 8, "worker_id": "x", "trial_i')
             return "torn line"
@@ -238,7 +238,9 @@ def main() -> int:
         tally = disturb(part, minutes, rng, space, home)
         value[part], is_clean = tally.fields(), is_clean and tally.is_clean
     value["kinds of malformed input"] = sorted(MALFORMED)
-    write_json(given.report / "faults.json", {**value, "origin": origin()})
+    command = f"python tests/faults/campaign.py --minutes {given.minutes:g} --seed {given.seed}"
+    command += f" --only {given.only}" if given.only else ""
+    write_json(given.report / "faults.json", {**value, "origin": {**origin(), "command": command}})
     print(json.dumps(value, indent=2))
     if is_clean:
         shutil.rmtree(home, ignore_errors=True)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-from meliuscli.search import backend as backends
+from meliuscli.search import addresses
 from meliuscli.search.backend import Backend
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import create_shared, join
@@ -78,7 +78,7 @@ _opened: list[Backend] = []
 
 def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
     """As the tool's, remembered until ``close_all``."""
-    _opened.append(backends.open_backend(storage, directory, create))
+    _opened.append(addresses.open_backend(storage, directory, create))
     return _opened[-1]
 
 

@@ -21,10 +21,10 @@ from postgres import Postgres, why_not
 from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.search import backend, membership, shared, worker
+from meliuscli.search import backend, databases, membership, shared, worker
 from meliuscli.search.begin import plan_study
 from meliuscli.search.membership import join
-from meliuscli.search.shared import WAIT, Job, SharedStudy
+from meliuscli.search.shared import WAIT, Assignment, SharedStudy
 from meliuscli.search.study import Study
 from meliuscli.search.worker import ChildTrainer, Leave, Worker
 from meliuscli.training.devices import hold_gpu, visible_gpus
@@ -107,7 +107,7 @@ def test_without_a_lag_proposals_see_all_and_every_trial_is_told_at_once(space: 
     study = created("journal", space, tmp_path, lag=None)
     me = Owner.here()
     jobs = [study.next_job(me) for _ in range(3)]
-    assert all(isinstance(job, Job) for job in jobs)
+    assert all(isinstance(job, Assignment) for job in jobs)
     study.land(jobs[2], me, sleeping.result_of(jobs[2].task).fields())  # type: ignore[union-attr, arg-type]
     study.next_job(me)
     assert [record.number for record in study.records()] == [2]
@@ -120,7 +120,7 @@ def test_with_a_lag_a_trial_waits_for_those_before_it(space: Path, tmp_path: Pat
     study.land(second, me, sleeping.result_of(second.task).fields())  # type: ignore[union-attr, arg-type]
     assert study.next_job(me) == WAIT
     study.land(first, me, sleeping.result_of(first.task).fields())  # type: ignore[union-attr, arg-type]
-    assert isinstance(study.next_job(me), Job)
+    assert isinstance(study.next_job(me), Assignment)
     assert study._told_and_flights()[0] == 1
 
 
@@ -154,7 +154,7 @@ def test_a_signal_makes_a_worker_hand_back_its_trial_and_leave(
     assert process.exitcode == sleeping.HAS_LEFT
     assert _owners(study) == [None]
     job = study.next_job(Owner.here())
-    assert isinstance(job, Job)
+    assert isinstance(job, Assignment)
     assert job.number == 0
     assert shared.LOST not in study._journal.frozen(0).user_attrs
 
@@ -177,7 +177,7 @@ def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
         study.backend._database.grace_period = 1  # type: ignore[attr-defined]
     time.sleep(1.5)
     taken = study.next_job(me)
-    assert isinstance(taken, Job)
+    assert isinstance(taken, Assignment)
     assert taken.number == 0
     assert study._journal.frozen(0).user_attrs[shared.LOST] == 1
     assert not study.land(taken, far, {"reason": "too late"})
@@ -187,7 +187,7 @@ def test_a_candidate_that_ends_two_training_processes_has_failed(space: Path, tm
     study = created("journal", space, tmp_path, trials=1)
     one = Worker(study, ChildTrainer(kill_this_process), Leave())  # type: ignore[arg-type]
     job = study.next_job(one.me)
-    assert isinstance(job, Job)
+    assert isinstance(job, Assignment)
     one._do(job)
     one._do(study.next_job(one.me))  # type: ignore[arg-type]
     with pytest.raises(FailedError, match=r"killed from outside 2 times \(out of memory\?\)"):
@@ -224,7 +224,7 @@ def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
         file.write('{"op_code": 4, "wor')
     path.with_name("journal.log.lock").symlink_to(path)
     path.with_name("journal.log.lock-1.rename").symlink_to(path)
-    assert isinstance(study.next_job(Owner.here()), Job)
+    assert isinstance(study.next_job(Owner.here()), Assignment)
     assert len(joined("journal", tmp_path)._optuna.trials) == 1
     assert not list(tmp_path.glob("*.rename"))
     assert all(line.startswith("{") and line.endswith("}") for line in path.read_text().splitlines())
@@ -279,7 +279,7 @@ def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
 ) -> None:
     with pytest.raises(MissingError, match=r'cannot be reached: .*database "none" does not exist'):
         open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
-    monkeypatch.setattr(backend, "CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(databases, "CONNECT_SECONDS", 0.0)
     with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
         open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
 
@@ -333,7 +333,7 @@ def test_a_missing_driver_is_said_with_the_line_that_installs_it(tmp_path: Path)
     code = (
         "import sys; sys.modules.update(psycopg=None, pymysql=None, redis=None)\n"
         "from pathlib import Path\nfrom meliuscli.errors import MissingError\n"
-        "from meliuscli.search.backend import open_backend\n"
+        "from meliuscli.search.addresses import open_backend\n"
         "for url in ('postgresql://a@b/c', 'mysql://a@b/c', 'redis://a'):\n"
         "    try: open_backend(url, Path())\n    except MissingError as error: print(error.hint)\n"
     )

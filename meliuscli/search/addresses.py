@@ -1,0 +1,58 @@
+"""What ``--storage`` names: a journal file or the URL of a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meliuscli.errors import BadInputError
+from meliuscli.search.backend import Backend
+from meliuscli.search.databases import TURNS, DatabaseBackend, RedisBackend, SqliteBackend
+from meliuscli.search.shared_journal import JournalBackend
+
+JOURNAL_FILE = "journal.log"
+
+
+def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
+    """The storage of ``--storage``: a URL, ``journal:PATH`` or a path, or ``journal`` for the file in a study's folder.
+    ``create`` makes a file that is not there.
+
+    Raises ``BadInputError`` for what is none, ``MissingError`` where it cannot be reached or its driver is missing."""
+    scheme, separator, _ = storage.partition("://")
+    if not separator:
+        kind, colon, path = storage.partition(":")
+        if storage == "journal":
+            return JournalBackend(directory / JOURNAL_FILE, create)
+        return JournalBackend(Path(path if colon and kind == "journal" else storage), create)
+    kind = ALIASES.get(scheme.partition("+")[0], scheme.partition("+")[0])
+    if kind == "grpc":
+        raise BadInputError(
+            f"--storage {storage}: Optuna's gRPC proxy has no lock, so workers would propose at the same time",
+            "name the database itself",
+        )
+    if kind in TURNS:
+        return DatabaseBackend(_with_driver(storage, kind))
+    if kind == "redis":
+        return RedisBackend(storage)
+    if kind == "sqlite":
+        return SqliteBackend(storage, create)
+    raise BadInputError(
+        f"--storage: unknown kind {scheme!r}",
+        "journal:PATH, postgresql://USER@HOST/DATABASE, mysql://..., redis://HOST, or sqlite:///FILE",
+    )
+
+
+ALIASES = {"postgres": "postgresql", "mariadb": "mysql", "rediss": "redis"}
+
+
+def _with_driver(url: str, kind: str) -> str:
+    """The URL with the driver of our extra where it names none."""
+    scheme, _, rest = url.partition("://")
+    driver = {"postgresql": "psycopg", "mysql": "pymysql"}[kind]
+    return url if "+" in scheme else f"{kind}+{driver}://{rest}"
+
+
+def without_password(storage: str) -> str:
+    """A URL as it may be written down."""
+    scheme, separator, rest = storage.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{user.partition(':')[0]}{at}{place}" if separator else storage
