@@ -56,7 +56,7 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _help_of(command: Callable[..., None]) -> dict[str, str | None]:
+def _help_of(command: Callable[..., None]) -> dict[str, Any]:
     """A command's help from its docstring: the summary of the list of commands, its first sentence; the text; and, at the
     end, the example, which is the docstring's last paragraph."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
