@@ -120,9 +120,12 @@ def dearer(record: TrialRecord, number: int) -> TrialRecord:
 def test_a_thousand_trials_are_small_and_quick(report: StudyReport) -> None:
     found = [record for record in report.records if record.known_as is None]
     many = tuple(dearer(found[number % len(found)], number) for number in range(1000))
-    begun = time.process_time()
-    text = study_web_page(replace(report, records=many))
-    assert time.process_time() - begun < 2
+    seconds = []
+    for _ in range(3):  # other programs have the processor's caches too
+        begun = time.process_time()
+        text = study_web_page(replace(report, records=many))
+        seconds.append(time.process_time() - begun)
+    assert min(seconds) < 2
     assert len(text.encode()) < 3 * 2**20
 
 

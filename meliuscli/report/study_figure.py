@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from meliuscli.report.figure_names import Named, step_lines, write_names
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study import StudyReport
 from meliuscli.search.cost import OPS
 from meliuscli.search.study import TrialRecord
+
+PUBLISHED, FRONT = "#b84a00", "#1f6f8b"
 
 
 def plot(report: StudyReport, suffix: str) -> bytes:
@@ -20,39 +23,18 @@ def plot(report: StudyReport, suffix: str) -> bytes:
 
     figure, axes = subplots(figsize=(8, 5))
     trained = [r for r in report.records if r.accuracy is not None]
-    for known, marker, color, label in (
-        (False, "o", "#7f8c9b", "found"),
-        (True, "s", "#c0392b", "published networks"),
-    ):
-        chosen = [r for r in trained if (r.known_as is not None) == known]
-        if chosen:
-            axes.scatter(
-                list(map(x, chosen)),
-                list(map(y, chosen)),
-                marker=marker,
-                color=color,
-                label=label,
-                zorder=3,
-            )
-    for record in trained if report.beliefs else ():
-        belief = report.beliefs[record.candidate.archid]
-        axes.vlines(x(record), belief.low, belief.high, color="#c4cad2", linewidth=1, zorder=1)
+    known, found = ([r for r in trained if (r.known_as is not None) == is_known] for is_known in (True, False))
+    for kind, marker, color, label in ((found, "o", "#7f8c9b", "found"), (known, "s", PUBLISHED, "published networks")):
+        if kind:
+            axes.scatter([*map(x, kind)], [*map(y, kind)], marker=marker, color=color, label=label, zorder=3)
+    believed = [(x(r), report.beliefs[r.candidate.archid]) for r in trained] if report.beliefs else []
+    intervals = [((ops, belief.low), (ops, belief.high)) for ops, belief in believed]
+    for (ops, low), (_, high) in intervals:
+        axes.vlines(ops, low, high, color="#c4cad2", linewidth=1, zorder=1)
     front = report.front
+    corners = [*((x(r), y(r)) for r in front), *((report.settings.budget / scale, y(r)) for r in front[-1:])]
     if front:
-        xs = [*map(x, front), report.settings.budget / scale]
-        ys = list(map(y, front))
-        axes.step(xs, [*ys, ys[-1]], where="post", color="#1f6f8b", label="Pareto front", zorder=2)
-    named = sorted((r for r in trained if r.known_as is not None), key=y, reverse=True)
-    for index, record in enumerate(named):  # a column of names with lines to the marks, as neighbours are close
-        axes.annotate(
-            record.known_as or "",
-            (x(record), y(record)),
-            xytext=(0.53, 0.42 - 0.055 * index),
-            textcoords="axes fraction",
-            fontsize=8,
-            color="#c0392b",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#c0392b", "relpos": (0, 0.5)},
-        )
+        axes.step(*zip(*corners, strict=True), where="post", color=FRONT, label="Pareto front", zorder=2)
     axes.axvline(report.settings.budget / scale, color="black", linestyle=":", linewidth=1, label="budget")
     axes.set_xlabel(
         f"{report.cost.noun} ({'millions' if report.cost is OPS else report.cost.unit}; {report.cost.rule})"
@@ -60,6 +42,12 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     axes.set_ylabel("believed ImageNet top-1, 90 % interval (%)" if report.beliefs else "proxy validation top-1 (%)")
     axes.set_title(f"{len(trained)} trained candidates of the space {report.settings.space}")
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right")
+    axes.margins(x=0.06, y=0.08)
+    axes.legend(loc="lower right", fontsize=8)
     figure.tight_layout()
+    finalists = {entrant.name for entrant in report.entrants}
+    named = [r for r in trained if r.known_as or f"found-{r.number}" in finalists]
+    points = [Named(r.known_as or f"found-{r.number}", x(r), y(r), PUBLISHED if r.known_as else FRONT) for r in named]
+    others = [(x(r), y(r)) for r in trained if r not in named]
+    write_names(figure, axes, points, [*step_lines(corners), *intervals], others)
     return encode(figure, suffix)
