@@ -453,7 +453,8 @@ def test_a_known_network_of_another_family_or_width_is_outside(tmp_path: Path) -
 )
 def test_what_a_space_cannot_search_is_refused_when_it_is_read(tmp_path: Path, parameter: str, says: str) -> None:
     path = tmp_path / "bad.toml"
-    text = SPACE.format(family="birealnet", known="birealnet18", target="", parameters=f"{STAGES}{CHANNELS}{parameter}")
+    parameters = f"{STAGES}{CHANNELS}{parameter}"
+    text = SPACE.format(family="birealnet", known="birealnet18", target="", parameters=parameters, proxy_size=8)
     path.write_text(text.replace("num_classes = 10\n", "" if "num_classes" in parameter else "num_classes = 10\n"))
     with pytest.raises(SpecError) as caught:
         load_space(str(path))
