@@ -136,6 +136,7 @@ class Study:
         self._journal = Journal(directory / "journal.log") if trials is None else trials
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler
+        self._finished: dict[int, bool] = {}
         self._sampler.reads = self._is_own
         if trials is None:
             self.enqueue_known()
@@ -220,7 +221,14 @@ class Study:
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Is it a trial of this search? Others can come from whatever program opens the journal: with other parameters,
         or with values for which nothing was trained. One that waits with the space's parameters is welcome."""
-        return self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or has_landed(trial))
+        if (known := self._finished.get(trial._trial_id)) is not None:
+            return known
+        is_own = self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or has_landed(trial))
+        if (
+            trial.state.is_finished()
+        ):  # and never changes again; of thousands, holding each against the space takes long
+            self._finished[trial._trial_id] = is_own
+        return is_own
 
     def _leave_out_waiting(self) -> None:
         """End the trials that wait with parameters which are not the space's: Optuna would take them as they are."""
