@@ -14,6 +14,7 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs/deploy-c.md"
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path: Path) -> None:
     """As they stand, but for a training that is as short as can be, and the run's ID."""
     for program in ("cmake", "cc"):

@@ -60,6 +60,7 @@ def test_signs_are_the_packed_runners_for_every_float() -> None:
             assert ((scale * x + shift >= 0) == ((x >= values) != flips)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", SMALL)
 def test_qonnx_answers_as_the_packed_runner(key: str, tmp_path: Path) -> None:
     """64 images: top-1 equal, logits within rounding, for signs turn on a rounding of a float layer on none of them."""

@@ -10,6 +10,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.device_files import packed_runner, write_as_c, write_as_qonnx, written
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
-    from meliuscli.packed.runner import PackedDense
     from meliuscli.training.trained import Trained
 
     Exported = tuple[str, ArchSpec, nn.Module, Preprocessing | None]
@@ -107,9 +107,9 @@ def export(
     shape = "x".join(map(str, spec.input_shape))
     require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     if to == "c":
-        _to_c(name, _packed(network, spec, to), path, how, prefix, force)
+        write_as_c(name, packed_runner(network, spec, to), path, how, prefix, force)
     elif to == "qonnx":
-        _to_qonnx(name, _packed(network, spec, to), path, how)
+        write_as_qonnx(name, packed_runner(network, spec, to), path, how)
     else:
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
@@ -137,10 +137,10 @@ def _again(source: Path, to: To, output: Path | None, prefix: str | None, force:
     _check_place(path, force, to)
     if to == "packed":
         spec = copy_packed(source, path)
-        answer(f"{_written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
+        answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
         return
     runner, how = load_packed(source), read_preprocessing(source)
-    _to_c(name, runner, path, how, prefix, force) if to == "c" else _to_qonnx(name, runner, path, how)
+    write_as_c(name, runner, path, how, prefix, force) if to == "c" else write_as_qonnx(name, runner, path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:
@@ -174,9 +174,7 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: P
     with status(f"exporting {name}"):
         write_or_fail(network, spec, path, how)
     size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
-    answer(
-        f"{_written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None
-    )
+    answer(f"{written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None)
     answer(
         f"every packed layer is the network's on {IMAGES} random images, and the file, read again, gives the same logits"
         " to the last bit\n",
@@ -184,68 +182,12 @@ def _to_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: P
     )
 
 
-def _to_c(
-    name: str, runner: PackedDense, path: Path, how: Preprocessing | None, prefix: str | None, force: bool
-) -> None:
-    from meliuscli.export.c.compiled import run_vectors
-    from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
-
-    with status(f"exporting {name}"):
-        library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
-        command = run_vectors(library)
-        write_library(library, path, force)
-    flash, arena, spec = library.flash_bytes, library.arena.size, runner.spec
-    answer(f"{path}: {name} ({spec.archid}) at {'x'.join(map(str, spec.input_shape))} in C;", None)
-    answer(f" {flash:,} bytes of constants, an arena of {arena:,} bytes\n", None)
-    if command is None:
-        talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
-    else:
-        answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
-
-
-def _packed(network: nn.Module, spec: ArchSpec, to: To) -> PackedDense:
-    from meliuscli.arch.families.dense import DenseFamilySpec
-    from meliuscli.packed.runner import PackedDense, pack
-
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
-    runner = pack(network, spec)
-    assert isinstance(runner, PackedDense)
-    return runner
-
-
-def _to_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:
-    import torch
-
-    from meliuscli.export.qonnx import IMAGES, write_qonnx
-
-    with status(f"exporting {name}"):
-        images = torch.randn(IMAGES, *runner.spec.input_shape, generator=torch.Generator().manual_seed(0))
-        compared = write_qonnx(runner, path, how, images)
-    answer(f"{_written(name, runner.spec, path)}\n", None)
-    answer("FINN: refuses it, for float maps are joined in every block; hls4ml: not tried\n", None)
-    if compared is None:
-        talk('not run: qonnx is not installed (pip install "meliuscli[qonnx]")')
-        return
-    equal, difference = compared
-    verdict = f"qonnx's executor gives the packed runner's top-1 on {equal} of {IMAGES} random images"
-    answer(f"{verdict}; logits differ by at most {difference:.1e} of their spread\n", None)
-    if equal < IMAGES:
-        # Float layers round in another order, which can turn a sign.
-        raise FailedError(f"{path}: {verdict}", "the file was written all the same")
-
-
-def _written(name: str, spec: ArchSpec, path: Path) -> str:
-    shape = "x".join(map(str, spec.input_shape))
-    return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
-
-
 def _to_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
     from meliuscli.export.onnx import IMAGES, write_onnx
 
     with status(f"exporting {name}"):
         agreement = write_onnx(network, spec, path, how)
-    answer(f"{_written(name, spec, path)}\n", None)
+    answer(f"{written(name, spec, path)}\n", None)
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
         return
