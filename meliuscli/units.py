@@ -57,9 +57,15 @@ def parse_bytes(text: str, option: str = "") -> int:
     return math.floor(_parse(text, _BYTE_SUFFIXES, "a size", "4MiB (2^20 bytes), 4MB (10^6) or 4194304", option))
 
 
+_SEVERAL = re.compile(r"(?=.)(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII)
+"""Hours, minutes and seconds, as ``format_duration`` writes them."""
+
+
 def parse_duration(text: str, option: str = "") -> float:
-    """Time: ``90``, ``90s``, ``1.5m``, ``2h`` -> seconds."""
-    return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m or 2h", option))
+    """Time: ``90``, ``90s``, ``1.5m``, ``2h``, ``3h50m`` -> seconds."""
+    if (parts := _SEVERAL.fullmatch(text.strip())) is not None:
+        return float(sum(int(part) * seconds for part, seconds in zip(parts.groups("0"), (3600, 60, 1), strict=True)))
+    return float(_parse(text, _SECOND_SUFFIXES, "a duration", "90s, 5m, 2h or 3h50m", option))
 
 
 def parse_latency(text: str, option: str = "") -> float:

@@ -34,7 +34,17 @@ def test_a_mebibyte_is_not_a_megabyte() -> None:
 
 
 def test_durations() -> None:
-    assert [parse_duration(text) for text in ("90", "90s", "1.5m", "2h")] == [90, 90, 90, 7200]
+    assert [parse_duration(text) for text in ("90", "90s", "1.5m", "2h", "3h50m", "1m30s")] == [
+        90,
+        90,
+        90,
+        7200,
+        13800,
+        90,
+    ]
+    for text in ("", "h", "50m3h", "3h-5m", "3h 50"):
+        with pytest.raises(BadInputError, match="not a duration"):
+            parse_duration(text)
     assert [format_duration(seconds) for seconds in (5, 90, 7260)] == ["5s", "1m30s", "2h01m"]
 
 

@@ -83,10 +83,10 @@ def test_a_page_needs_nothing_else(page: Page) -> None:
 
 def test_a_page_holds_the_answer_every_trial_and_the_command(page: Page, report: StudyReport) -> None:
     assert report.answers_for in page.words
-    assert "the search prefers found-11" in page.words
+    assert "the search prefers found-7" in page.words
     assert "meliuscli search --budget 500000000" in page.words
     head, *rows = page.table("seconds")
-    assert len(rows) == len(report.records) == 16
+    assert len(rows) == len(report.records) == 20
     low, middle, high = (head.index(name) for name in ("low", "believed %", "high"))
     for row, record in zip(rows, report.records, strict=True):
         belief = report.beliefs[record.candidate.archid]
@@ -98,7 +98,7 @@ def test_the_front_has_a_mark_and_an_interval_for_each_network(page: Page, repor
     assert sum(text.startswith("meliusnet22: ") for text in texts) == 1
     for record in report.records:
         assert any(record.candidate.spec.summary() in text for text in texts)
-    assert sum("interval" in str(attrs.get("class")) for _, attrs in page.tags) == 16
+    assert sum("interval" in str(attrs.get("class")) for _, attrs in page.tags) == 20
 
 
 def test_the_shares_of_the_best_network_are_a_whole(page: Page) -> None:
@@ -183,7 +183,7 @@ def test_networks_are_compared_on_a_page(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_what_has_no_page_is_refused(cli: Cli, targets: tuple[str, ...], code: int, says: str) -> None:
-    done = cli("report", *targets, "--reports", str(ROOT / "reports"))
+    done = cli("report", *targets, "--html", "page.html", "--reports", str(ROOT / "reports"))
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr
 
@@ -215,7 +215,7 @@ def in_browser(chromium: str, text: str, script: str, folder: Path, width: int =
 
 def test_a_click_sorts_a_table_up_and_down(chromium: str, report: StudyReport, tmp_path: Path) -> None:
     click = (
-        "const table = [...document.querySelectorAll('table')].find(t => t.caption.textContent.includes('16 trials'));"
+        "const table = [...document.querySelectorAll('table')].find(t => t.caption.textContent.includes('20 trials'));"
         "const head = [...table.tHead.rows[0].cells].find(c => c.textContent === 'proxy %');"
         "head.querySelector('button').click();"
     )
@@ -225,7 +225,7 @@ def test_a_click_sorts_a_table_up_and_down(chromium: str, report: StudyReport, t
     ):
         rows = Page(in_browser(chromium, study_web_page(report), clicks, tmp_path)).table("seconds")
         values = [float(row[rows[0].index("proxy %")]) for row in rows[1:]]
-        assert len(values) == 16
+        assert len(values) == 20
         assert values == order(values)
 
 

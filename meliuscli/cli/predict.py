@@ -47,9 +47,9 @@ def predict(
     Nothing is run without images, and nothing is believed with them. Images go through what the file of the network says of
     them (size, crop, mean, deviation).
 
-    Example: meliuscli predict meliusnet29 --set growth_rate=48
+    So meliuscli predict run:1a2b cat.jpg dog.jpg --top 3 names three classes for each image.
 
-    Example: meliuscli predict run:1a2b cat.jpg dog.jpg --top 3"""
+    Example: meliuscli predict meliusnet29 --set growth_rate=48"""
     if any(map(_is_image, networks)):
         _classify(networks, set_ or [], top, seed, reports, fmt, output)
         return

@@ -50,7 +50,7 @@ def worker(
     SIGTERM and SIGUSR1 make it hand back what it trains, for others, and leave with exit code 0. A worker with other data,
     another space, recipe or release is refused.
 
-    Example: meliuscli worker --study night --storage postgresql://user@host/studies --time-limit 3h50m"""
+    Example: meliuscli worker --study night --storage journal:studies/night.log --time-limit 3h50m"""
     limit = None if time_limit is None else parse_duration(time_limit, "--time-limit")
     with status("loading"):
         from meliuscli.search.together import join_and_work
