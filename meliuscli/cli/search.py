@@ -144,8 +144,8 @@ def search(
     """Search a space for the best networks within a budget, and compare them with the published ones.
 
     The search maximises what is believed of ImageNet top-1 where published results say something of the space's
-    networks, else the accuracy on the proxy's data. It writes reports/STUDY with report.md, trials.csv, front.csv,
-    pareto.png, best.toml and all that repeats it.
+    networks, else the accuracy on the proxy's data. It writes reports/STUDY with report.md, report.html, trials.csv,
+    front.csv, pareto.png, best.toml and all that repeats it.
 
     Example: meliuscli search --budget 1.5e8,2e8 --max-size 4MiB"""
     limit = parse_duration(timeout, "--timeout")
@@ -294,7 +294,7 @@ def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:
 
     give(study_answer(report), fmt, output)
     best = "".join(f", {name}" for name in best_files(report))
-    talk(f"written: {report.directory} (report.md, trials.csv, front.csv, pareto.png{best})")
+    talk(f"written: {report.directory} (report.md, report.html, trials.csv, front.csv, pareto.png{best})")
     if not report.num_found:
         raise FailedError(
             f"the search trained no network of its own: {len(report.records)} trials were of published ones",
