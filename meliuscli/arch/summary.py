@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ NEVER = ("family", "num_classes", "input_channels", "input_size")
 """Fields that belong to the task, or that a short form says in another way."""
 
 
+@lru_cache(maxsize=2**13)  # building a spec to compare with takes a millisecond or two, and tables ask again
 def summarise(spec: ArchSpec) -> str:
     """``1,11,13,1 g32 t256,384,256 /1 s96``: the fields with letters, then those that are not what they would be if they
     were left out, by name, then the input size where it is not 224."""
