@@ -73,8 +73,9 @@ def test_every_network_runs_forward_and_backward_at_224_pixels(name: str) -> Non
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_every_family_learns_a_batch(name: str) -> None:
     torch.manual_seed(0)
-    network = build(at_size(name, 32, "num_classes=4"))
-    x, y = torch.randn(8, 3, 32, 32), torch.arange(8) % 4
+    spec = at_size(name, 32, "num_classes=4")
+    network = build(spec)
+    x, y = torch.randn(8, *spec.input_shape), torch.arange(8) % 4
     optimizer = torch.optim.Adam(network.parameters(), lr=0.002)
     losses = []
     for _ in range(12):
@@ -95,7 +96,8 @@ def test_random_networks_of_every_family_run(spec: ArchSpec) -> None:
 def test_binary_layers_see_two_values_and_hold_two_values(name: str) -> None:
     """Whatever the plan calls binary works on signs: inputs of two values, and a filter's weights of one magnitude."""
     torch.manual_seed(0)
-    network = build(at_size(name, 64, "num_classes=3")).eval()
+    spec = at_size(name, 64, "num_classes=3")
+    network = build(spec).eval()
     seen = []
 
     def check(layer: QuantConv2d | QuantLinear, inputs: tuple[Tensor]) -> None:
@@ -110,7 +112,7 @@ def test_binary_layers_see_two_values_and_hold_two_values(name: str) -> None:
         if isinstance(module, QuantConv2d | QuantLinear):
             module.register_forward_pre_hook(check)
     with torch.no_grad():
-        network(torch.randn(1, 3, 64, 64))
+        network(torch.randn(1, *spec.input_shape))
     quantized = [m for m in network.modules() if isinstance(m, QuantConv2d | QuantLinear)]
     assert len(seen) == len(quantized)
     assert quantized or any(isinstance(m, BinaryConv2d) for m in network.modules()) or "net" in name

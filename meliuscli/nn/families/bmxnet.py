@@ -19,8 +19,9 @@ class BMXNetBlock(nn.Module):
     def __init__(self, channels: int, width: int, stride: int, has_shortcut: bool, pad_value: int) -> None:
         super().__init__()
         self.sign = SteSign()
-        self.bn1, self.bn2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.conv1 = sign_conv(channels, width, 3, stride, pad_value=pad_value)
+        self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = sign_conv(width, width, 3, pad_value=pad_value)
         self.shortcut = sign_conv(channels, width, 1, stride) if has_shortcut else None
 
