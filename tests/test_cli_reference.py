@@ -23,6 +23,7 @@ from meliuscli.counting.conventions import CONVENTIONS, MELIUS
 from meliuscli.report.compare import compare_table
 from meliuscli.report.count import Counted, View
 from meliuscli.report.explain import explain_page
+from meliuscli.report.prose import part_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -301,7 +302,7 @@ def test_bnexts_sizes_are_the_authors_without_the_prelus_that_they_never_call() 
             unused += before * ((index % 2 == 0) + (1 if before == after else 2))
         total = count_spec(spec).total.size_bytes
         assert prints_as(printed, (total + 4 * unused) / 2**20)
-        page = explain_page(name)
+        page = " ".join(map(part_text, explain_page(name)))
         assert all(number in page for number in (printed, f"{total / 2**20:.2f}", f"{unused:,}"))
 
 

@@ -290,10 +290,11 @@ def test_what_takes_long_is_named_where_there_is_no_terminal(
 def test_explain_says_why_authors_store_more(network: str, theirs: int, more: int) -> None:
     from meliuscli.counting.analytic import count_spec
     from meliuscli.report.explain import explain_page
+    from meliuscli.report.prose import part_text
 
     ours = count_spec(load_name(network)).total.params
     assert theirs - ours == more
-    page = explain_page(network).replace("\n ", "")
+    page = " ".join(map(part_text, explain_page(network)))
     assert f"{ours:,}" in page
     assert f"{theirs:,}" in page
 

@@ -49,7 +49,7 @@ ConventionName = Annotated[
     str,
     typer.Option(
         "--convention",
-        metavar="melius|reactnet|larq|real2binary|ace|bnext|full",
+        metavar="melius|reactnet|larq|real2binary|ace|bnext|qonnx|full",
         help="The paper whose rule makes the totals (meliuscli explain conventions).",
         autocompletion=completion.conventions,
     ),

@@ -31,7 +31,7 @@ def _conventions() -> tuple[Part, ...]:
         "Conventions",
         tuple(
             Column(heading, numeric=False)
-            for heading in ("name", "source", "layers", "1 MAC", "total", "float MAC", "BN values")
+            for heading in ("name", "source", "layers", "1 MAC", "total", "float MAC", "BN")
         ),
         tuple(_rule_cells(rule) for rule in CONVENTIONS.values()),
     )
@@ -51,7 +51,7 @@ def _conventions() -> tuple[Part, ...]:
         """The 64 in OPs = FLOPs + BOPs/64 is the number of bits in a machine word: xnor and popcount treat 64 binary
         MACs at once. It is a theory. All conventions here count a MAC once, where some tools count two operations, and
         count the padded border in full. Batch norm has two values a channel where it is ready for inference and up to
-        four in a checkpoint (--bn-params).""",
+        four in a checkpoint (--bn-params); the last column has how many a convention counts.""",
     )
     legends = (f"{rule.name}: {rule.legend}" for rule in CONVENTIONS.values())
     return (*intro, rules, *legends, _example_table(), *why)
