@@ -184,19 +184,10 @@ def _taken(words: Sequence[str]) -> list[str]:
 
 def _tell_effort(began: float) -> None:
     """Say what a command took, its ended worker processes included, and on what it ran."""
-    import resource
+    from meliuscli.report.effort import effort_lines
 
-    from meliuscli.results import origin
-    from meliuscli.units import format_mib
-
-    times, usage = os.times(), (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(who).ru_maxrss for who in usage) * (1 if sys.platform == "darwin" else 1024)
-    spent = times.user + times.system + times.children_user + times.children_system
-    about = origin()
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
-    machine = about["machine"]
-    talk(f"took {time.monotonic() - began:.1f} s, {spent:.1f} s of CPU time, at most {format_mib(peak)} in a process")
-    talk(f"on {machine['processor']}, {machine['cores']} cores; {versions}")
+    for line in effort_lines(began):
+        talk(line)
 
 
 def main() -> NoReturn:

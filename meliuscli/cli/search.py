@@ -19,7 +19,7 @@ from meliuscli.work.folders import STUDY
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
-    from meliuscli.search.begin import Asked
+    from meliuscli.search.begin import Asked, Begun
 
 
 def search(
@@ -157,7 +157,7 @@ def search(
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
         from meliuscli.api import conducted
-        from meliuscli.search.begin import begin, default_name, reopen, with_given
+        from meliuscli.search.begin import begin
 
     num_workers = workers or os.cpu_count() or 1
     asked = _asked(context, budgets or (), latency)
@@ -167,18 +167,25 @@ def search(
     if trial_timeout is not None:
         raise BadInputError("--trial-timeout is for studies that workers share", "add --storage, or leave it out")
     if resume:
-        default = "" if budgets is None else default_name(Path(space).stem, budgets[-1], latency)
-        left = reopen(STUDY.find(reports, study, default))
-        if left.storage is not None:
-            raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
-        if budget is not None and study:
-            by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
-            asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
-        begun = with_given(left, _given_anew(context, asked))
+        begun = _begun_before(context, asked, study, reports)
     else:
         begun = begin(asked, num_workers, reports, study, force, SHELL)
-    report = conducted(begun, resume, num_workers, limit, SHELL)
-    print_report(report, fmt, output)
+    print_report(conducted(begun, resume, num_workers, limit, SHELL), fmt, output)
+
+
+def _begun_before(context: typer.Context, asked: Asked, study: str | None, reports: Path) -> Begun:
+    """The study that --resume goes on with, and what the command line asks of it anew."""
+    from meliuscli.search.begin import default_name, reopen, with_given
+
+    latency, budget = asked.objective == "latency", context.params["budget"]
+    default = default_name(Path(asked.space).stem, asked.budgets[-1], latency) if asked.budgets else ""
+    left = reopen(STUDY.find(reports, study, default))
+    if left.storage is not None:
+        raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
+    if budget is not None and study:
+        by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
+        asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
+    return with_given(left, _given_anew(context, asked))
 
 
 def _search_together(
@@ -206,7 +213,7 @@ def _search_together(
     if left.interrupted:
         raise InterruptedByUser(left.sentence, "the same command goes on")
     if not left.is_done:
-        talk(f"{left.sentence}; go on with: {STUDY.resume_command(reports / study, storage)}")
+        talk(f"{left.sentence}; the same command goes on")
         return
     with status("writing the report"):
         report = write_shared(made, header, storage)

@@ -14,11 +14,12 @@ from meliuscli.cli.console import answer, give, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
 from meliuscli.exchange.headers import names_file, read_header
+from meliuscli.report.answers import Answer
 from meliuscli.report.count import make_view
 from meliuscli.report.drawing import network_answer
 from meliuscli.report.evaluation import preprocessing_table
 from meliuscli.report.runs import run_answer
-from meliuscli.report.tables import Format, to_json
+from meliuscli.report.tables import Format
 from meliuscli.report.works import find_work, show_work
 from meliuscli.runs import REPORTS, load_run
 
@@ -99,7 +100,7 @@ def _show_settings(kind: str, name: str, fmt: Format, output: Path | None) -> No
 
         value = find_recipe(name)
         text = value.to_toml()
-    answer(to_json(value.model_dump(mode="json")) if fmt == "json" else text, output)
+    give(Answer((), lambda: value.model_dump(mode="json"), endings={"table": text}), fmt, output)
 
 
 def _print_toml(spec: ArchSpec, fmt: Format, output: Path | None) -> None:

@@ -14,7 +14,7 @@ from meliuscli.runs import MAX_HEADER
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class FileHeader:
     """``is_packed``: bits and thresholds for our runner, else weights of the torch module."""
 
     named: NamedArch
@@ -27,7 +27,7 @@ def names_file(text: str) -> bool:
     return text.lower().endswith(".safetensors")
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> FileHeader:
     """Raises ``MissingError`` where the file is not there, ``BadInputError`` where it is none of ours."""
     if not path.is_file():
         raise MissingError(f"{path}: no such file")
@@ -49,4 +49,4 @@ def read_header(path: Path) -> Header:
         if is_packed
         else NamedArch(path.name, arch_of(parse_toml(text.encode(), path), path.stem, (), where).spec)
     )
-    return Header(named, is_packed, Preprocessing.from_json(about.get(KEY), path))
+    return FileHeader(named, is_packed, Preprocessing.from_json(about.get(KEY), path))

@@ -8,7 +8,7 @@ from importlib import resources
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.export.c.arena import Arena, StagePlace, count_bits
-from meliuscli.export.c.tables import Table, c_float, plain
+from meliuscli.export.c.tables import ConstTable, c_float, plain
 from meliuscli.version import __version__
 
 
@@ -37,7 +37,7 @@ def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
     return text
 
 
-def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[Table]) -> str:
+def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[ConstTable]) -> str:
     """``NAME.c``: the network's layers as constants, and the function that runs them."""
     names = {table.name for table in tables}
     lines = [

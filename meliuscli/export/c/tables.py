@@ -19,7 +19,7 @@ NUMBERS_A_LINE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ConstTable:
     """A constant array. ``name`` is that of the layer and of what it is."""
 
     name: str
@@ -63,16 +63,16 @@ def in_c_blocks(weights: Array) -> Array:
     return np.concatenate(blocks)
 
 
-def make_tables(spec: DenseFamilySpec, tensors: Tensors) -> tuple[Table, ...]:
+def make_tables(spec: DenseFamilySpec, tensors: Tensors) -> tuple[ConstTable, ...]:
     """All constants of a network, in the order in which they are used."""
     return tuple(_tables(spec, tensors))
 
 
-def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[Table]:
+def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[ConstTable]:
     for layer in spec.layers():
         if layer.stage == STEM and layer.kind == "conv":
-            yield Table(plain(f"{layer.name}.weights"), tensors[f"{layer.name}.weight"].reshape(-1))
-            yield Table(plain(f"{layer.name}.bias"), tensors[f"{layer.name}.bias"])
+            yield ConstTable(plain(f"{layer.name}.weights"), tensors[f"{layer.name}.weight"].reshape(-1))
+            yield ConstTable(plain(f"{layer.name}.bias"), tensors[f"{layer.name}.bias"])
     for stage, num_floats in zip(spec.stages(), entering(spec), strict=True):
         for unit in stage.units:
             yield from _unit_tables(unit, num_floats, count_bits(spec), tensors)
@@ -80,28 +80,28 @@ def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[Table]:
             name, channels, _, groups, *_ = stage.transition
             yield from _norm_tables(name, tensors)
             weights = np.split(tensors[f"{name}.conv.weight"], groups)
-            yield Table(f"{name}_weights", np.concatenate([in_c_blocks(group) for group in weights]))
+            yield ConstTable(f"{name}_weights", np.concatenate([in_c_blocks(group) for group in weights]))
             if groups > 1:
-                yield Table(f"{name}_order", shuffled(channels).astype(np.uint16))
+                yield ConstTable(f"{name}_order", shuffled(channels).astype(np.uint16))
     yield from _norm_tables("head", tensors)
-    yield Table("head_weights", in_c_blocks(tensors["head.fc.weight"]))
-    yield Table("head_bias", tensors["head.fc.bias"])
+    yield ConstTable("head_weights", in_c_blocks(tensors["head.fc.weight"]))
+    yield ConstTable("head_bias", tensors["head.fc.bias"])
 
 
-def _norm_tables(name: str, tensors: Tensors) -> Iterator[Table]:
-    yield Table(f"{name}_scale", tensors[f"{name}.bn.scale"])
-    yield Table(f"{name}_shift", tensors[f"{name}.bn.shift"])
+def _norm_tables(name: str, tensors: Tensors) -> Iterator[ConstTable]:
+    yield ConstTable(f"{name}_scale", tensors[f"{name}.bn.scale"])
+    yield ConstTable(f"{name}_shift", tensors[f"{name}.bn.shift"])
 
 
-def _unit_tables(unit: DenseUnit, num_floats: int, bits: int, tensors: Tensors) -> Iterator[Table]:
+def _unit_tables(unit: DenseUnit, num_floats: int, bits: int, tensors: Tensors) -> Iterator[ConstTable]:
     name = plain(unit.name)
     words = tensors[f"{unit.name}.conv.words"]
-    yield Table(f"{name}_weights", in_c_blocks(words.reshape(len(words), -1)))
+    yield ConstTable(f"{name}_weights", in_c_blocks(words.reshape(len(words), -1)))
     thresholds = tensors[f"{unit.name}.conv.thresholds"]
-    yield Table(f"{name}_float_thresholds", thresholds[:num_floats])
+    yield ConstTable(f"{name}_float_thresholds", thresholds[:num_floats])
     if unit.channels > num_floats:
-        yield Table(f"{name}_count_thresholds", whole_thresholds(thresholds[num_floats:], bits))
-    yield Table(f"{name}_flips", tensors[f"{unit.name}.conv.flips"])
+        yield ConstTable(f"{name}_count_thresholds", whole_thresholds(thresholds[num_floats:], bits))
+    yield ConstTable(f"{name}_flips", tensors[f"{unit.name}.conv.flips"])
 
 
 def whole_thresholds(values: Array, bits: int) -> Array:
@@ -112,14 +112,14 @@ def whole_thresholds(values: Array, bits: int) -> Array:
     return np.where(np.isnan(values), most, whole).astype(f"uint{bits}")
 
 
-def weights_source(prefix: str, tables: Sequence[Table]) -> str:
+def weights_source(prefix: str, tables: Sequence[ConstTable]) -> str:
     """``weights.c``."""
     texts = [table.text(prefix) for table in tables]
     needs = "#include <math.h> /* for INFINITY, which is a constant */\n" if any("INFINITY" in t for t in texts) else ""
     return f'/* Weights, thresholds and scales. */\n#include "weights.h"\n{needs}\n' + "\n".join(texts)
 
 
-def weights_header(prefix: str, tables: Sequence[Table]) -> str:
+def weights_header(prefix: str, tables: Sequence[ConstTable]) -> str:
     """``weights.h``."""
     guard = f"{prefix.upper()}_WEIGHTS_H"
     opening = (

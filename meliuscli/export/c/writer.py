@@ -20,7 +20,7 @@ from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.arena import Arena, plan_arena
 from meliuscli.export.c.sources import header, network_source, template
-from meliuscli.export.c.tables import Table, make_tables, weights_header, weights_source
+from meliuscli.export.c.tables import ConstTable, make_tables, weights_header, weights_source
 from meliuscli.export.c.vectors import SEEDS, noise, packed_answer, vectors_header
 from meliuscli.packed.runner import PackedDense
 from meliuscli.results import cannot_write, json_text
@@ -67,7 +67,7 @@ def make_library(runner: PackedDense, name: str, prefix: str, how: Preprocessing
     return CLibrary({name: text.encode() for name, text in sorted(texts.items())}, flash, arena)
 
 
-def _memory(arena: Arena, tables: Sequence[Table]) -> dict[str, Any]:
+def _memory(arena: Arena, tables: Sequence[ConstTable]) -> dict[str, Any]:
     kinds = [
         {
             "part": moment.part,
@@ -90,7 +90,7 @@ def _memory(arena: Arena, tables: Sequence[Table]) -> dict[str, Any]:
 
 
 def _manifest(
-    spec: ArchSpec, title: str, tables: Sequence[Table], how: Preprocessing | None, texts: Mapping[str, str]
+    spec: ArchSpec, title: str, tables: Sequence[ConstTable], how: Preprocessing | None, texts: Mapping[str, str]
 ) -> dict[str, Any]:
     total = count_spec(spec).total
     sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in tables))
