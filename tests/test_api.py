@@ -129,6 +129,7 @@ def test_a_search_from_python_goes_on_from_the_shell_and_back(
     assert not (tmp_path / "reports" / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_check_from_python_goes_on_from_the_shell_and_back(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

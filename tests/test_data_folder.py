@@ -731,6 +731,7 @@ def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
         run_here("search", "--resume", "--study", "s", "--skip-bad")
 
 
+@pytest.mark.slow
 def test_a_search_can_take_other_data_than_its_space_names(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -749,6 +750,7 @@ def test_a_search_can_take_other_data_than_its_space_names(
         run_here("search", "--resume", "--study", "s", "--dataset", "cifar10")
 
 
+@pytest.mark.slow
 def test_a_check_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
     command = ("check-proxy", *WORK["check-proxy"], "--data", str(spoilt), "--name", "c", "--workers", "1")
     run_here(*command, "--skip-bad")

@@ -204,6 +204,7 @@ def test_a_packed_file_is_shown_counted_and_written_again(reports: Path, cli: Cl
         assert Preprocessing.from_json(file.metadata()["preprocessing"], path) == header.preprocessing
 
 
+@pytest.mark.slow
 def test_bench_of_a_packed_file_exits_with_one_above_its_limit(reports: Path, cli: Cli) -> None:
     arguments = ("bench", str(reports / "net.packed.safetensors"), "--runs", "2", "--max-ms")
     slow, fast = cli(*arguments, "0.000001"), cli(*arguments, "100000")

@@ -196,6 +196,7 @@ def test_a_file_of_a_wrong_layer_is_not_written(tmp_path: Path, monkeypatch: pyt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_for_images_of_another_size(cli: Cli, tmp_path: Path) -> None:
     arch = ("--arch", "meliusnet22", "--set", "stem=thumbnail", "--set", "num_classes=10")
     done = cli("export", *arch, "--to", "packed", "--input", "3x32x32", "--output", "small.safetensors")

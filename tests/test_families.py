@@ -70,7 +70,9 @@ def test_every_network_runs_forward_and_backward_at_224_pixels(name: str) -> Non
     run_both_ways(load_name(name))
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "alexnet" in name else name for name in ONE_OF_EACH]
+)
 def test_every_family_learns_a_batch(name: str) -> None:
     torch.manual_seed(0)
     spec = at_size(name, 32, "num_classes=4")

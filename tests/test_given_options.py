@@ -66,7 +66,7 @@ def test_what_is_given_is_used_or_refused(words: str, says: str) -> None:
 def test_an_unknown_network_does_not_list_all_of_them() -> None:
     with pytest.raises(BadInputError) as caught:
         load_arch("qqqqqqq")
-    assert caught.value.hint == "meliuscli list names the 57 known"
+    assert caught.value.hint == "meliuscli list names the 65 known"
 
 
 @pytest.mark.parametrize("words", ["count meliusnet22 --no-verify", "count --arch meliusnet22 --no-verify"])

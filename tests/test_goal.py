@@ -93,6 +93,7 @@ def test_each_budget_has_its_answer(space: SearchSpace) -> None:
 
 @settings(max_examples=4, deadline=None)
 @given(st.floats(1.0, 8.0), st.floats(1e6, 3e7), st.integers(0, 99))
+@pytest.mark.slow
 def test_no_proposal_is_over_a_limit(mib: float, params: float, seed: int) -> None:
     space = load_space("meliusnet")[1]
     limits = (size_limit(mib * 2**20), params_limit(params))

@@ -161,6 +161,7 @@ def test_between_measured_widths_a_transition_is_interpolated(tmp_path: Path, mo
         assert table._of(("transition", channels, 64, 1, 28, 1)) == pytest.approx(1e-6 * channels)
 
 
+@pytest.mark.slow
 def test_predictions_are_of_the_budgets_candidates(counted: list[Part], tmp_path: Path) -> None:
     _, space, _ = load_space("meliusnet")
     table = LatencyTable(choose_isa(), tmp_path / "table.jsonl")

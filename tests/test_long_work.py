@@ -274,6 +274,7 @@ def test_other_data_are_refused(member: Member, killed: Killed, left: Path) -> N
         pass  # whoever is refused lets go of the folder
 
 
+@pytest.mark.slow
 def test_other_versions_are_said_and_written_down(
     member: Member, left: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

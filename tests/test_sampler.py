@@ -228,6 +228,7 @@ def test_a_study_keeps_how_much_counting_decided(tmp_path: Path, space: SearchSp
     assert Study(tmp_path, chosen, space).num_rejected == study.num_rejected
 
 
+@pytest.mark.slow
 def test_an_abandoned_study_of_tpe_goes_on_to_the_same_trials(tmp_path: Path, space: SearchSpace) -> None:
     settings = Settings("tiny", 10**8, 9, 0, "tpe", 1, 1, MIN_LAG)
     for part in ("whole", "stopped"):

@@ -276,7 +276,7 @@ def test_an_abandoned_study_goes_on_to_the_same_trials(
     assert facts(resumed.records()) == facts(whole)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_other_samplers_reject_by_counting(tmp_path: Path, tiny_space: Path, sampler: str) -> None:
     space = load_space(str(tiny_space))[1]
     budget = int(space.smallest.ops * 1.6)

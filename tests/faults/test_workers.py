@@ -230,6 +230,7 @@ def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
     assert all(line.startswith("{") and line.endswith("}") for line in path.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_and_comes_back_is_waited_for(
     postgres: Postgres, space: Path, rows: list[Row], tmp_path: Path
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_journal_with_an_unknown_operation_is_corrupt(tmp_path: Path) -> None:
         open_backend(f"journal:{path}", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgres, space: Path, tmp_path: Path) -> None:
     postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     created(postgres.url, space, tmp_path, trials=2)
@@ -277,7 +279,7 @@ def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgre
 def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(MissingError, match=r'cannot be reached: .*database "none" does not exist'):
+    with pytest.raises(MissingError, match=r'cannot be reached: .*(database|role) "none" does not exist'):
         open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
     monkeypatch.setattr(databases, "CONNECT_SECONDS", 0.0)
     with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
@@ -317,6 +319,7 @@ def test_a_study_that_is_not_there_is_named_and_nothing_is_made(space: Path, tmp
     assert "studies there: tiny" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_sqlite_is_for_one_worker(space: Path, tmp_path: Path, cli: Cli) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = created(url, space, tmp_path, trials=2)
@@ -391,6 +394,7 @@ def test_without_visible_devices_gpus_are_numbered(monkeypatch: pytest.MonkeyPat
 # The command line
 
 
+@pytest.mark.slow
 def test_search_shares_a_study_and_the_report_is_gathered_anywhere(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
