@@ -22,7 +22,7 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import make_library, write_library
 from meliuscli.packed.bench import in_turns, random_network
-from meliuscli.packed.runner import pack
+from meliuscli.packed.runner import PackedDense, pack
 
 FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off")
 
@@ -36,7 +36,9 @@ def main() -> None:
     spec = load_name(args.network)
     assert isinstance(spec, DenseFamilySpec)
     network, _ = random_network(spec, batch=1, seed=0)
-    library = make_library(network, spec, "net", args.network, None)
+    runner = pack(network, spec)
+    assert isinstance(runner, PackedDense)
+    library = make_library(runner, args.network, "net")
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory) / "net"
         write_library(library, place, force=False)
@@ -47,7 +49,7 @@ def main() -> None:
         print(subprocess.run([test], check=True, capture_output=True, text=True).stdout)
         subprocess.run([*gcc, "-shared", "-fPIC", *sources, "-o", str(shared)], check=True)
         compiled = ctypes.CDLL(str(shared))
-    image, runner = noise(spec, 1), pack(network, spec)
+    image = noise(spec, 1)
     pixels, logits = image.numpy().copy(), np.zeros(spec.num_classes, np.float32)
     arena = np.zeros(library.arena.size // 4, np.uint32)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (pixels, logits, arena)]
