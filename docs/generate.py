@@ -362,13 +362,14 @@ def exit_codes_page() -> str:
 
 def python_page() -> str:
     import meliuscli
+    from meliuscli import api
 
     parts = [
         "# Python\n",
         f"`import meliuscli as mc` loads no torch. {prose(_module_doc())}\n",
     ]
     for name in meliuscli.__all__:
-        value = getattr(meliuscli, name)
+        value = getattr(api, name, None)  # once imported, packages of the same names stand in the package
         if inspect.isclass(value) or inspect.isfunction(value):
             parts += [f"## {name}\n", *_signature(name, value), f"{prose(value.__doc__)}\n", *_members(value)]
     return "\n".join(parts)

@@ -6,8 +6,6 @@ From Python: ``import meliuscli as mc``, then ``mc.count("meliusnet29").ops``. W
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,15 +64,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    """This package: ``search`` and ``export`` are its functions, although packages of these names lie in it, which the
-    import of anything in them would put here (``from meliuscli.search import space`` finds them all the same)."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in __all__ or not isinstance(value, types.ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

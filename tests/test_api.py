@@ -194,13 +194,3 @@ def test_a_training_from_python_is_a_recorded_run(cli: Cli, tmp_path: Path, monk
     assert trained.seed == 0
     with pytest.raises(MissingError):
         mc.train(spec, dataset="cifar10", data=tmp_path / "nowhere")
-
-
-def test_functions_stay_functions_whatever_else_is_imported() -> None:
-    import inspect
-    from importlib import import_module
-
-    for module in ("meliuscli.export.packed", "meliuscli.search.space", "meliuscli.evidence.belief"):
-        import_module(module)
-    for name in ("search", "export", "predict", "count"):
-        assert inspect.isfunction(getattr(mc, name)), name
