@@ -20,6 +20,8 @@ from meliuscli.work.folders import RUN
 PREFIX = RUN.before
 MAX_HEADER = 10**8
 """Bytes of a safetensors file's header, by its definition."""
+PACKED_FORMAT = "meliuscli-packed-"
+"""What the ``format`` in a packed network's header begins with; its version follows."""
 KEYS = (
     "id",
     "arch",
@@ -191,14 +193,20 @@ def _read_unfinished(place: Path) -> Run:
     return replace(run, left=Left(len(runs), seeds, done, epochs, RUN.resume_command(place)))
 
 
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """What stands before the tensors of a file, none of which is read. Raises ``OSError`` or ``ValueError``."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError("no header")
+        header: dict[str, Any] = json.loads(file.read(size))
+        return header
+
+
 def _epochs_done(checkpoint: Path) -> float:
     """From the header of a checkpoint, whose tensors are not looked at; 0 before there is one."""
     try:
-        with checkpoint.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > MAX_HEADER:
-                raise ValueError("no header")
-            return float(json.loads(json.loads(file.read(size))["__metadata__"]["state"])["epoch"])
+        return float(json.loads(safetensors_header(checkpoint)["__metadata__"]["state"])["epoch"])
     except FileNotFoundError:
         return 0.0
     except (OSError, ValueError, KeyError, TypeError) as error:

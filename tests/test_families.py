@@ -16,9 +16,9 @@ from meliuscli.arch.zoo import arch_names, load_arch, load_name
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
 from meliuscli.nn.families.abcnet import MultiBaseConv2d, WeightBases, least_squares
-from meliuscli.nn.families.alexnet import SamePad
 from meliuscli.nn.families.bnext import BNextUnit
 from meliuscli.nn.families.pokebnn import reshape_add
+from meliuscli.nn.layers import SamePad
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear, sign_conv
 from meliuscli.nn.quantizers import (
     ApproxSign,

@@ -27,7 +27,7 @@ from meliuscli.exchange.importing import import_file
 from meliuscli.exchange.mxnet import read_params
 from meliuscli.training.trained import load_trained
 
-REAL = Path(os.environ.get("MELIUSCLI_FOREIGN", "/work/shared/data"))
+REAL = Path(os.environ.get("MELIUSCLI_FOREIGN", Path(__file__).parents[2] / "shared" / "data"))
 """Where real files of other programs lie, if any."""
 Tensors = Mapping[str, Tensor]
 

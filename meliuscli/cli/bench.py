@@ -13,6 +13,7 @@ from meliuscli.cli import completion, options
 from meliuscli.cli.console import Counter, give, talk
 from meliuscli.cli.networks import load_network, the_one, with_input
 from meliuscli.errors import BadInputError, FailedError
+from meliuscli.exchange.headers import names_packed
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
@@ -82,7 +83,7 @@ def bench(
     how = {"batch": batch, "threads": threads, "isa": isa, "opponents": opponents, "runs": runs, "seed": seed}
     results = []
     for word, one, spec in zip(arch, named, specs, strict=True):
-        if _is_packed(word):
+        if names_packed(word):
             if input_ is not None:
                 raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
             runner = load_packed(Path(word), threads, isa)
@@ -116,9 +117,3 @@ def _refuse_slow(results: Sequence[BenchResult], max_ms: float | None) -> None:
     if slow:
         took = ", ".join(f"{result.arch} takes {1e3 * result.packed.median:.3g} ms" for result in slow)
         raise FailedError(f"{took}, more than --max-ms {max_ms:g}")
-
-
-def _is_packed(word: str) -> bool:
-    from meliuscli.exchange.headers import names_file, read_header
-
-    return names_file(word) and read_header(Path(word)).is_packed

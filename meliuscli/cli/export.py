@@ -14,6 +14,7 @@ from meliuscli.cli.device_files import packed_runner, write_as_c, write_as_qonnx
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.exchange.headers import names_packed
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_mib
@@ -95,7 +96,7 @@ def export(
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
-    if arch is not None and _is_packed(arch):
+    if arch is not None and names_packed(arch):
         _again(Path(arch), to, output, prefix, force, bool(set_ or weights or input_))
         return
     if is_own(arch or ""):
@@ -112,12 +113,6 @@ def export(
         write_as_qonnx(name, packed_runner(network, spec, to), path, how)
     else:
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
-
-
-def _is_packed(word: str) -> bool:
-    from meliuscli.exchange.headers import names_file, read_header
-
-    return names_file(word) and read_header(Path(word)).is_packed
 
 
 def _again(source: Path, to: To, output: Path | None, prefix: str | None, force: bool, is_changed: bool) -> None:

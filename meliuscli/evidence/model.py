@@ -2,7 +2,8 @@
 
 A Gaussian process whose kernel is a sum: linear in the logarithms of the counts, in the shape and in the family; their
 squares with a small prior, so that a trend is not trusted far beyond what was measured; and a smooth rest that says how
-alike two networks are. Outside the range of what was measured in the network's family doubt is added. What the kernel's sizes are is averaged over, weighted by the marginal likelihood. Numpy only.
+alike two networks are. Outside the range of what was measured in the network's family doubt is added. What the kernel's
+sizes are is averaged over, weighted by the marginal likelihood. Numpy only.
 """
 
 from __future__ import annotations

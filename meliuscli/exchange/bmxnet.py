@@ -25,11 +25,6 @@ RGB_MEAN = (123.68, 116.779, 103.939)
 """Subtracted from bytes by the example's trainer (``--rgb-mean``); the variance is the first batch norm's."""
 
 
-def is_bmxnet(tensors: Mapping[str, Array]) -> bool:
-    """Are these the packed weights of the ResNet?"""
-    return "arg:stage1_unit1_conv1_weight" in tensors
-
-
 def read_bmxnet(path: object, tensors: Mapping[str, Array], asked: ArchSpec | None) -> Imported:
     """The ResNet of a file, as ``asked`` or, for None, as the file's shapes say.
 

@@ -19,7 +19,6 @@ from meliuscli.exchange.tensors import Array, Imported, Taker
 EPS = 1e-5
 BINARY_BELOW = 1e-7
 """Of a temperature: from here on their weights are clipped floats, not signs."""
-NORM = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 CLASSES = 1000
 """For any other number their stem has no stride, which the family has."""
 
@@ -39,7 +38,7 @@ def read_bnext(path: object, tensors: Mapping[str, Array], asked: ArchSpec | Non
         raise BadInputError(f"{path}: has {spec.num_classes} classes: BNext's stem differs for others than {CLASSES}")
     taker, channels = Taker(path, tensors), spec.stem_channels
     taker.copy("feature.0.conv1.weight", "stem.conv.weight", (channels, spec.input_channels, 3, 3))
-    _norm(taker, "feature.0.bn1", "stem.bn", channels)
+    taker.norm_of_torch("feature.0.bn1", "stem.bn", channels, EPS)
     for index, width in enumerate(spec.channels):
         theirs, ours = f"feature.{index + 1}", f"block{index + 1}"
         _unit(taker, f"{theirs}.Attention", f"{ours}.unit3x3", channels, 3, index % 2 == 1)
@@ -58,10 +57,6 @@ def _is_unused(name: str) -> bool:
     return name == "feature.0.prelu.weight" or name.endswith((".activation1.weight", "binary_activation.temperature"))
 
 
-def _norm(taker: Taker, theirs: str, ours: str, channels: int) -> None:
-    taker.norm(ours, {key: f"{theirs}.{name}" for key, name in NORM.items()}, channels, EPS)
-
-
 def _unit(taker: Taker, theirs: str, ours: str, channels: int, kernel: int, attention: bool) -> None:
     narrow = channels // REDUCTION
     if attention:
@@ -73,13 +68,13 @@ def _unit(taker: Taker, theirs: str, ours: str, channels: int, kernel: int, atte
         temperature = float(taker.take(f"{theirs}.binary_conv.temperature", (1,))[0])
         if temperature >= BINARY_BELOW and not (np.abs(taker.tensors[weight]) >= temperature).all():
             taker.problems.append(f"{weight} is not binary yet: its temperature is {temperature:.1e}")
-    _norm(taker, f"{theirs}.norm1", f"{ours}.bn1", channels)
+    taker.norm_of_torch(f"{theirs}.norm1", f"{ours}.bn1", channels, EPS)
     taker.copy(f"{theirs}.activation2.weight", f"{ours}.prelu.weight", (channels,))
     taker.put(f"{ours}.mix.scale", taker.take(f"{theirs}.scale", (1, channels, 1, 1))[0])
     for number, name, shape in ((1, "reduce", (narrow, channels)), (3, "expand", (channels, narrow))):
         taker.copy(f"{theirs}.se.se.{number}.weight", f"{ours}.excite.{name}.weight", (*shape, 1, 1))
         taker.copy(f"{theirs}.se.se.{number}.bias", f"{ours}.excite.{name}.bias", shape[:1])
-    _norm(taker, f"{theirs}.norm2", f"{ours}.bn2", channels)
+    taker.norm_of_torch(f"{theirs}.norm2", f"{ours}.bn2", channels, EPS)
 
 
 def _spec_of(path: object, tensors: Mapping[str, Array]) -> BNextSpec:

@@ -10,7 +10,7 @@ from meliuscli.arch.spec import parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, spec_from_fields
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
-from meliuscli.runs import MAX_HEADER
+from meliuscli.runs import PACKED_FORMAT, safetensors_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,19 @@ def names_file(text: str) -> bool:
     return text.lower().endswith(".safetensors")
 
 
+def names_packed(text: str) -> bool:
+    """Is this the name of a packed network's file? Raises as ``read_header``."""
+    return names_file(text) and read_header(Path(text)).is_packed
+
+
 def read_header(path: Path) -> FileHeader:
     """Raises ``MissingError`` where the file is not there, ``BadInputError`` where it is none of ours."""
     if not path.is_file():
         raise MissingError(f"{path}: no such file")
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > MAX_HEADER:
-                raise ValueError("no header")
-            about = dict(json.loads(file.read(size)).get("__metadata__", {}))
+        about = dict(safetensors_header(path).get("__metadata__", {}))
         text = str(about["spec"])
-        is_packed = str(about.get("format", "")).startswith("meliuscli-packed-")
+        is_packed = str(about.get("format", "")).startswith(PACKED_FORMAT)
         fields = json.loads(text) if is_packed else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "name the network too" if isinstance(error, KeyError) else None

@@ -62,11 +62,6 @@ def _spec_of(path: object, tensors: Mapping[str, Array]) -> ArchSpec:
     return load_name("reactnet18").replace(num_classes=classes, num_blocks=tuple(num))
 
 
-def _norm(taker: Taker, theirs: str, ours: str, channels: int) -> None:
-    parts = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
-    taker.norm(ours, {key: f"{theirs}.{name}" for key, name in parts.items()}, channels, EPS)
-
-
 def _shift(taker: Taker, theirs: str, ours: str, channels: int, sign: int = 1) -> None:
     taker.put(ours, sign * taker.take(f"{theirs}.bias", (1, channels, 1, 1))[0])
 
@@ -90,12 +85,12 @@ def _rprelu(taker: Taker, before: str, prelu: str, behind: str, ours: str, chann
 def _mobilenet(taker: Taker, spec: ReActNetSpec) -> None:
     channels = spec.stem_channels
     taker.copy("feature.0.conv1.weight", "stem.conv.weight", (channels, spec.input_channels, 3, 3))
-    _norm(taker, "feature.0.bn1", "stem.bn", channels)
+    taker.norm_of_torch("feature.0.bn1", "stem.bn", channels, EPS)
     for block, width in enumerate(spec.channels, start=1):
         theirs, ours = f"feature.{block}", f"block{block}"
         _shift(taker, f"{theirs}.move11", f"{ours}.sign1.shift", channels)
         _conv(taker, f"{theirs}.binary_3x3", f"{ours}.conv1", (channels, channels, 3, 3))
-        _norm(taker, f"{theirs}.bn1", f"{ours}.bn1", channels)
+        taker.norm_of_torch(f"{theirs}.bn1", f"{ours}.bn1", channels, EPS)
         _rprelu(taker, f"{theirs}.move12", f"{theirs}.prelu1", f"{theirs}.move13", f"{ours}.act1", channels)
         _shift(taker, f"{theirs}.move21", f"{ours}.sign2.shift", channels)
         halves = (("binary_pw", "bn2", ""),)
@@ -103,7 +98,7 @@ def _mobilenet(taker: Taker, spec: ReActNetSpec) -> None:
             halves = (("binary_pw_down1", "bn2_1", "a"), ("binary_pw_down2", "bn2_2", "b"))  # type: ignore[assignment]
         for conv, norm, copy in halves:
             _conv(taker, f"{theirs}.{conv}", f"{ours}.conv2{copy}", (channels, channels, 1, 1))
-            _norm(taker, f"{theirs}.{norm}", f"{ours}.bn2{copy}", channels)
+            taker.norm_of_torch(f"{theirs}.{norm}", f"{ours}.bn2{copy}", channels, EPS)
         _rprelu(taker, f"{theirs}.move22", f"{theirs}.prelu2", f"{theirs}.move23", f"{ours}.act2", width)
         channels = width
 
@@ -111,16 +106,16 @@ def _mobilenet(taker: Taker, spec: ReActNetSpec) -> None:
 def _resnet(taker: Taker, spec: BiRealNetSpec) -> None:
     channels = spec.stem_channels
     taker.copy("conv1.weight", "stem.conv.weight", (channels, spec.input_channels, 7, 7))
-    _norm(taker, "bn1", "stem.bn", channels)
+    taker.norm_of_torch("bn1", "stem.bn", channels, EPS)
     for stage, (num, width) in enumerate(zip(spec.num_blocks, spec.channels, strict=True), start=1):
         for block in range(num):
             theirs, ours = f"layer{stage}.{block}", f"stage{stage}.block{block + 1}"
             _shift(taker, f"{theirs}.move0", f"{ours}.sign.shift", channels)
             _conv(taker, f"{theirs}.binary_conv", f"{ours}.conv", (width, channels, 3, 3))
-            _norm(taker, f"{theirs}.bn1", f"{ours}.bn", width)
+            taker.norm_of_torch(f"{theirs}.bn1", f"{ours}.bn", width, EPS)
             if width != channels or (stage > 1 and not block):
                 shape = (width, channels, 1, 1)
                 taker.copy(f"{theirs}.downsample.1.weight", f"{ours}.shortcut.conv.weight", shape)
-                _norm(taker, f"{theirs}.downsample.2", f"{ours}.shortcut.bn", width)
+                taker.norm_of_torch(f"{theirs}.downsample.2", f"{ours}.shortcut.bn", width, EPS)
             _rprelu(taker, f"{theirs}.move1", f"{theirs}.prelu", f"{theirs}.move2", f"{ours}.act", width)
             channels = width

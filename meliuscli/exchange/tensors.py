@@ -92,6 +92,11 @@ class Taker:
         self.put(f"{ours}.running_var", variance)
         self.zero_counter(ours)
 
+    def norm_of_torch(self, theirs: str, ours: str, channels: int, eps: float) -> None:
+        """A batch norm of torch's, by its name."""
+        names = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
+        self.norm(ours, {key: f"{theirs}.{name}" for key, name in names.items()}, channels, eps)
+
     def zero_counter(self, ours: str) -> None:
         """The number of batches that a batch norm has seen, which nothing reads."""
         self.state[f"{ours}.num_batches_tracked"] = torch.tensor(0)

@@ -34,8 +34,9 @@ from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.packed.selftest import check, require_exact
 from meliuscli.packed.steps import pack_bits
 from meliuscli.results import write_bytes
+from meliuscli.runs import PACKED_FORMAT
 
-FORMAT = "meliuscli-packed-2"
+FORMAT = f"{PACKED_FORMAT}2"
 TENSOR = "weights"
 IMAGES = 4
 """Random images on which every packed layer must be the network's, and the file, read again, must give the runner's
@@ -82,7 +83,7 @@ def is_packed(path: Path) -> bool:
     """Is this a safetensors file of a packed network, whole or not? Raises ``BadInputError`` for no safetensors file."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("format")).startswith(FORMAT.rpartition("-")[0])
+            return str((file.metadata() or {}).get("format")).startswith(PACKED_FORMAT)
     except (SafetensorError, OSError) as error:
         raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
 

@@ -46,16 +46,27 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(x, border), self.weight, self.bias, self.stride, groups=self.groups)
 
 
-class SameMaxPool2d(nn.Module):
-    """Max pooling with the border of ``same_border``, which is never the largest."""
+class SamePad(nn.Module):
+    """Zeros around the map so that a convolution or pooling gives ceil(size / stride), one more behind than in front
+    where they are odd (TensorFlow's "same")."""
+
+    value = 0.0
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        border = same_border(int(x.shape[-1]), self.kernel, self.stride)
-        return F.max_pool2d(F.pad(x, border, value=float("-inf")), self.kernel, self.stride)
+        return F.pad(x, same_border(int(x.shape[-1]), self.kernel, self.stride), value=self.value)
+
+
+class SameMaxPool2d(SamePad):
+    """Max pooling with the border of ``same_border``, which is never the largest."""
+
+    value = float("-inf")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(super().forward(x), self.kernel, self.stride)
 
 
 def float_conv(

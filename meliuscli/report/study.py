@@ -54,9 +54,18 @@ class StudyReport:
     @property
     def front(self) -> list[TrialRecord]:
         """Trained candidates that no other beats in cost and in what the search maximises, cheapest first."""
-        trained = [record for record in self.records if record.accuracy is not None]
+        trained = self.trained
         points = [(self.cost.of(record.candidate), self._worth(record)) for record in trained]
         return [trained[index] for index in pareto.front(points)]
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """The candidates that have an accuracy."""
+        return [record for record in self.records if record.accuracy is not None]
+
+    def percent(self, record: TrialRecord) -> float:
+        """What figures show of a trained candidate: believed ImageNet top-1, or the proxy's accuracy."""
+        return self.beliefs[record.candidate.archid].top1 if self.beliefs else 100 * (record.accuracy or 0)
 
     def _worth(self, record: TrialRecord) -> float:
         return self.beliefs[record.candidate.archid].low if self.beliefs else record.accuracy or 0.0

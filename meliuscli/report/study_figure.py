@@ -18,11 +18,8 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     def x(record: TrialRecord) -> float:
         return report.cost.of(record.candidate) / scale
 
-    def y(record: TrialRecord) -> float:
-        return report.beliefs[record.candidate.archid].top1 if report.beliefs else 100 * (record.accuracy or 0)
-
     figure, axes = subplots(figsize=(8, 5))
-    trained = [r for r in report.records if r.accuracy is not None]
+    y, trained = report.percent, report.trained
     known, found = ([r for r in trained if (r.known_as is not None) == is_known] for is_known in (True, False))
     for kind, marker, color, label in ((found, "o", "#7f8c9b", "found"), (known, "s", PUBLISHED, "published networks")):
         if kind:

@@ -106,7 +106,7 @@ def study_answer(report: StudyReport, **more: str) -> Answer:
 def markdown(report: StudyReport) -> str:
     """report.md."""
     settings, proxy = report.settings, report.space.proxy
-    trained = [record for record in report.records if record.accuracy is not None]
+    trained = report.trained
     failed = len(report.records) - len(trained)
     seconds = sum(record.result.seconds for record in trained if record.result is not None)
     final = report.space.final.recipe

@@ -51,15 +51,6 @@ def _name(record: TrialRecord) -> str:
     return record.known_as or f"found-{record.number}"
 
 
-def _trained(report: StudyReport) -> list[TrialRecord]:
-    return [record for record in report.records if record.accuracy is not None]
-
-
-def _value(report: StudyReport, record: TrialRecord) -> float:
-    """What the front is of, in percent."""
-    return report.beliefs[record.candidate.archid].top1 if report.beliefs else 100 * (record.accuracy or 0)
-
-
 def _y_label(report: StudyReport) -> str:
     return "believed ImageNet top-1 (%)" if report.beliefs else "proxy validation top-1 (%)"
 
@@ -78,7 +69,7 @@ def _mark(report: StudyReport, record: TrialRecord, on_front: bool, name: str) -
     kind = "published" if record.known_as else "front" if on_front else "found"
     low, high = (None, None) if belief is None else (belief.low, belief.high)
     x = report.cost.of(record.candidate) / _cost_scale(report)[0]
-    return Mark(x, _value(report, record), told, kind, name, low, high)
+    return Mark(x, report.percent(record), told, kind, name, low, high)
 
 
 def front_chart(report: StudyReport) -> Chart:
@@ -89,9 +80,9 @@ def front_chart(report: StudyReport) -> Chart:
     finalists = {entrant.name for entrant in report.entrants}
     marks = [
         _mark(report, r, r.number in numbers, _name(r) if r.known_as or _name(r) in finalists else "")
-        for r in _trained(report)
+        for r in report.trained
     ]
-    steps = [(report.cost.of(record.candidate) / scale, _value(report, record)) for record in front]
+    steps = [(report.cost.of(record.candidate) / scale, report.percent(record)) for record in front]
     curves = (Curve(tuple(steps), steps=True, text="Pareto front"),) if steps else ()
     limits = tuple((budget / scale, f"{report.cost.text(budget)} {report.cost.unit}") for budget in report.budgets)
     legend = "Squares are published networks, circles found ones; those on the front are drawn in its colour."
@@ -101,12 +92,12 @@ def front_chart(report: StudyReport) -> Chart:
 
 
 def _over_time(report: StudyReport) -> Chart:
-    trained = _trained(report)
+    trained = report.trained
     marks = tuple(
         Mark(
             r.number,
-            _value(report, r),
-            f"trial {r.number}, {_name(r)}: {_value(report, r):.2f} %",
+            report.percent(r),
+            f"trial {r.number}, {_name(r)}: {report.percent(r):.2f} %",
             "published" if r.known_as else "found",
         )
         for r in trained

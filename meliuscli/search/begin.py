@@ -302,14 +302,6 @@ def _facts(
     return {"name": dataset, "digest": "-".join(digests), **left_out}
 
 
-def _data_in_words(facts: Mapping[str, Any]) -> str:
-    """What ``_facts`` says of data."""
-    if not facts:
-        return "none"
-    without = f" without {facts['left_out']} unreadable files" if facts.get("left_out") else ""
-    return f"{facts.get('name')}, digest {facts.get('digest')}{without}"
-
-
 def _checked_origin(directory: Path, made: dict[str, Any], now: dict[str, Any], listener: Listener) -> dict[str, Any]:
     """The origin that the study was made with; other data are refused, other versions noted."""
     for use in ("dataset", "transfer"):

@@ -112,10 +112,7 @@ def choose_entrants(study: Study) -> list[Entrant]:
     records = study.records()
     worth, cost = _worth(study, records), study.cost.of
     known = sorted(study.known.values(), key=lambda item: cost(item[1]))
-    found = sorted(
-        (r for r in records if r.known_as is None and r.accuracy is not None),
-        key=lambda record: -worth[record.candidate.archid],
-    )
+    found = [record for record in records if record.known_as is None and record.accuracy is not None]
     points = [(cost(record.candidate), worth[record.candidate.archid]) for record in found]
     lowest = min((value for _, value in points), default=0.0)
     asked = [(cost(candidate), worth.get(candidate.archid, lowest)) for _, candidate in known]

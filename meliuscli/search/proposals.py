@@ -24,8 +24,8 @@ START = 240
 """Random candidates within the limits, counted once for a study; estimates of all others rest on them. As many random
 ones, whatever they cost, say first where to look, and no more than four times as many are counted."""
 ROUNDS, SURE_ROUNDS, PARENTS, DRAWN, COUNTED = 2, 16, 12, 400, 6
-"""How often a proposal is improved by steps, where trainings are to teach something and where all is believed beforehand: from how many of the best, with how many steps and random candidates, of
-which how many are counted."""
+"""How often a proposal is improved by steps, where trainings are to teach something and where all is believed beforehand:
+from how many of the best, with how many steps and random candidates, of which how many are counted."""
 SLACK = math.log(1.03)
 """By how much the estimate of a number may exceed its bound for the candidate to be counted."""
 SPREAD_STARTS = 6

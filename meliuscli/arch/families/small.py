@@ -64,9 +64,8 @@ class FinnConvSpec(ArchSpec):
             conv = binary_conv("conv", channels, width, size)
             layers = [conv._replace(activation_bits=INPUT_BITS) if index == 1 else conv, batch_norm("bn", width, size)]
             if index in CNV_POOLED:
-                require_size(size, 2, f"the pooling {stage}.pool")
+                layers.append(_halving(stage, width, size))
                 size //= 2
-                layers.append(Layer("pool", "max_pool", width, width, size, kernel=2, stride=2))
             yield from placed(layers, stage)
             channels = width
         yield from _dense(channels * size**2, (*self.hidden, self.num_classes))
@@ -96,14 +95,18 @@ class VGGSmallSpec(ArchSpec):
             conv = binary_conv("conv", channels, width, size)
             layers = [conv._replace(weight_bits=32, activation_bits=32) if index == 1 else conv]
             if index in VGG_POOLED:
-                require_size(size, 2, f"the pooling {stage}.pool")
+                layers.append(_halving(stage, width, size))
                 size //= 2
-                layers.append(Layer("pool", "max_pool", width, width, size, kernel=2, stride=2))
             yield from placed([*layers, batch_norm("bn", width, size)], stage)
             channels = width
         relu = elementwise("relu", "relu", channels, size)
         fc = Layer("fc", "linear", channels * size**2, self.num_classes, 1, bias=True)
         yield from placed([relu, fc], HEAD)
+
+
+def _halving(stage: str, width: int, size: int) -> Layer:
+    require_size(size, 2, f"the pooling {stage}.pool")
+    return Layer("pool", "max_pool", width, width, size // 2, kernel=2, stride=2)
 
 
 def _dense(channels: int, widths: tuple[int, ...], first: str = "") -> Iterator[Layer]:

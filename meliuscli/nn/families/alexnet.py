@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from meliuscli.arch.families.alexnet import (
     KERNELS,
@@ -15,21 +14,9 @@ from meliuscli.arch.families.alexnet import (
     XnorAlexNetSpec,
 )
 from meliuscli.nn.families.parts import batch_norm
-from meliuscli.nn.layers import float_conv, linear, same_border
+from meliuscli.nn.layers import SamePad, float_conv, linear
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear, sign_conv
 from meliuscli.nn.quantizers import DoReFaActivation, MagnitudeScaling, SteSign
-
-
-class SamePad(nn.Module):
-    """Zeros around the map so that a convolution or pooling gives ceil(size / stride), one more behind than in front
-    where they are odd (TensorFlow's "same")."""
-
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, same_border(int(x.shape[-1]), self.kernel, self.stride))
 
 
 def build(spec: AlexNetSpec, _clip: float) -> nn.Sequential:
