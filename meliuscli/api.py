@@ -92,7 +92,7 @@ def search(
     timeout: float | None = None,
     seed: int = 0,
     sampler: SamplerName = "cost-aware",
-    finalists: int = 4,
+    finalists: int = 5,
     final_seeds: int = 3,
     workers: int | None = None,
     dataset: str | None = None,

@@ -110,6 +110,18 @@ def test_no_proposal_is_over_a_limit(mib: float, params: float, seed: int) -> No
     assert candidate == Proposer(space, 3e8, seed, limits=limits, goal=TargetGoal()).propose(0, False, [], [])
 
 
+def test_published_networks_are_answered_at_their_own_costs(space: SearchSpace) -> None:
+    known = [candidate for _, candidate in space.known_candidates() if candidate.ops <= 3.3e8]
+    asked = [candidate.ops for candidate in known if candidate.ops > 1.9e8]
+    proposer, pending = Proposer(space, 3.3e8, 0, goal=TargetGoal(), asked=asked), list(known)
+    for number in range(6):
+        pending.append(proposer.propose(number, False, [], pending))
+    found = pending[len(known) :]
+    assert len(asked) == 4
+    for ops in asked:
+        assert any(0.95 * ops < candidate.ops <= ops for candidate in found), [c.ops for c in found]
+
+
 def test_what_counting_decided_is_counted(space: SearchSpace) -> None:
     proposer = Proposer(space, 8e7, 0, goal=TargetGoal())
     proposer.propose(0, False, [], [])

@@ -18,8 +18,9 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
 from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose, choose_entrants, finals_of, verdicts
+from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.objective import proxy_spec
-from meliuscli.search.proposals import Proposer, expected_gain
+from meliuscli.search.proposals import Proposer
 from meliuscli.search.ridge import fit
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, STUDY_NAME, Settings, Study, TrialRecord
@@ -163,6 +164,15 @@ def test_the_expected_gain_of_a_certain_candidate_is_the_growth_of_the_area(
     after = pareto.hypervolume([*points, (cost, accuracy)], 25.0, floor)
     gain = expected_gain(points, np.array([cost]), np.array([accuracy]), np.array([0.0]), 25.0)
     assert gain[0] == pytest.approx(after - before, abs=1e-6)
+
+
+def test_expected_answers_match_a_simulation() -> None:
+    points, asked = [(3.0, 5.0), (9.0, 7.0)], [2.0, 4.0, 6.0, 9.5]
+    answers = expected_answers(points, np.array([4.0, 1.0]), np.array([6.0, 5.5]), np.array([1.5, 0.0]), asked, 4.0)
+    drawn = np.random.default_rng(0).normal(6.0, 1.5, 200_000)
+    gained = 2 * np.maximum(drawn - 5.0, 0) + np.maximum(drawn - 7.0, 0)
+    assert answers[0] == pytest.approx(gained.mean() / 4, rel=0.01)
+    assert answers[1] == pytest.approx((1.5 + 0.5 + 0.5 + 0) / 4), "where nothing answers, the floor counts"
 
 
 def test_the_expected_gain_matches_a_simulation() -> None:
@@ -352,14 +362,23 @@ def test_no_victory_from_a_single_seed() -> None:
     assert not verdict.beaten
 
 
-def test_finalists_are_the_best_and_those_that_exceed_most_known_networks() -> None:
-    known = [(100.0, 63.0), (200.0, 65.0), (300.0, 69.0)]
+def test_finalists_are_the_best_and_the_best_answers_to_known_networks() -> None:
+    asked = [100.0, 200.0, 300.0, 500.0]
     found = [(450.0, 70.0), (310.0, 69.5), (290.0, 68.0), (190.0, 66.0), (99.0, 63.5), (50.0, 50.0)]
-    assert choose(found, known, [500.0], 3) == [0, 3, 4], "290 exceeds nobody"
-    assert choose(found, known, [500.0], 4) == [0, 3, 4, 2]
-    assert choose(found, known, [200.0, 500.0], 2) == [0, 3]
-    assert choose(found, [], [500.0], 2) == [0, 1], "the next best, where nothing is known"
-    assert choose([], known, [500.0], 3) == []
+    assert choose(found, asked, [500.0], 2) == [0, 4], "99 answers three of them by more than 50"
+    assert choose(found, asked, [500.0], 3) == [0, 4, 3]
+    assert choose(found, asked, [500.0], 4) == [0, 4, 3, 2], "290 is the best within 300"
+    assert choose(found, asked, [200.0, 500.0], 2) == [0, 3]
+    assert choose(found, [500.0], [500.0], 2) == [0, 1], "the next best, where nothing else is asked"
+    assert choose([], asked, [500.0], 3) == []
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(50, 70)), min_size=1, max_size=8), st.integers(1, 8))
+def test_more_finalists_answer_no_worse(found: list[tuple[float, float]], most: int) -> None:
+    asked = [20.0, 60.0]
+    few, many = choose(found, asked, [100.0], most), choose(found, asked, [100.0], most + 1)
+    assert many[: len(few)] == few
+    assert len(set(many)) == min(most + 1, len(found))
 
 
 def test_finalists_come_from_trials_and_unfinished_ones_have_no_standing(

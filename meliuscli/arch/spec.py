@@ -8,6 +8,7 @@ import json
 import tomllib
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -27,6 +28,9 @@ PadValue = Literal[-1, 0, 1]
 Padding = Literal["symmetric", "same"]
 """Where the border of a strided layer lies: on both sides alike, or TensorFlow's "same", with the odd pixel behind. The sizes of
 maps are equal."""
+
+RECENT = 32
+"""Networks whose layers are kept."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,6 +70,9 @@ class ArchSpec(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         cls.legend = legend_of(cls.letters)
+        if "layers" in vars(cls):
+            # A network is validated, counted and described in one go, each time from its layers.
+            cls.layers = lru_cache(maxsize=RECENT)(vars(cls)["layers"])  # type: ignore[method-assign]
 
     @model_validator(mode="after")
     def _must_unroll(self) -> Self:

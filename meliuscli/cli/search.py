@@ -69,7 +69,7 @@ def search(
         Literal["cost-aware", "tpe", "gp", "nsga2", "random"],
         typer.Option("--sampler", help="How candidates are proposed."),
     ] = "cost-aware",
-    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 4,
+    finalists: Annotated[int, typer.Option("--finalists", min=0, max=100, help="Found networks in the finals.")] = 5,
     final_seeds: Annotated[int, typer.Option("--final-seeds", min=1, max=100, help="Trainings a finalist.")] = 3,
     workers: Annotated[
         int | None,

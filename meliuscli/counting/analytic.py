@@ -13,6 +13,7 @@ ELEMENTWISE = {"batch_norm": 2, "relu": 2, "add": 1, "multiply": 1}
 the additions and multiplications that shifts and mixtures are made of (``Layer.work``)."""
 
 
+@lru_cache(maxsize=32)
 def count_spec(spec: ArchSpec, storage: Storage = Storage()) -> NetworkCount:  # noqa: B008
     """Count a network for one image of ``spec.input_shape``.
 

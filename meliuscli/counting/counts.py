@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, takewhile
 from typing import Literal, TypeVar
 
@@ -134,7 +135,7 @@ def add(rows: Iterable[Count], name: str, kind: str) -> Count:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NetworkCount:
     """All layers of a network, in order. A module of somebody else's has no stages and blocks: where ``nested``, the
     parts of its modules' names stand for them, behind what all have in common."""
@@ -144,7 +145,7 @@ class NetworkCount:
     output: tuple[int, ...] | None = None
     """Where it is not the last layer's."""
 
-    @property
+    @cached_property
     def total(self) -> Count:
         total = add(self.layers, "total", "total")
         return total if self.output is None else replace(total, output=self.output)

@@ -48,7 +48,7 @@ class Asked:
     trials: int = 20
     seed: int = 0
     sampler: SamplerName = "cost-aware"
-    finalists: int = 4
+    finalists: int = 5
     final_seeds: int = 3
     dataset: str | None = None
     data: Path | None = None

@@ -105,31 +105,24 @@ def _worth(study: Study, records: Sequence[TrialRecord]) -> dict[str, float]:
 
 
 def choose_entrants(study: Study) -> list[Entrant]:
-    """All known networks, and up to ``settings.finalists`` found ones.
-
-    The found ones are the best believed within each budget; then, one by one, the one that adds most to the answers to
-    the known networks. An answer is the best believed of those chosen at no higher cost than the known one's."""
+    """All known networks, and up to ``settings.finalists`` found ones."""
     records = study.records()
     worth, cost = _worth(study, records), study.cost.of
-    known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     found = [record for record in records if record.known_as is None and record.accuracy is not None]
     points = [(cost(record.candidate), worth[record.candidate.archid]) for record in found]
-    lowest = min((value for _, value in points), default=0.0)
-    asked = [(cost(candidate), worth.get(candidate.archid, lowest)) for _, candidate in known]
-    chosen = [found[i] for i in choose(points, asked, study.settings.all_budgets, study.settings.finalists)]
+    chosen = [found[i] for i in choose(points, study.asked, study.settings.all_budgets, study.settings.finalists)]
     entrants = [Entrant(f"found-{r.number}", None, r.candidate) for r in sorted(chosen, key=lambda r: r.number)]
+    known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
 
 
-def choose(found: Sequence[Point], known: Sequence[Point], budgets: Sequence[float], most: int) -> list[int]:
+def choose(found: Sequence[Point], asked: Sequence[float], budgets: Sequence[float], most: int) -> list[int]:
     """Which ``most`` of ``found``, (cost, worth), are worth a comparison: the best within each budget, the largest first;
-    then, one by one, the one by which the best chosen ones of no higher cost than the ``known`` ones exceed them most."""
+    then, one by one, the one that makes the best chosen ones within the costs that are ``asked`` for most better."""
     lowest = min((worth for _, worth in found), default=0.0)
 
-    def answers(indices: Sequence[int]) -> tuple[float, float]:
-        """By how much the known ones are exceeded, and what answers them, summed."""
-        best = [max((found[i][1] for i in indices if found[i][0] <= limit), default=lowest) for limit, _ in known]
-        return sum(max(0.0, b - worth) for b, (_, worth) in zip(best, known, strict=True)), sum(best)
+    def answers(indices: Sequence[int]) -> float:
+        return sum(max((found[i][1] for i in indices if found[i][0] <= limit), default=lowest) for limit in asked)
 
     order = sorted(range(len(found)), key=lambda i: -found[i][1])
     heads = (next((i for i in order if found[i][0] <= budget), None) for budget in sorted(budgets, reverse=True))

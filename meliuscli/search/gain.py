@@ -27,6 +27,18 @@ def expected_gain(points: Sequence[Point], costs: Array, mean: Array, deviation:
     return np.asarray((widths * _expected_improvement(mean[:, None], deviation[:, None], heights[None])).sum(1))
 
 
+def expected_answers(
+    points: Sequence[Point], costs: Array, mean: Array, deviation: Array, asked: Sequence[float], floor: float
+) -> Array:
+    """Expected growth of the best accuracy within each of the costs that are ``asked`` for, on average; ``points`` are
+    what answers so far, and ``floor`` counts where nothing does."""
+    growth = np.zeros(len(costs))
+    for limit in asked:
+        best = max((accuracy for cost, accuracy in points if cost <= limit), default=floor)
+        growth += np.where(costs <= limit, _expected_improvement(mean, deviation, np.asarray(best)), 0.0) / len(asked)
+    return growth
+
+
 def _expected_improvement(mean: Array, deviation: Array, height: Array) -> Array:
     deviation = np.maximum(deviation, 1e-9)
     z = (mean - height) / deviation

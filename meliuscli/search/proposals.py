@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from meliuscli.errors import FailedError
 from meliuscli.search.cost import OPS, Cost
-from meliuscli.search.gain import expected_gain
+from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.goal import Goal, Posterior, ProxyGoal
 from meliuscli.search.limits import Limit
 from meliuscli.search.pareto import Point, front
@@ -23,9 +23,11 @@ POOL = 600
 START = 240
 """Random candidates within the limits, counted once for a study; estimates of all others rest on them. As many random
 ones, whatever they cost, say first where to look, and no more than four times as many are counted."""
-ROUNDS, SURE_ROUNDS, PARENTS, DRAWN, COUNTED = 2, 16, 12, 400, 6
-"""How often a proposal is improved by steps, where trainings are to teach something and where all is believed beforehand:
-from how many of the best, with how many steps and random candidates, of which how many are counted."""
+ROUNDS, PARENTS, DRAWN, COUNTED = 2, 12, 400, 6
+"""How often a proposal is improved by steps: from how many of the best, with how many steps and random candidates, of
+which how many are counted."""
+SURE_ROUNDS = 150
+"""Where trainings teach nothing, the front is looked for once, in so many rounds, before the first proposal."""
 SLACK = math.log(1.03)
 """By how much the estimate of a number may exceed its bound for the candidate to be counted."""
 SPREAD_STARTS = 6
@@ -36,6 +38,8 @@ BEYOND_BUDGET = 1.05
 
 class Proposer:
     """Proposes candidates of a space within a budget and other limits. What it proposes depends on its arguments alone.
+
+    ``asked`` are costs within which the best network of its own is wanted, beside the front as a whole.
 
     ``num_decided`` counts the candidates that the last proposal decided by counting: over a limit, impossible, or asked
     for before. Those that were looked at for the start are counted with the first proposal of a study."""
@@ -48,13 +52,15 @@ class Proposer:
         cost: Cost = OPS,
         limits: Sequence[Limit] = (),
         goal: Goal | None = None,
+        asked: Sequence[float] = (),
     ) -> None:
         self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
+        self.asked = tuple(asked)
         self.limits = (Limit("--budget", cost.of, budget, cost.text), *limits)
         self.goal: Goal = ProxyGoal(space) if goal is None else goal
         self.lowest = self.cost(space.smallest)
         self.num_decided = 0
-        self._published = {candidate.archid for _, candidate in space.known_candidates()}
+        self.published = {candidate.archid for _, candidate in space.known_candidates()}
         self._counted: dict[Params, Candidate | None] = {}
 
     @cached_property
@@ -75,6 +81,12 @@ class Proposer:
             drawn = drawn[np.argsort(np.maximum(excess, 0), kind="stable")]
         likely = (params_at(space, row) for row in drawn[: 4 * START])
         found = self._feasible(likely, START)
+        if not self.goal.explores:
+            search, rng = _Search(self, [], self.goal.fit([]), found), np.random.default_rng(self.seed)
+            for _ in range(SURE_ROUNDS):
+                search.look_around(rng)
+                search.settle()
+            found = search.counted
         return found, sum(c is None or not self._allows(c) for c in self._counted.values())
 
     @property
@@ -94,13 +106,13 @@ class Proposer:
         Raises ``FailedError`` when no new candidate within the budget can be found."""
         known = [*(candidate for candidate, _ in observed), *pending]
         start, start_decided = self._start
-        self.num_decided = start_decided if all(c.archid in self._published for c in known) else 0
+        self.num_decided = start_decided if all(c.archid in self.published for c in known) else 0
         rng = np.random.default_rng((self.seed, number))
         if self.goal.explores and (explore or len(observed) < 4):
             return self._least_explored(self._untried(start, known, rng), known, rng)
         posterior = self.goal.fit(observed, pending)
         search = _Search(self, known, posterior, [*start, *known])
-        for _ in range(ROUNDS if self.goal.explores else SURE_ROUNDS):
+        for _ in range(ROUNDS):
             search.look_around(rng)
         if search.best is None:
             return self._untried(start, known, rng)[0]
@@ -177,6 +189,7 @@ class _Search:
         # The front of what is believed, not of lucky seeds; candidates in training count as believed.
         self.points: list[Point] = list(zip(map(proposer.cost, known), means, strict=True))
         self.front = [known[index] for index in front(self.points)]
+        self.own = [p for p, c in zip(self.points, known, strict=True) if c.archid not in proposer.published]
         self.counted: list[Candidate] = []
         self.gains = np.zeros(0)
         self.places = np.zeros((0, len(self.axes)), dtype=np.intp)
@@ -188,6 +201,20 @@ class _Search:
         """The new candidate of the largest gain; None where all are known."""
         index = int(np.argmax(self.gains)) if len(self.gains) else 0
         return self.counted[index] if len(self.gains) and np.isfinite(self.gains[index]) else None
+
+    def settle(self) -> None:
+        """Take the best for known, so that what is looked for next lies elsewhere."""
+        if (best := self.best) is None:
+            return
+        index = self.counted.index(best)
+        self.taken.add(best.archid)
+        self.points.append((self.proposer.cost(best), float(self.numbers[index, -2])))
+        self.own.append(self.points[-1])
+        self.front.append(best)
+        allowed = np.isfinite(self.gains)
+        allowed[index] = False
+        gains = self._gains(np.exp(self.numbers[:, 0]), self.numbers[:, -2], self.numbers[:, -1])
+        self.gains = np.where(allowed, gains, -np.inf)
 
     def look_around(self, rng: np.random.Generator) -> None:
         """Draw random candidates, and steps from the best and from the front; count those that look best."""
@@ -223,7 +250,12 @@ class _Search:
         return np.where((logs <= self.proposer.log_bounds + SLACK).all(1), gains, -np.inf)
 
     def _gains(self, costs: Array, mean: Array, deviation: Array) -> Array:
-        return expected_gain(self.points, costs, mean, deviation, BEYOND_BUDGET * self.proposer.budget)
+        most = BEYOND_BUDGET * self.proposer.budget
+        gains = expected_gain(self.points, costs, mean, deviation, most)
+        if asked := self.proposer.asked:
+            floor = min((accuracy for _, accuracy in self.points), default=0.0)
+            gains += most * expected_answers(self.own, costs, mean, deviation, asked, floor)
+        return gains
 
     def _add(self, candidates: list[Candidate]) -> None:
         if not candidates:

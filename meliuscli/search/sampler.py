@@ -154,7 +154,8 @@ class CostAwareSampler(CandidateSampler):
 
     The cost is exact, so accuracy alone is modelled: by ``goal``, which the proxy's own accuracy is if none is given.
     Complete trials are what is known (their first value is the accuracy, 0 to 1), and running ones count as believed.
-    ``budget`` bounds the cost, ``limits`` whatever else. The same seed and history give the same proposal. Raises
+    ``budget`` bounds the cost, ``limits`` whatever else; ``asked`` are costs within which the best network that is not
+    published is wanted, beside the front as a whole. The same seed and history give the same proposal. Raises
     ``FailedError`` when no new candidate within the limits can be found."""
 
     def __init__(
@@ -166,9 +167,10 @@ class CostAwareSampler(CandidateSampler):
         cost: Cost = OPS,
         limits: Sequence[Limit] = (),
         goal: Goal | None = None,
+        asked: Sequence[float] = (),
     ) -> None:
         super().__init__(space, (Limit("--budget", cost.of, budget, cost.text), *limits), seed)
-        self._proposer = Proposer(space, budget, seed, cost, limits, goal)
+        self._proposer = Proposer(space, budget, seed, cost, limits, goal, asked)
         self._known = {candidate.archid for _, candidate in space.known_candidates()}
 
     def sample_relative(
@@ -197,13 +199,15 @@ def make_sampler(
     cost: Cost = OPS,
     limits: Sequence[Limit] = (),
     goal: Goal | None = None,
+    asked: Sequence[float] = (),
 ) -> CandidateSampler:
-    """Ours, or one of Optuna's behind the filter, by name. ``goal`` is what ours learns; Optuna's see accuracies.
+    """Ours, or one of Optuna's behind the filter, by name. ``goal`` is what ours learns, and ``asked`` as of
+    ``CostAwareSampler``; Optuna's see accuracies.
 
     Raises ``MissingError`` for a sampler that needs a package which is not installed."""
     check_sampler(name)
     if name == "cost-aware":
-        return CostAwareSampler(space, budget, seed=seed, cost=cost, limits=limits, goal=goal)
+        return CostAwareSampler(space, budget, seed=seed, cost=cost, limits=limits, goal=goal, asked=asked)
     bounds = (Limit("--budget", cost.of, budget, cost.text), *limits)
     starts = SPREAD_STARTS + sum(all(bound.holds(c) for bound in bounds) for _, c in space.known_candidates())
     make: dict[str, Callable[[int], BaseSampler]] = {

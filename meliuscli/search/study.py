@@ -124,15 +124,17 @@ class Study:
     ) -> None:
         self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
         self.goal: Goal = TargetGoal() if settings.maximises == "belief" else ProxyGoal(space)
-        self._sampler = make_sampler(
-            settings.sampler, space, settings.budget, settings.seed, cost, settings.limits, self.goal
-        )
-        self._distributions = self._sampler.distributions
+        self._limits = (Limit("--budget", cost.of, settings.budget, cost.text), *settings.limits)
         self.known = {
             candidate.archid: (name, candidate)
             for name, candidate in space.known_candidates()
             if self.allows(candidate)
         }
+        self._sampler = make_sampler(
+            *(settings.sampler, space, settings.budget, settings.seed, cost, settings.limits, self.goal),
+            self.asked if settings.maximises == "belief" else (),
+        )
+        self._distributions = self._sampler.distributions
         self._journal = Journal(directory / "journal.log") if trials is None else trials
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler
@@ -140,6 +142,11 @@ class Study:
         self._sampler.reads = self._is_own
         if trials is None:
             self.enqueue_known()
+
+    @property
+    def asked(self) -> list[float]:
+        """The costs within which the best found network is wanted: what the known ones cost, and the budgets."""
+        return sorted({*(self.cost.of(c) for _, c in self.known.values()), *self.settings.all_budgets})
 
     def enqueue_known(self) -> None:
         """Have the known networks within the limits trained first."""
@@ -161,7 +168,7 @@ class Study:
 
     def allows(self, candidate: Candidate) -> bool:
         """Is it within the budget and all other limits?"""
-        return self._sampler.allows(candidate)
+        return all(limit.holds(candidate) for limit in self._limits)
 
     def proxy_task(self, candidate: Candidate) -> Task:
         """The training that gives a candidate its proxy accuracy."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -185,7 +186,7 @@ class DenseFamilySpec(ArchSpec):
             size = layer.out_size
         for stage in self._stages(size):
             for unit in stage.units:
-                yield from placed(_unit(unit), stage.name, unit.block)
+                yield from _placed_unit(unit)
             if stage.transition is not None:
                 yield from placed(_transition(stage.transition), stage.transition.name)
         yield from classifier_head(stage.channels, stage.size, self.num_classes, norm=True, relu=True)
@@ -228,6 +229,12 @@ class BinaryDenseNetSpec(DenseFamilySpec):
     improvement: ClassVar[bool] = False
     family: Literal["binarydensenet"] = "binarydensenet"
     stem: Stem = "imagenet"
+
+
+@lru_cache(maxsize=2**14)
+def _placed_unit(unit: DenseUnit) -> tuple[Layer, ...]:
+    """Kept, since the networks of a search have most of their units in common."""
+    return tuple(placed(_unit(unit), unit.stage, unit.block))
 
 
 def _unit(unit: DenseUnit) -> Iterator[Layer]:
