@@ -62,6 +62,10 @@ class CandidateSampler(BaseSampler):
         """Which trials of a study the sampler learns from."""
         self._counted: dict[Params, Candidate | None] = {}
 
+    def prepare(self, study: optuna.Study) -> None:
+        """Count what a proposal will need, so that it does not take its time: the networks of the trials so far."""
+        self.history(study, -1)
+
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self.num_decided = 0
 
@@ -172,6 +176,10 @@ class CostAwareSampler(CandidateSampler):
         super().__init__(space, (Limit("--budget", cost.of, budget, cost.text), *limits), seed)
         self._proposer = Proposer(space, budget, seed, cost, limits, goal, asked)
         self._known = {candidate.archid for _, candidate in space.known_candidates()}
+
+    def prepare(self, study: optuna.Study) -> None:
+        super().prepare(study)
+        self._proposer.prepare()
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

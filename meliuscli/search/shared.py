@@ -66,6 +66,11 @@ class SharedStudy(Study):
         """Write something down with the study."""
         self._optuna.set_user_attr(key, value)
 
+    def prepare(self) -> None:
+        """Count what proposals will need. It takes seconds, in which nobody else has to wait for the turn."""
+        if self._told_and_flights()[0] < self.settings.trials:
+            self._sampler.prepare(self._optuna)
+
     def next_job(self, me: Owner) -> Assignment | Literal["wait"] | None:
         """What to train next; None when the study is done. Raises ``FailedError`` where no candidate could be trained."""
         with self.backend.turn(self.name):

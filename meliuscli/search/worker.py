@@ -144,6 +144,7 @@ class Worker:
         """Work; is the study done? Raises ``FailedError`` where nothing could be trained, ``MissingError`` where the storage
         is gone for good."""
         try:
+            self._patiently(self.study.prepare)
             while not self.leave.is_due and (self.max_trials is None or self.num_done < self.max_trials):
                 try:
                     job = self._patiently(lambda: self.study.next_job(self.me))
