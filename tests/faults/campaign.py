@@ -1,8 +1,9 @@
-"""A campaign of faults against workers, with a budget in minutes and a seed; it writes what was injected and what was lost.
+"""A campaign of faults, with a budget in minutes and a seed; it writes what was injected and what was lost.
 
     python tests/faults/campaign.py [--minutes 10] [--seed 0] [--report reports/faults]
 
-Trainings sleep. Workers are forked from one warm process, so that a fault costs no start of Python. Each round is a study of its
+Against workers of shared studies, where trainings sleep; against works of one process, which train; with malformed files.
+Workers are forked from one warm process, so that a fault costs no start of Python. Each round is a study of its
 own; at its end the table must equal that of an undisturbed search, nothing may run for ever, and Optuna must read the storage.
 """
 
@@ -34,6 +35,7 @@ from mutate import MALFORMED, attack
 from optuna.trial import TrialState
 from postgres import Postgres, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
+from works import attack_works
 
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
@@ -217,13 +219,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, default=Path("reports/faults"))
-    parser.add_argument("--only", choices=("journal", "postgresql", "malformed"))
+    parser.add_argument("--only", choices=("journal", "postgresql", "malformed", "works"))
     given = parser.parse_args()
     storage.LOCK_SECONDS = 0.3  # what is left of a lock costs a round no time
     home = Path(tempfile.mkdtemp(prefix="faults-"))
     space = home / "tiny.toml"
     space.write_text(TINY_SPACE, encoding="utf-8")
-    parts = [given.only] if given.only else ["journal", "postgresql", "malformed"]
+    parts = [given.only] if given.only else ["journal", "postgresql", "malformed", "works"]
     value: dict[str, object] = {"seed": given.seed, "minutes": given.minutes}
     is_clean = True
     for part in parts:
@@ -231,8 +233,8 @@ def main() -> int:
         if part == "postgresql" and (reason := why_not()) is not None:
             value[part] = {"skipped": reason}
             continue
-        if part == "malformed":
-            outcome = attack(rng, minutes, home)
+        if part in ("malformed", "works"):
+            outcome = (attack if part == "malformed" else attack_works)(rng, minutes, home / part)
             value[part], is_clean = outcome, is_clean and not outcome["failures"]
             continue
         tally = disturb(part, minutes, rng, space, home)
