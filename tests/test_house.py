@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +72,78 @@ def test_the_shell_knows_no_json_no_lock_and_no_origin(path: str) -> None:
     assert not imported & {"json", "filelock"}
     assert not names & {"to_json", "json_text", "write_json", "origin", "FileLock"}
     assert not called & {"lock", "held", "resume_command"}
+
+
+OWNERS = {
+    "PIL": ("data/decode.py",),
+    "filelock": ("data/cache.py", "search/backend.py", "search/databases.py", "training/", "work/folders.py"),
+    "fvcore": ("counting/traced.py",),
+    "h5py": ("exchange/larq.py",),
+    "llvmlite": ("packed/",),
+    "matplotlib": ("report/figures.py",),
+    "numpy": (
+        "counting/foreign/",
+        "data/",
+        "evidence/",
+        "exchange/",
+        "export/",
+        "nn/quantizers.py",
+        "packed/",
+        "search/",
+        "report/check.py",
+        "report/trial.py",
+    ),
+    "onnx": ("exchange/qonnx.py", "export/"),
+    "onnxruntime": ("exchange/opened.py", "export/onnx.py"),
+    "onnxscript": ("export/onnx.py",),
+    "optuna": ("search/",),
+    "pandas": ("report/study_page.py",),
+    "platformdirs": ("data/catalog.py", "results.py"),
+    "pydantic": ("arch/", "search/", "training/"),
+    "qonnx": ("export/qonnx.py",),
+    "redis": ("search/databases.py",),
+    "rich": ("cli/",),
+    "safetensors": ("export/packed.py", "training/"),
+    "sqlalchemy": ("search/databases.py",),
+    "torch": (
+        "cli/",
+        "counting/",
+        "data/",
+        "exchange/",
+        "export/",
+        "nn/",
+        "packed/",
+        "training/",
+        "search/together.py",
+    ),
+    "typer": ("cli/",),
+}
+"""Third-party libraries, and the files or folders that may import them; no other may, and no other library is imported."""
+
+
+def imported(module: ast.Module) -> set[str]:
+    """The libraries that are imported anywhere in a module, within functions too."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"meliuscli"}
+
+
+def test_every_library_has_its_owners() -> None:
+    used, strangers = defaultdict(set), []
+    for path, module in modules():
+        for library in imported(module):
+            used[library].add(path)
+            if not path.startswith(OWNERS.get(library, ())):
+                strangers.append(f"{path} imports {library}")
+    assert strangers == []
+    idle = [
+        f"{place} for {library}"
+        for library, places in OWNERS.items()
+        for place in places
+        if not any(p.startswith(place) for p in used[library])
+    ]
+    assert idle == [], "who no longer imports it owns it no more"
