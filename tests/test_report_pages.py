@@ -111,6 +111,26 @@ def test_the_page_of_a_study(space: SearchSpace, tmp_path: Path, beliefs: bool) 
     check_golden(f"study-{'belief' if beliefs else 'proxy'}.md", page)
 
 
+def test_the_line_of_the_front_never_falls(space: SearchSpace, tmp_path: Path) -> None:
+    """The front is of lower ends: MeliusNet42's is above that of a network which costs less and has the higher mean."""
+    wide = {"num_blocks": [6, 9, 12, 12], "transition_channels": [160, 384, 512], "groups": 2}
+    candidates = dict(space.known_candidates())
+    dear = candidates["meliusnet42"]
+    params = space.params_of(dear.spec.replace(**wide))
+    assert params is not None
+    cheap = space.candidate(params)
+    records = tuple(
+        TrialRecord(number, candidate, None, 0.8, None, trained(0, 0.8))
+        for number, candidate in enumerate((cheap, dear))
+    )
+    beliefs = {r.candidate.archid: b for r, b in zip(records, believe([cheap.spec, dear.spec]), strict=True)}
+    report = replace(study_of(space, tmp_path / "line", True), records=records, beliefs=beliefs)
+    assert cheap.ops < dear.ops
+    assert beliefs[cheap.archid].top1 > beliefs[dear.archid].top1
+    assert [record.candidate for record in report.front] == [cheap, dear]
+    assert report.front_line == [(cheap.ops, beliefs[cheap.archid].top1), (dear.ops, beliefs[cheap.archid].top1)]
+
+
 def test_the_page_of_a_check(space: SearchSpace) -> None:
     check = check_of(space)
     check_golden("check.md", check_page.markdown(check, rows(check)))

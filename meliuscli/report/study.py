@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ class StudyReport:
         trained = self.trained
         points = [(self.cost.of(record.candidate), self._worth(record)) for record in trained]
         return [trained[index] for index in pareto.front(points)]
+
+    @property
+    def front_line(self) -> list[tuple[float, float]]:
+        """The front as figures draw it: a cost, and the most that one of the front's networks of at most it has of
+        ``percent``. Beliefs are ranked by the lower ends of their intervals, so one that costs more can have a lower mean."""
+        best = accumulate((self.percent(record) for record in self.front), max)
+        return list(zip((self.cost.of(record.candidate) for record in self.front), best, strict=True))
 
     @property
     def trained(self) -> list[TrialRecord]:

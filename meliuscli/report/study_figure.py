@@ -28,9 +28,9 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     intervals = [((ops, belief.low), (ops, belief.high)) for ops, belief in believed]
     for (ops, low), (_, high) in intervals:
         axes.vlines(ops, low, high, color="#c4cad2", linewidth=1, zorder=1)
-    front = report.front
-    corners = [*((x(r), y(r)) for r in front), *((report.settings.budget / scale, y(r)) for r in front[-1:])]
-    if front:
+    line = [(cost / scale, value) for cost, value in report.front_line]
+    corners = [*line, *((report.settings.budget / scale, value) for _, value in line[-1:])]
+    if line:
         axes.step(*zip(*corners, strict=True), where="post", color=FRONT, label="Pareto front", zorder=2)
     axes.axvline(report.settings.budget / scale, color="black", linestyle=":", linewidth=1, label="budget")
     axes.set_xlabel(

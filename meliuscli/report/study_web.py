@@ -75,14 +75,13 @@ def _mark(report: StudyReport, record: TrialRecord, on_front: bool, name: str) -
 def front_chart(report: StudyReport) -> Chart:
     """Every trained candidate against its cost, with believed intervals, the front and the budgets."""
     scale, x_label = _cost_scale(report)
-    front = report.front
-    numbers = {record.number for record in front}
+    numbers = {record.number for record in report.front}
     finalists = {entrant.name for entrant in report.entrants}
     marks = [
         _mark(report, r, r.number in numbers, _name(r) if r.known_as or _name(r) in finalists else "")
         for r in report.trained
     ]
-    steps = [(report.cost.of(record.candidate) / scale, report.percent(record)) for record in front]
+    steps = [(cost / scale, value) for cost, value in report.front_line]
     curves = (Curve(tuple(steps), steps=True, text="Pareto front"),) if steps else ()
     limits = tuple((budget / scale, f"{report.cost.text(budget)} {report.cost.unit}") for budget in report.budgets)
     legend = "Squares are published networks, circles found ones; those on the front are drawn in its colour."
