@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
+from meliuscli.search.accuracy import MOST_OBSERVED, thinned
 from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose, choose_entrants, finals_of, verdicts
 from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.objective import proxy_spec
@@ -379,6 +380,23 @@ def test_more_finalists_answer_no_worse(found: list[tuple[float, float]], most: 
     few, many = choose(found, asked, [100.0], most), choose(found, asked, [100.0], most + 1)
     assert many[: len(few)] == few
     assert len(set(many)) == min(most + 1, len(found))
+
+
+def test_of_many_trials_each_is_believed_by_the_model_and_its_own_training(space: SearchSpace) -> None:
+    rng = np.random.default_rng(0)
+    candidates = {c.archid: c for _ in range(400) if (c := space.try_candidate(space.random_params(rng))) is not None}
+    truth = np.array([0.1 * math.log(c.ops) + 0.02 * math.log(c.count.params) for c in candidates.values()])
+    measured = truth + rng.normal(scale=0.03, size=len(truth))
+    records = [
+        TrialRecord(i, c, None, float(y), None, None)
+        for i, (c, y) in enumerate(zip(candidates.values(), measured, strict=True))
+    ]
+    by_archid = believed_accuracy(space, records)
+    believed = np.array([by_archid[archid] for archid in candidates])
+    assert len(records) > MOST_OBSERVED
+    unseen = np.setdiff1d(np.arange(len(truth)), thinned(len(truth)))
+    errors, luck = (np.abs(values[unseen] - truth[unseen]).mean() for values in (believed, measured))
+    assert errors < 0.6 * luck
 
 
 def test_finalists_come_from_trials_and_unfinished_ones_have_no_standing(

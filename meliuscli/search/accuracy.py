@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate, SearchSpace
@@ -23,9 +24,21 @@ NUM_PARTS = 3
 LEAST, MOST = (0.1, 0.02, 0.02, 0.02), (5.0, 3.0, 3.0, 0.8)
 """Between these the sizes lie: variances of what costs and parameters explain, of the rest, and of the noise, in parts of
 the accuracies' variance."""
+MOST_OBSERVED = 200
+"""Of observations that a model is fitted to: fitting costs the third power of their number, seconds for a thousand."""
 NUM_SIZES = 64
 KEPT = 0.03
 """Sizes whose weight is below this part of the largest are left out."""
+
+
+def thinned(count: int) -> npt.NDArray[np.intp]:
+    """The places of at most ``MOST_OBSERVED`` of ``count`` observations in order: the newest half, which a search made where
+    it looks, and of those before them evenly many. Order chooses, never accuracy: the best of many is best by luck, too."""
+    if count <= MOST_OBSERVED:
+        return np.arange(count)
+    newest = MOST_OBSERVED // 2
+    earlier = np.linspace(0, count - newest - 1, MOST_OBSERVED - newest).round().astype(np.intp)
+    return np.concatenate([earlier, np.arange(count - newest, count)])
 
 
 def features(space: SearchSpace, candidates: Sequence[Candidate]) -> Array:
@@ -84,6 +97,11 @@ class AccuracyModel:
         inverses = np.asarray(np.linalg.inv(covariances[kept]), np.float64)
         shares = shares[kept] / shares[kept].sum()
         return cls(centre, scale, x, SIZES[kept], shares, inverses @ y, inverses, mean, deviation)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of what a training adds by luck."""
+        return self.deviation * math.sqrt(self.shares @ self.sizes[:, -1])
 
     def predict(self, inputs: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (M,) of the true accuracy at ``features`` (M, F)."""

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from meliuscli.errors import BadInputError
 from meliuscli.results import write_json
-from meliuscli.search.accuracy import AccuracyModel, features
+from meliuscli.search.accuracy import AccuracyModel, features, thinned
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.objective import final_task, transfer_task
@@ -90,9 +90,15 @@ def believed_accuracy(space: SearchSpace, records: Sequence[TrialRecord]) -> dic
     trained = [(record.candidate, record.accuracy) for record in records if record.accuracy is not None]
     if len(trained) < 4:
         return {candidate.archid: accuracy for candidate, accuracy in trained}
-    x = features(space, [candidate for candidate, _ in trained])
-    mean, _ = AccuracyModel.fit(x, np.array([accuracy for _, accuracy in trained])).predict(x)
-    return {candidate.archid: float(value) for (candidate, _), value in zip(trained, mean, strict=True)}
+    x, measured = features(space, [c for c, _ in trained]), np.array([accuracy for _, accuracy in trained])
+    seen = thinned(len(trained))
+    model = AccuracyModel.fit(x[seen], measured[seen])
+    mean, deviation = model.predict(x)
+    # What the model has not seen is believed after one more observation, its own.
+    weight = deviation**2 / (deviation**2 + model.noise**2)
+    weight[seen] = 0
+    believed = mean + weight * (measured - mean)
+    return {candidate.archid: float(value) for (candidate, _), value in zip(trained, believed, strict=True)}
 
 
 def _worth(study: Study, records: Sequence[TrialRecord]) -> dict[str, float]:

@@ -9,14 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from meliuscli.evidence.belief import Belief, as_beliefs, inputs_of, target_model, why_uncovered
-from meliuscli.search.accuracy import AccuracyModel, features
+from meliuscli.search.accuracy import AccuracyModel, features, thinned
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate, SearchSpace
 
 Observed = Sequence[tuple[Candidate, float]]
 """Candidates with the accuracies (0 to 1) that they had on the proxy."""
-MOST_OBSERVED = 200
-"""Fitting costs the third power of their number: seconds for a thousand."""
 SURE = 1e-3
 """Points: how far a belief moves when its network is trained on a proxy that has no weight."""
 
@@ -39,16 +37,6 @@ class Goal(Protocol):
         """What is believed after ``observed``, while ``pending`` are in training."""
 
 
-def thinned(observed: Observed) -> Observed:
-    """At most ``MOST_OBSERVED`` of the observations: the newest half, which a search made where it looks, and of those
-    before them evenly many. Their order chooses, never their accuracy: the best of many is best by luck, too."""
-    if len(observed) <= MOST_OBSERVED:
-        return observed
-    newest = MOST_OBSERVED // 2
-    places = np.linspace(0, len(observed) - newest - 1, MOST_OBSERVED - newest).round().astype(int)
-    return [*(observed[place] for place in places), *observed[-newest:]]
-
-
 @dataclass(frozen=True, slots=True)
 class ProxyGoal:
     """The accuracy on the proxy's own data."""
@@ -58,7 +46,7 @@ class ProxyGoal:
     _rows: dict[str, Array] = field(default_factory=dict)
 
     def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> ProxyPosterior:
-        observed = thinned(observed)
+        observed = [observed[place] for place in thinned(len(observed))]
         inputs = self.features([candidate for candidate, _ in observed])
         return ProxyPosterior(self, AccuracyModel.fit(inputs, np.array([value for _, value in observed])))
 
