@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError
+from meliuscli.search.cost import Cost
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.units import format_count
 
@@ -30,6 +31,15 @@ class Limit:
     def excess(self, candidate: Candidate) -> float:
         """By what part a candidate is above the bound; below 0 where it is within."""
         return self.of(candidate) / self.bound - 1
+
+
+def within(candidate: Candidate, limits: Iterable[Limit]) -> bool:
+    """Does a candidate exceed none of them?"""
+    return all(limit.holds(candidate) for limit in limits)
+
+
+def budget_limit(cost: Cost, budget: float) -> Limit:
+    return Limit("--budget", cost.of, budget, cost.text)
 
 
 def size_limit(size_bytes: float) -> Limit:
@@ -62,7 +72,7 @@ def params_limit(params: float) -> Limit:
 def check_limits(space: SearchSpace, limits: Sequence[Limit]) -> None:
     """Raise ``BadInputError`` where no network can be found within all limits, naming the one that comes nearest."""
     nearest = _nearest(space, limits)
-    if all(limit.holds(nearest) for limit in limits):
+    if within(nearest, limits):
         return
     numbers = ", ".join(limit.text(limit.of(nearest)) for limit in limits)
     bounds = " and ".join(f"{limit.option} {limit.text(limit.bound)}" for limit in limits)

@@ -13,7 +13,7 @@ from meliuscli.errors import FailedError
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.goal import Goal, Posterior, ProxyGoal
-from meliuscli.search.limits import Limit
+from meliuscli.search.limits import Limit, budget_limit, within
 from meliuscli.search.pareto import Point, front
 from meliuscli.search.ridge import Array
 from meliuscli.search.screen import Places, Screen, params_at, places_of, random_places, stepped
@@ -56,7 +56,7 @@ class Proposer:
     ) -> None:
         self.space, self.budget, self.seed, self.cost = space, budget, seed, cost.of
         self.asked = tuple(asked)
-        self.limits = (Limit("--budget", cost.of, budget, cost.text), *limits)
+        self.limits = (budget_limit(cost, budget), *limits)
         self.goal: Goal = ProxyGoal(space) if goal is None else goal
         self.lowest = self.cost(space.smallest)
         self.num_decided = 0
@@ -87,7 +87,7 @@ class Proposer:
                 search.look_around(rng)
                 search.settle()
             found = search.counted
-        return found, sum(c is None or not self._allows(c) for c in self._counted.values())
+        return found, sum(c is None or not within(c, self.limits) for c in self._counted.values())
 
     def prepare(self) -> None:
         """Do now what the first proposal would do before it: it takes seconds."""
@@ -149,13 +149,10 @@ class Proposer:
     def count(self, params: Params) -> Candidate | None:
         """The candidate of these parameters, or None where there is none within the limits."""
         candidate = self._network(params)
-        if candidate is None or not self._allows(candidate):
+        if candidate is None or not within(candidate, self.limits):
             self.num_decided += 1
             return None
         return candidate
-
-    def _allows(self, candidate: Candidate) -> bool:
-        return all(limit.holds(candidate) for limit in self.limits)
 
     def _network(self, params: Params) -> Candidate | None:
         if params not in self._counted:

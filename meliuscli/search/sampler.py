@@ -22,7 +22,7 @@ from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search.axis import Axis
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import Goal
-from meliuscli.search.limits import Limit
+from meliuscli.search.limits import Limit, budget_limit, within
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Params, SearchSpace, params_from_mapping
 
@@ -78,7 +78,7 @@ class CandidateSampler(BaseSampler):
 
     def allows(self, candidate: Candidate) -> bool:
         """Is it within all limits?"""
-        return all(limit.holds(candidate) for limit in self.limits)
+        return within(candidate, self.limits)
 
     def fits(self, trial: FrozenTrial) -> bool:
         """Are the parameters that a trial has, or waits for, those of the space, with values that they take?"""
@@ -173,7 +173,7 @@ class CostAwareSampler(CandidateSampler):
         goal: Goal | None = None,
         asked: Sequence[float] = (),
     ) -> None:
-        super().__init__(space, (Limit("--budget", cost.of, budget, cost.text), *limits), seed)
+        super().__init__(space, (budget_limit(cost, budget), *limits), seed)
         self._proposer = Proposer(space, budget, seed, cost, limits, goal, asked)
         self._known = {candidate.archid for _, candidate in space.known_candidates()}
 
@@ -216,8 +216,8 @@ def make_sampler(
     check_sampler(name)
     if name == "cost-aware":
         return CostAwareSampler(space, budget, seed=seed, cost=cost, limits=limits, goal=goal, asked=asked)
-    bounds = (Limit("--budget", cost.of, budget, cost.text), *limits)
-    starts = SPREAD_STARTS + sum(all(bound.holds(c) for bound in bounds) for _, c in space.known_candidates())
+    bounds = (budget_limit(cost, budget), *limits)
+    starts = SPREAD_STARTS + sum(within(c, bounds) for _, c in space.known_candidates())
     make: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=starts),
         "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=starts, deterministic_objective=False),

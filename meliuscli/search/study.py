@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import Goal, ProxyGoal, TargetGoal
-from meliuscli.search.limits import Limit, flash_limit, params_limit, ram_limit, size_limit
+from meliuscli.search.limits import Limit, budget_limit, flash_limit, params_limit, ram_limit, size_limit, within
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.sampler import SamplerName, make_sampler, suggest_all
 from meliuscli.search.space import Candidate, SearchSpace
@@ -124,7 +124,7 @@ class Study:
     ) -> None:
         self.directory, self.settings, self.space, self.cost = directory, settings, space, cost
         self.goal: Goal = TargetGoal() if settings.maximises == "belief" else ProxyGoal(space)
-        self._limits = (Limit("--budget", cost.of, settings.budget, cost.text), *settings.limits)
+        self._limits = (budget_limit(cost, settings.budget), *settings.limits)
         self.known = {
             candidate.archid: (name, candidate)
             for name, candidate in space.known_candidates()
@@ -168,7 +168,7 @@ class Study:
 
     def allows(self, candidate: Candidate) -> bool:
         """Is it within the budget and all other limits?"""
-        return all(limit.holds(candidate) for limit in self._limits)
+        return within(candidate, self._limits)
 
     def proxy_task(self, candidate: Candidate) -> Task:
         """The training that gives a candidate its proxy accuracy."""
