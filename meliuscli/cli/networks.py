@@ -6,6 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from meliuscli.arch.spec import ArchSpec, parse_toml
@@ -16,6 +17,7 @@ from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
 from meliuscli.memory import require_memory
 from meliuscli.report.count import Counted, shape_text
+from meliuscli.report.recorded import recorded, recorded_count
 from meliuscli.runs import REPORTS, load_run
 
 DEFAULT_INPUT = (3, 224, 224)
@@ -114,6 +116,23 @@ def count_own_module(
             example = Example.of(DEFAULT_INPUT) if given is None else Example(given=given)
         own = count_own(module, example, said, storage)
     return Counted(arch, None, own.input_shape, own.count, own)
+
+
+def count_run(arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path) -> Counted:
+    """What a run trained, with its accuracy where it is counted at the input that it was trained at. A module of one's own
+    is counted as its record has it: nothing is executed."""
+    run = load_run(arch.partition(":")[2], reports, unfinished=True)
+    trained, said = run.fields["trained_as"], recorded(run)
+    if trained.get("family") != "own":
+        counted = count_named(arch, set_, input_, storage, reports)
+        is_as_trained = counted.spec == load_network(arch, (), reports).spec
+        return replace(counted, run=said if is_as_trained else None)
+    shape = (trained["input_channels"], trained["input_size"], trained["input_size"])
+    if set_ or (input_ is not None and parse_input(input_) != shape):
+        what = "--set" if set_ else f"--input {input_}"
+        hint = f"name its file: {said.arch}; it was trained at {shape_text(shape)}"
+        raise BadInputError(f"{what}: {arch} is what was trained, and stays so", hint)
+    return Counted(f"run:{run.id}", None, shape, recorded_count(run, storage), run=said)
 
 
 def count_any(
