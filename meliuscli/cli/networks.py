@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
@@ -19,6 +20,11 @@ from meliuscli.memory import require_memory
 from meliuscli.report.count import Counted, shape_text
 from meliuscli.report.recorded import recorded, recorded_count
 from meliuscli.runs import REPORTS, load_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meliuscli.counting.foreign import OwnCount
 
 DEFAULT_INPUT = (3, 224, 224)
 MAX_TOML = 2**20
@@ -47,7 +53,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
         raise BadInputError(
-            f"{arch}: a module of your own can be counted, compared, trained and exported, and nothing else",
+            f"{arch}: a module of your own can be counted, compared, timed, trained and exported, and nothing else",
             "a network of a family can do all: meliuscli show meliusnet22 --toml writes a file to change",
         )
     if arch == "-":
@@ -102,6 +108,14 @@ def count_own_module(
     arch: str, set_: Sequence[str], words: Sequence[str], inputs: Sequence[str], storage: Storage
 ) -> Counted:
     """A module of the user's own, counted as torch executes it. ``words``: see ``words_of``."""
+    _, own = load_own(arch, set_, words, inputs, storage)
+    return Counted(arch, None, own.input_shape, own.count, own)
+
+
+def load_own(
+    arch: str, set_: Sequence[str], words: Sequence[str], inputs: Sequence[str], storage: Storage
+) -> tuple[nn.Module, OwnCount]:
+    """A module of the user's own, and its count."""
     from meliuscli.counting.foreign import Example, count_own, load_example, parse_word
 
     if set_:
@@ -114,8 +128,7 @@ def count_own_module(
         module, given = load_example(arch)
         if not inputs:
             example = Example.of(DEFAULT_INPUT) if given is None else Example(given=given)
-        own = count_own(module, example, said, storage)
-    return Counted(arch, None, own.input_shape, own.count, own)
+        return module, count_own(module, example, said, storage)
 
 
 def count_run(arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path) -> Counted:

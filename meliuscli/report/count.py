@@ -184,7 +184,8 @@ def warnings(network: Counted, view: View) -> list[str]:
     """Those of the findings that no format may swallow: the count may be wrong, or not what it seems."""
     if network.spec is not None:
         return []
-    said = doubts(network.own) if network.own is not None else [f"doubt: {line}" for line in network.run.doubts]
+    said = [] if network.own is None else doubts(network.own)
+    said += [] if network.run is None else [f"doubt: {line}" for line in network.run.doubts]
     return [*left_out(network.count.total, view.convention), *said]
 
 

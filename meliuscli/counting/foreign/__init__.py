@@ -7,18 +7,18 @@ gives it (``bits.ruling``)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
 from meliuscli.counting.foreign.layers import ModuleRow, Note, layers_of
-from meliuscli.counting.foreign.run import Example, unwrapped, watched
+from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
 from meliuscli.counting.foreign.watch import Watch
 
-__all__ = ["Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
+__all__ = ["Call", "Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class OwnCount:
     verdicts: tuple[Finding, ...]
     rulings: Mapping[str, tuple[Ruling, ...]]
     input_shape: tuple[int, ...] = ()
+    call: Call = field(default=((), {}), repr=False, compare=False)
+    """What it was called with."""
 
     @property
     def recognised(self) -> dict[str, str]:
@@ -81,6 +83,7 @@ def count_own(
         _verdicts(note for layer in layers for note in layer.notes()),
         {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
         watch.input[1:],
+        watch.call,
     )
 
 

@@ -119,7 +119,6 @@ def watched(module: nn.Module, example: Example) -> tuple[nn.Module, Watch]:
                 if number == 0:
                     first = error
                 continue
-            watch.input = next((tuple(t.shape) for t in tensors_in(call)), ())
             return module, watch
     raise first
 

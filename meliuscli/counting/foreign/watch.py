@@ -49,6 +49,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.used: set[int] = set()
         self.tensors: dict[int, Tensor] = {}
         self.holders: dict[int, list[str]] = {}
+        self.call: Any = None
         self.input: tuple[int, ...] = ()
         self.output: tuple[int, ...] = ()
         self._spans: dict[int, dict[int, range]] = {}
@@ -68,9 +69,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
 
-    def feed(self, inputs: Any) -> None:
+    def feed(self, call: Any) -> None:
         """What the network is called with: whatever is made of it is no weight."""
-        self._moving.update(map(storage_of, tensors_in(inputs)))
+        self.call, self.input = call, _shape(call)
+        self._moving.update(map(storage_of, tensors_in(call)))
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
