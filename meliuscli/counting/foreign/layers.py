@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
-from meliuscli.counting.foreign.formulas import Kind
+from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
 from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
 
@@ -21,7 +21,11 @@ Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
 
 _BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
-_PLACES = {torch.sparse_coo: ("_indices",), torch.sparse_csr: _BY_ROWS, torch.sparse_csc: _BY_COLUMNS}
+_PLACES = {
+    torch.sparse_coo: ("_indices",),
+    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), _BY_ROWS),
+    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), _BY_COLUMNS),
+}
 """What a sparse tensor holds beside its values."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -167,7 +171,9 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
             if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
                 counted.add(key)
                 layer.tensors[key] = tensor
-        layer.packed += _packed(part)
+        layer.packed += [
+            t for value in vars(part).values() if isinstance(value, torch.ScriptObject) for t in packed_in(value)
+        ]
     for product in _merged(watch.products):
         layers[product.row].products.append(product)
     for layer in layers.values():
@@ -176,12 +182,6 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
         layer.guess()
         layer.rule(_has_binary_name(layer, layers))
     return list(layers.values())
-
-
-def _packed(part: nn.Module) -> list[Tensor]:
-    """What a module of ``torch.ao.nn.quantized`` holds packed: its weight and bias."""
-    methods = [getattr(part, name, None) for name in ("weight", "bias")] if hasattr(part, "_packed_params") else []
-    return [held for method in methods if callable(method) and isinstance(held := method(), Tensor)]
 
 
 def _merged(products: Sequence[Product]) -> list[Product]:
@@ -213,8 +213,7 @@ def _type_bits(tensor: Tensor) -> int:
 
 def _number(tensor: Tensor) -> int:
     """Of the real numbers that are stored."""
-    number = tensor.numel() if tensor.layout == torch.strided else tensor.detach()._nnz()
-    return number * (1 + tensor.is_complex())
+    return num_stored(tensor.detach()) * (1 + tensor.is_complex())
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:
