@@ -155,6 +155,21 @@ def test_activations_of_eight_bits_with_a_scale_a_token() -> None:
     assert own.count.total.size_bytes == 512
 
 
+def test_signs_that_are_pruned_are_ternary_and_several_bases_of_one_tensor_are_several() -> None:
+    def bases(m: nn.Module, x: Tensor) -> Tensor:
+        w = m.conv.weight
+        twice = F.conv2d(sign(x), sign(w)) + F.conv2d(sign(x), sign(w))
+        return twice + F.conv2d(sign(x), sign(w - w.mean()))  # type: ignore[operator, arg-type]
+
+    assert counted(Made(bases, conv=conv())).count.total.weights == ((1, 2 * 576),)
+    pruned = conv()
+    prune.random_unstructured(pruned, "weight", 0.5)
+    own = counted(Made(lambda m, x: F.conv2d(sign(x), sign(m.conv.weight_orig) * m.conv.weight_mask), conv=pruned))
+    assert (bits_of(own, "conv"), own.count.total.weights) == ((2, 1), ((2, 576),))
+    tied = Made(lambda m, x: F.linear(F.linear(x, sign(m.w)), sign(m.w).t()), w=nn.Parameter(torch.randn(16, 8)))
+    assert counted(tied).count.total.weights == ((1, 16 * 8),)
+
+
 def test_weights_with_a_scale_for_so_many_in_a_row() -> None:
     def in_groups(w: Tensor) -> Tensor:
         scale = (groups := w.view(32, 2, 32)).abs().amax(-1, keepdim=True) / 7

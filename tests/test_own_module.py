@@ -122,7 +122,7 @@ def test_what_runs_inside_an_autograd_function_counts_without_a_word() -> None:
 
 
 def test_our_own_networks_count_as_by_their_spec() -> None:
-    for name in ("meliusnet22", "pokebnn-0.5", "dorefanet-alexnet", "bnext-t"):
+    for name in ("meliusnet22", "pokebnn-0.5", "dorefanet-alexnet", "bnext-t", "abcnet18"):
         spec = load_arch(name, ["input_size=64"]).spec
         total, wanted = count_own(build(spec), spec.input_shape).count.total, count_spec(spec).total
         assert total.macs == wanted.macs

@@ -13,7 +13,7 @@ from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
-from meliuscli.counting.foreign.layers import ModuleRow, Note, layers_of
+from meliuscli.counting.foreign.layers import Kernels, ModuleRow, Note, layers_of
 from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
 from meliuscli.counting.foreign.watch import Watch
@@ -88,17 +88,18 @@ def count_own(
 
 
 def _network(layers: Sequence[ModuleRow], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
-    kernel_bits: dict[int, int] = {}
-    for key, bits in (one for layer in layers for one in layer.kernel_bits(dearest)):
-        kernel_bits[key] = max(kernel_bits.get(key, 0), bits)
-    rows = [_row(layer, kernel_bits, storage, dearest) for layer in layers]
+    kernels: dict[int, Kernels] = {}
+    for key, bits, made in (one for layer in layers for one in layer.kernels(dearest)):
+        before = kernels.get(key, (0, {}))
+        kernels[key] = max(before[0], bits), {**before[1], **made}
+    rows = [_row(layer, kernels, storage, dearest) for layer in layers]
     return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
 
 
-def _row(layer: ModuleRow, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
+def _row(layer: ModuleRow, kernels: Mapping[int, Kernels], storage: Storage, dearest: bool) -> Count:
     bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
     macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
-    weights = merged(layer.weights(kernel_bits, storage.bn_params))
+    weights = merged(layer.weights(kernels, storage.bn_params))
     kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
     size = size_bytes(weights, storage) + layer.index_bytes()
     return Count(layer.shown, kind, layer.output, macs, weights, size)

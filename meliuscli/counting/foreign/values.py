@@ -75,6 +75,15 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     return Seen(levels, is_signed, thin)
 
 
+def kernel_id(rows: Tensor | None) -> int:
+    """The same for the same weights, transposed ones too."""
+    if rows is None:
+        return 0
+    flat = rows.detach().flatten(1).double() if rows.dim() > 1 else rows.detach().double()[None]
+    sums = [tuple((1000 * flat.sum(dim)).round().sort().values.tolist()) for dim in (0, 1)]
+    return hash(frozenset(sums))
+
+
 def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
     """Can two values be those of two bits that occur here? Not -1 and 1, nor two of which both are frequent; but other
     opposite ones are the middle of four steps too."""

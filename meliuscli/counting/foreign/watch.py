@@ -17,7 +17,7 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
 from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
-from meliuscli.counting.foreign.values import seen_values
+from meliuscli.counting.foreign.values import kernel_id, seen_values
 
 _SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
 _ROUNDS = re.compile(r"(round|floor|ceil|trunc)_?")
@@ -29,14 +29,15 @@ places."""
 @dataclass(frozen=True, slots=True)
 class Product:
     """MACs of one operation. ``row``: the module that they belong to. ``roots``: storages of what the weights are made
-    of, the main one first; none where two activations are multiplied. ``evidence``: of weights and activations."""
+    of, the main one first; none where two activations are multiplied. ``kernels``: numbers of weights by what they are, for
+    several may be made of one tensor. ``evidence``: of weights and activations."""
 
     row: str
     kind: Kind
     macs: int
     output: tuple[int, ...]
     roots: tuple[int, ...]
-    num_weights: int
+    kernels: Mapping[int, int]
     evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
 
 
@@ -181,12 +182,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             NOTHING if t is None else self._evidence(t, r, w)
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
         )
-        size = 0 if weight is None else weight.numel()
-        self.products.append(Product(row, measure.kind, macs, output, roots, size, (evidence[0], evidence[1])))
+        kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
+        kernels = {} if weight is None else {kernel: weight.numel()}
+        self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
         key = storage_of(tensor)
-        return Evidence(self._stated.get(key), stored_bits(tensor), seen_values(rows, is_weight), key in self._signs)
+        is_sign = key in self._signs and not is_weight  # zeros among these are pruned ones
+        return Evidence(self._stated.get(key), stored_bits(tensor), seen_values(rows, is_weight), is_sign)
 
 
 def row_of(name: str) -> str:
