@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from meliuscli.counting.foreign import Call, OwnCount
-from meliuscli.counting.foreign.source import let_ctrl_c_through, said, stdout_to_stderr
+from meliuscli.counting.foreign.source import let_ctrl_c_through, said
 from meliuscli.errors import BadInputError
 from meliuscli.packed.opponents import Run, compiled_call
 from meliuscli.packed.timing import EAGER, Counting, Timed, in_turns
+from meliuscli.processes import stdout_to_stderr
 
 _WAYS: dict[str, torch.dtype | None] = {
     "eager, channels last": None,

@@ -6,7 +6,7 @@ gives it (``bits.ruling``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -15,8 +15,9 @@ from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Stora
 from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
 from meliuscli.counting.foreign.layers import Kernels, ModuleRow, Note, layers_of
 from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
-from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
+from meliuscli.counting.foreign.source import load_example, load_module
 from meliuscli.counting.foreign.watch import Watch
+from meliuscli.processes import stdout_to_stderr
 
 __all__ = ["Call", "Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
 
@@ -110,10 +111,8 @@ def _verdicts(notes: Iterable[Note]) -> tuple[Finding, ...]:
     groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
     for what, text, module, number, doubt in notes:
         groups.setdefault((what, text, doubt), []).append((module, number))
-    return tuple(sorted(_joined(groups), key=lambda verdict: not verdict.doubt))
-
-
-def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Finding]:
+    verdicts = []
     for (what, text, doubt), same in groups.items():
         said = text.replace("{n}", f"{sum(number for _, number in same):,}")
-        yield Finding(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)
+        verdicts.append(Finding(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt))
+    return tuple(sorted(verdicts, key=lambda verdict: not verdict.doubt))
