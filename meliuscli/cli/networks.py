@@ -66,7 +66,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
         if trained.get("family") == "own":
             raise BadInputError(
                 f"{arch}: is of a module of your own ({run.fields['arch']}), which no spec describes",
-                "name its file: meliuscli count FILE.py:FACTORY",
+                f"name its file: {trained.get('path')}:{trained.get('factory')}; meliuscli compare takes the run too",
             )
         return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
     if arch.lower().endswith(".safetensors"):
