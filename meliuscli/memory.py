@@ -27,6 +27,12 @@ def require_memory(needed: int, what: str, hint: str) -> None:
         )
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Did an allocation fail? Torch says so in words alone."""
+    words = ("allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
 def _of_machine() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():

@@ -1,4 +1,5 @@
-"""What worker processes have in common: they leave Ctrl-C to their parent, and do not outlive it."""
+"""What worker processes have in common: they leave Ctrl-C to their parent, and do not outlive it; and where stdout goes of
+code that is not ours."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 
 
 @contextmanager
@@ -33,3 +35,34 @@ def _watch_parent() -> None:
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """What foreign code prints, itself or in processes that it starts, goes to stderr: stdout carries our answer."""
+    with redirect_stdout(sys.stderr):
+        saved = _redirect_descriptor()
+        try:
+            yield
+        finally:
+            if saved is not None:
+                _flush_stdout()
+                os.dup2(saved, 1)
+                os.close(saved)
+
+
+def _redirect_descriptor() -> int | None:
+    """Descriptor 1 becomes a copy of 2; returns what it was, or None where one of them is closed."""
+    try:
+        _flush_stdout()
+        os.fstat(2)
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:
+        return None
+    return saved
+
+
+def _flush_stdout() -> None:
+    with suppress(AttributeError, ValueError, OSError):
+        sys.__stdout__.flush()  # type: ignore[union-attr]

@@ -13,8 +13,7 @@ from conftest import Cli
 
 pytest.importorskip("llvmlite")
 
-from meliuscli.packed.bench import in_turns
-from meliuscli.packed.timing import BenchResult, PartTime, Samples
+from meliuscli.packed.timing import BenchResult, PartTime, Samples, in_turns
 from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
 from meliuscli.report.tables import to_text
 
@@ -49,7 +48,7 @@ def result(wall: float = 0.008, conv_seconds: dict[str, float] | None = None) ->
 
 
 def test_ratios_are_of_pairs_by_processor_time_on_one_thread() -> None:
-    eager, packed = result().runs["eager"], result().packed
+    eager, packed = result().runs["eager"], result().first
     assert eager.times(packed, threads=1) == pytest.approx(10)  # of 10, 20, 10
     assert eager.times(packed, threads=2) == pytest.approx(25)  # of 12.5, 25, 25
     assert packed.median == 0.008
@@ -134,7 +133,8 @@ def test_bench_of_two_networks_as_csv(cli: Cli) -> None:
     ("args", "code", "says"),
     [
         (("--arch", "meliusnet2"), 2, "did you mean"),
-        (("--arch", "net.py:make"), 2, "a module of your own can be counted"),
+        (("--arch", "net.py:make"), 2, "no such file"),
+        (("--arch", "run.py:make", "--set", "x=1"), 2, "--set changes the field of a spec"),
         (("--arch", "meliusnet22", "--isa", "avx9"), 2, "unknown instruction set"),
         (("--arch", "meliusnet22", "--input", "3x32x64"), 2, "square images"),
         (("--arch", "meliusnet22", "--batch", "0"), 2, "batch"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from meliuscli.cli.count import count
+from meliuscli.counting.counts import Op
 from meliuscli.counting.foreign import Example, OwnCount, count_own, load_example, parse_word
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.training.optimizer import flatten_parameters
@@ -38,6 +39,22 @@ def steps(x: Tensor, bits: int) -> Tensor:
     """Rounded to ``2**bits - 1`` steps from the least value to the largest."""
     low, high = x.min(), x.max()
     return ((x - low) / (high - low) * (2**bits - 1)).round() / (2**bits - 1) * 2 - 1
+
+
+class Made(nn.Module):
+    """Of tensors and modules, and a function of these and of the input."""
+
+    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module | Tensor) -> None:
+        super().__init__()
+        self.function = forward
+        for name, part in parts.items():
+            self.register_module(name, part) if isinstance(part, nn.Module) else self.register_buffer(name, part)
+            if isinstance(part, nn.Parameter):
+                del self._buffers[name]
+                setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
 
 
 QUANTIZERS: dict[int, Callable[[Tensor], Tensor]] = {
@@ -98,6 +115,11 @@ def doubts(own: OwnCount) -> list[str]:
         (sign, lambda x: (x > 0).float(), (1, 1)),
         (lambda w: sign(w) * w.abs().mean((1, 2, 3), keepdim=True), sign, (1, 1)),
         (lambda w: sign(w) * w[:1].abs().mean((0, 2, 3), keepdim=True), sign, (1, 1)),  # a scale an input channel
+        (sign, lambda x: 0.37 * sign(x), (1, 1)),
+        (sign, lambda x: x + (0.37 * sign(x) - x).detach(), (1, 1)),
+        (sign, lambda x: (x > 2) * 0.37, (1, 1)),
+        (sign, lambda x: sign(x) * (x.abs() > 0.5), (1, 2)),
+        (sign, lambda x: (x > 0.5).float() - (x < -0.5).float(), (1, 2)),
         (lambda w: w + (sign(w) - w).detach(), sign, (1, 1)),
         (ternary, lambda x: steps(x, 8), (2, 8)),
         (lambda w: torch.where(w > 0.04, 0.3, torch.where(w < -0.04, -0.5, 0.0)), sign, (2, 1)),  # two scales
@@ -133,6 +155,62 @@ def test_activations_of_eight_bits_with_a_scale_a_token() -> None:
     assert own.count.total.size_bytes == 512
 
 
+def test_signs_that_are_pruned_are_ternary_and_several_bases_of_one_tensor_are_several() -> None:
+    def bases(m: nn.Module, x: Tensor) -> Tensor:
+        w = m.conv.weight
+        twice = F.conv2d(sign(x), sign(w)) + F.conv2d(sign(x), sign(w))
+        return twice + F.conv2d(sign(x), sign(w - w.mean()))  # type: ignore[operator, arg-type]
+
+    assert counted(Made(bases, conv=conv())).count.total.weights == ((1, 2 * 576),)
+    pruned = conv()
+    prune.random_unstructured(pruned, "weight", 0.5)
+    own = counted(Made(lambda m, x: F.conv2d(sign(x), sign(m.conv.weight_orig) * m.conv.weight_mask), conv=pruned))
+    assert (bits_of(own, "conv"), own.count.total.weights) == ((2, 1), ((2, 576),))
+    tied = Made(lambda m, x: F.linear(F.linear(x, sign(m.w)), sign(m.w).t()), w=nn.Parameter(torch.randn(16, 8)))
+    assert counted(tied).count.total.weights == ((1, 16 * 8),)
+
+
+def test_weights_with_a_scale_for_so_many_in_a_row() -> None:
+    def in_groups(w: Tensor) -> Tensor:
+        scale = (groups := w.view(32, 2, 32)).abs().amax(-1, keepdim=True) / 7
+        return ((groups / scale).round() * scale).view_as(w)
+
+    own = counted(
+        Made(lambda m, x: F.linear(x, in_groups(m.linear.weight)), linear=nn.Linear(64, 32, False)), (1, 4, 64)
+    )
+    assert own.count.total.weights == ((4, 64 * 32),)
+
+
+def test_few_weights_a_channel_of_three_values_are_not_two() -> None:
+    own = counted(Made(lambda m, x: F.conv2d(x, ternary(m.w), groups=8), w=nn.Parameter(torch.randn(8, 1, 3, 3))))
+    assert own.count.total.weights == ((2, 72),)
+
+
+@pytest.mark.parametrize("fresh", [nn.init.dirac_, nn.init.zeros_, nn.init.ones_])
+def test_fresh_weights_of_one_value_or_an_identity_are_no_evidence(fresh: Callable[[Tensor], Tensor]) -> None:
+    made = conv()
+    fresh(made.weight)
+    assert counted(made).count.total.weights == ((32, 576),)
+
+
+def test_zeros_that_pad_signs_before_they_are_unfolded_are_doubted() -> None:
+    own = counted(Made(lambda m, x: sign(m.conv.weight).view(8, -1) @ F.unfold(sign(x), 3, padding=1), conv=conv()))
+    assert (own.count.total.binary_macs, own.dearest.total.quantized_macs) == (MACS, MACS)
+    assert len(doubts(own)) == 1
+
+
+def test_a_cell_that_begins_with_zeros() -> None:
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        state = torch.zeros(1, 16)
+        for step in x[0, 0]:
+            state = torch.tanh(F.linear(sign(step[None]), sign(m.w)) + F.linear(sign(state), sign(m.u)))  # type: ignore[arg-type]
+        return state
+
+    cell = Made(run, w=nn.Parameter(torch.randn(16, 8)), u=nn.Parameter(torch.randn(16, 16)))
+    total = counted(cell, (1, 8, 8)).count.total
+    assert (total.binary_macs, total.weights) == (8 * (16 * 8 + 16 * 16), ((1, 16 * 24),))
+
+
 def test_two_values_of_two_are_no_evidence() -> None:
     squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.ReLU(), nn.Conv2d(2, 8, 1))
     for module, shape in ((squeeze, SHAPE), (nn.Sequential(nn.Flatten(), nn.Linear(2, 16)), (2, 1, 1))):
@@ -142,7 +220,10 @@ def test_two_values_of_two_are_no_evidence() -> None:
 
 def test_thin_evidence_takes_the_dearer_reading() -> None:
     """Two of the four values of two bits occur."""
-    for inputs in (lambda x: (3 * (0.1 * x).clamp(0, 1)).round() / 3, lambda x: 0.5 * sign(x)):
+    for inputs in (
+        lambda x: (3 * (0.1 * x).clamp(0, 1)).round() / 3,
+        lambda x: (0.3 * x.clamp(-1, 1) + 0.5).round() - 0.5,
+    ):
         own = counted(layer(sign, inputs))
         assert bits_of(own) == (1, 2)
         assert "thin" in own.recognised["0"]
@@ -285,7 +366,15 @@ def test_products_without_weights_can_be_named_and_are_seen() -> None:
             x = self.quantizer(x.squeeze(1))
             return self.mm(x, x)  # type: ignore[no-any-return]
 
-    for module, words in ((Attention(sign), ()), (Attention(lambda x: x), ("mm*",))):
+    def fused(m: nn.Module, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(sign(x), sign(x), x)
+
+    for module, words in (
+        (Attention(sign), ()),
+        (Attention(lambda x: 0.3 * sign(x)), ()),
+        (Attention(lambda x: x), ("mm*",)),
+        (Made(fused), ()),
+    ):
         assert counted(module, (1, 16, 32), words).count.total.binary_macs == 16 * 16 * 32
     with pytest.raises(BadInputError, match="no module of the network has such a name") as caught:
         counted(Attention(sign), (1, 16, 32), ("--bits m.m=1x8",))
@@ -348,6 +437,11 @@ def test_complex_weights_are_two_and_complex_macs_four() -> None:
     made = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False, dtype=torch.cfloat))
     own = counted(made)
     assert (own.count.total.float_macs, own.count.total.params) == (4 * MACS, 2 * 576)
+    pairs = Made(
+        lambda m, x: F.conv2d(torch.complex(x, x), torch.view_as_complex(m.w), padding=1),  # type: ignore[arg-type]
+        w=nn.Parameter(torch.randn(8, 8, 3, 3, 2)),
+    )
+    assert counted(pairs).count.total == own.count.total
     linear = counted(nn.Sequential(nn.Linear(8, 4, bias=False, dtype=torch.cfloat)))
     assert linear.count.total.float_macs == 4 * 64 * 8 * 4
 
@@ -366,6 +460,12 @@ def test_quantized_modules_of_torch() -> None:
     dynamic = ao.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(512, 16)).eval(), {nn.Linear}, torch.qint8)
     own = counted(dynamic)
     assert (own.count.total.quantized_macs, own.count.total.size_bytes) == (512 * 16, 512 * 16 + 64)
+    half = ao.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(512, 16)).eval(), {nn.Linear}, torch.float16)
+    assert counted(half).count.total.weights == ((16, 512 * 16), (32, 16))
+    lstm = ao.quantize_dynamic(nn.Sequential(nn.LSTM(8, 16, batch_first=True)), {nn.LSTM}, torch.qint8)
+    own = counted(lstm, (4, 8))
+    assert own.count.total.macs == ((Op("linear", 8, 8), 4 * 64 * (8 + 16)),)
+    assert own.count.total.weights == ((8, 64 * (8 + 16)), (32, 2 * 64))
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
@@ -384,6 +484,16 @@ def test_sparse_weights_take_their_values_and_their_places(layout: torch.layout)
     own = counted(Sparse())
     assert (own.count.total.float_macs, own.count.total.params) == (32 * 64, 32)
     assert own.count.total.size_bytes == 32 * 4 + 8 * (2 * 32 if layout == torch.sparse_coo else 32 + 17)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_blocks_of_a_sparse_weight() -> None:
+    dense = torch.zeros(8, 32)
+    dense[4:, :16] = 1.5
+    weight = nn.Parameter(dense.to_sparse_bsr((4, 4)))
+    own = counted(Made(lambda m, x: F.linear(x[0, 0], m.w), w=weight), (1, 16, 32))  # type: ignore[arg-type]
+    assert (own.count.total.float_macs, own.count.total.params) == (16 * 64, 64)
+    assert own.count.total.size_bytes == 64 * 4 + 8 * (3 + 4)
 
 
 def test_tied_weights_count_once_at_the_bits_of_their_product() -> None:
@@ -425,7 +535,7 @@ class Borrowing(nn.Module):
         prune.l1_unstructured(self.pruned, "weight", 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(self.called.forward(x), self.borrowed.weight, padding=1)
+        x = F.conv2d(self.called.forward(x), self.borrowed.weight * self.root.mean(), padding=1)
         x = F.conv2d(self.pruned(self.normed(x)), self.root)
         return torch.einsum("bchw,cd->bdhw", x, self.gates[0])
 
@@ -443,6 +553,16 @@ def test_macs_go_to_the_layer_whose_weights_they_are() -> None:
     }
     assert own.verdicts == ()
     assert own.count.total.output == (4, 8, 8)
+
+
+def test_a_scale_of_ones_own_does_not_make_the_weights_ones_own() -> None:
+    module = Made(
+        lambda m, x: F.conv2d(sign(x), torch.where(m.bits, m.scale, -m.scale), padding=1),  # type: ignore[call-overload]
+        bits=torch.rand(8, 8, 3, 3) > 0.5,
+        scale=nn.Parameter(torch.rand(8, 1, 1, 1) + 0.5),
+    )
+    own = counted(module)
+    assert (own.count.total.binary_macs, own.count.total.weights) == (MACS, ((1, 576), (32, 8)))
 
 
 def test_the_output_of_the_total_is_the_networks() -> None:

@@ -13,6 +13,7 @@ from conftest import Cli
 from torch import Tensor, nn
 
 from meliuscli.arch.zoo import load_arch
+from meliuscli.cli.bench import bench
 from meliuscli.cli.compare import compare
 from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
@@ -121,7 +122,7 @@ def test_what_runs_inside_an_autograd_function_counts_without_a_word() -> None:
 
 
 def test_our_own_networks_count_as_by_their_spec() -> None:
-    for name in ("meliusnet22", "pokebnn-0.5", "dorefanet-alexnet", "bnext-t"):
+    for name in ("meliusnet22", "pokebnn-0.5", "dorefanet-alexnet", "bnext-t", "abcnet18"):
         spec = load_arch(name, ["input_size=64"]).spec
         total, wanted = count_own(build(spec), spec.input_shape).count.total, count_spec(spec).total
         assert total.macs == wanted.macs
@@ -575,6 +576,31 @@ def test_compare_takes_files_too(file: Path, cli: Cli) -> None:
     value = json.loads(done.stdout)
     assert [entry["arch"] for entry in value] == [f"{file}:make_net", "meliusnet22"]
     assert [entry["input"] for entry in value] == [[3, 64, 64]] * 2
+
+
+def test_bench_times_files_in_torch_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "two.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Two(nn.Linear):\n    def forward(self, x, *, scale):\n        print('noise')\n        return super().forward(x) * scale\n"
+        "def two(): return Two(8, 4), {'x': torch.ones(1, 3, 8), 'scale': torch.ones(1, 1, 1)}\n"
+        "class Uncopied(nn.Conv2d):\n    def __deepcopy__(self, memo): raise TypeError('not twice')\n"
+        "def uncopied(): return Uncopied(3, 4, 3)\n"
+        "class One(nn.Module):\n    def forward(self, x): return x.view(1, 192)\n"
+    )
+    bench([f"{tmp_path}/two.py:two"], runs=2, batch=5, opponents="none", fmt="json")
+    (network,) = json.loads(capsys.readouterr().out)["networks"]
+    assert (network["input"], network["batch"], network["archid"]) == ([3, 8], 5, None)
+    assert [(one["name"], one["times_eager"]) for one in network["runs"]] == [("eager", 1)]
+    assert network["size_bytes"] == 4 * (32 + 4)
+    assert "self_test" not in network
+    bench([f"{tmp_path}/two.py:uncopied"], runs=2, input_="3x8x8")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "eager is faster" in out
+    assert "not measured: eager, channels last: TypeError: not twice" in out
+    with pytest.raises(FailedError, match="more than --max-ms 0"):
+        bench([f"{tmp_path}/two.py:two"], runs=1, opponents="none", max_ms=0)
+    with pytest.raises(BadInputError, match="cannot take --batch 2: RuntimeError"):
+        bench([f"{tmp_path}/two.py:One"], input_="3x8x8", batch=2)
 
 
 Captured = pytest.CaptureFixture[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ def make(num_classes=7, input_channels=3):
     print("noise")
     layers = [nn.Conv2d(input_channels, 8, 3, 2, 1), nn.BatchNorm2d(8), BinaryConv2d(8, 8, 3, 1, 1, bias=False)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+def one_channel(): return make(10, 1)
 def fixed(input_channels): return make(7, input_channels)
 def maps(input_channels): return nn.Conv2d(input_channels, 4, 3)
 network = make()
@@ -110,8 +112,38 @@ def test_a_module_of_ones_own_is_trained_and_found_again(file: Path, cli: Cli) -
     assert listed["trained_ops"] == record["trained"]["ops"] > 0
     assert "the network that was trained" in cli("show", f"run:{record['id']}").stdout
     assert "name its file" in cli("count", f"run:{record['id']}").stderr
-    trained = load_trained(load_run(record["id"], file.parent / "reports"))
-    assert trained.spec == spec_of(file, "make")
+    named = spec_of(file, "make")
+    assert load_trained(load_run(record["id"], file.parent / "reports")).spec == named
+    run_in_a_comparison(f"run:{record['id']}", record, cli)
+    export_of_a_run(f"run:{record['id']}", cli)
+
+
+def run_in_a_comparison(run: str, record: dict[str, Any], cli: Cli) -> None:
+    """With its count as recorded (nothing is executed), and its accuracy."""
+    done = cli("compare", "mine.py:one_channel", run, "--input", "1x8x8", "--format", "json", "--pareto", "front.svg")
+    module, trained = json.loads(done.stdout)
+    assert trained["derived"] == module["derived"]
+    assert trained["total"]["weights"] == module["total"]["weights"]
+    assert trained["total"]["size_bytes"] == module["total"]["size_bytes"] == record["trained"]["size_bytes"]
+    assert module["run"] is None
+    top1 = 100 * record["test_top1"]["mean"]
+    about = {"arch": "mine.py:make", "dataset": "fashion-mnist-mini", "n": 1, "top1": top1, "spread": None}
+    assert trained["run"] == {"run": record["id"], **about}
+    picture = (Path(record["trained_as"]["path"]).parent / "front.svg").read_text()
+    for words in (run, "top-1 of runs on fashion-mnist-mini (%)", "mine.py:one_channel, of no known top-1"):
+        assert f"<!-- {words} -->" in picture
+    table = cli("compare", "meliusnet22", run, "--pareto", "both.svg")
+    assert "noise" not in table.stderr
+    assert f"{top1:.2f}" in table.stdout
+    assert f"{run} is mine.py:make on fashion-mnist-mini, n=1" in " ".join(table.stdout.split())
+    assert "it was trained at 1x8x8" in cli("compare", run, "--input", "16").stderr
+
+
+def export_of_a_run(run: str, cli: Cli) -> None:
+    pytest.importorskip("onnxscript")
+    done = cli("export", "mine.py:make", "--weights", run, "-o", "trained.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime gives torch's top-1 on" in done.stdout
 
 
 def test_export_of_an_untrained_module(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from typer.core import TyperCommand, TyperOption
 
 from meliuscli.cli.console import be_quiet, complain, is_given, log_to, speak_any_encoding, talk
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
+from meliuscli.memory import lacks_memory
 from meliuscli.version import __version__
 
 COMMANDS = (
@@ -215,7 +216,7 @@ def main() -> NoReturn:
         _leave(MissingError.exit_code)
     except Exception as error:
         _debug_traceback()
-        if _lacks_memory(error):
+        if lacks_memory(error):
             complain(
                 "there is not enough memory for this",
                 "take smaller images, a smaller batch or network, or fewer workers",
@@ -230,12 +231,6 @@ def main() -> NoReturn:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= 200 else f"{name[:80]}...{name[-40:]}"
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Did an allocation fail? Torch says so in words alone."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _debug_traceback() -> None:

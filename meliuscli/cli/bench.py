@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import Counter, give, talk
-from meliuscli.cli.networks import load_network, the_one, with_input
+from meliuscli.cli.networks import is_own, load_network, load_own, the_one, with_input
+from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.exchange.headers import names_packed
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
 if TYPE_CHECKING:
-    from meliuscli.packed.timing import BenchResult
+    from torch import nn
+
+    from meliuscli.counting.foreign import OwnCount
+    from meliuscli.packed.timing import BenchResult, Timed
 
 Opponents = Literal["none", "quick", "all"]
+
+
+class _How(TypedDict):
+    """What all measurements share."""
+
+    batch: int
+    runs: int
+    counting: type[Counter]
 
 
 def bench(
@@ -28,7 +40,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NETWORK]...",
-            help="Names, TOML files or run:ID of networks, or FILE.packed.safetensors.",
+            help="Names, TOML files or run:ID of networks, FILE.packed.safetensors, or FILE.py:FACTORY.",
             show_default=False,
             autocompletion=completion.networks,
         ),
@@ -55,9 +67,7 @@ def bench(
     ] = None,
     max_ms: Annotated[
         float | None,
-        typer.Option(
-            "--max-ms", min=0, help="Exit with 1 where a packed network takes longer a batch.", show_default=False
-        ),
+        typer.Option("--max-ms", min=0, help="Exit with 1 where a network takes longer a batch.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the random weights and images.")] = 0,
     reports: options.Reports = REPORTS,
@@ -67,53 +77,84 @@ def bench(
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
     The weights are random, on which the time does not depend; a packed file is run as it is, and has no torch network to be
-    held against. Needs the extra "packed" (pip install 'meliuscli[packed]').
+    held against. Needs the extra "packed" (pip install 'meliuscli[packed]'). A module of your own (FILE.py:FACTORY) is
+    measured in torch alone, without it: as it is, channels last and, with all, compiled.
 
     Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
-    named = [load_network(name, set_ or [], reports) for name in arch]
-    specs = [one.spec if input_ is None else with_input(one.spec, input_, one.name) for one in named]
+    named = {word: load_network(word, set_ or [], reports) for word in arch if not is_own(word)}
+    specs = {
+        word: one.spec if input_ is None else with_input(one.spec, input_, one.name) for word, one in named.items()
+    }
     if output is not None:
         require_directory(output, "--output")
-    _refuse_early([one.name for one in named], specs, batch, isa)
-    from meliuscli.export.packed import load_packed
-    from meliuscli.packed.bench import bench_file, bench_network
+    _refuse_early([(one.name, specs[word]) for word, one in named.items()], batch, isa)
+    inputs = [] if input_ is None else [input_]
+    modules = {word: load_own(word, set_ or [], [], inputs, Storage()) for word in arch if is_own(word)}
     from meliuscli.report.bench import bench_answer, busy_warning
 
-    how = {"batch": batch, "threads": threads, "isa": isa, "opponents": opponents, "runs": runs, "seed": seed}
-    results = []
-    for word, one, spec in zip(arch, named, specs, strict=True):
-        if names_packed(word):
-            if input_ is not None:
-                raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
-            runner = load_packed(Path(word), threads, isa)
-            results.append(bench_file(one.name, runner, batch=batch, runs=runs, seed=seed, counting=Counter))
+    how: _How = {"batch": batch, "runs": runs, "counting": Counter}
+    results: list[Timed] = []
+    for word in arch:
+        if is_own(word):
+            results.append(_in_torch(word, *modules[word], threads, opponents, how))
+        elif names_packed(word):
+            results.append(_file(Path(word), named[word].name, input_, threads, isa, seed, how))
         else:
-            results.append(bench_network(one.name, spec, **how, talk=talk, counting=Counter))  # type: ignore[arg-type]
+            results.append(_network(named[word].name, specs[word], threads, isa, opponents, seed, how))
         if (warning := busy_warning(results[-1])) is not None:
             talk(f"warning: {warning}", "yellow")
     give(bench_answer(results), fmt, output)
     _refuse_slow(results, max_ms)
 
 
-def _refuse_early(names: Sequence[str], specs: Sequence[ArchSpec], batch: int, isa: str | None) -> None:
+def _in_torch(word: str, module: nn.Module, own: OwnCount, threads: int, opponents: Opponents, how: _How) -> Timed:
+    """A module of the user's own."""
+    from meliuscli.packed.torch_alone import bench_module
+
+    return bench_module(word, module, own, threads=threads, opponents=opponents, talk=talk, **how)
+
+
+def _file(
+    path: Path, name: str, input_: str | None, threads: int, isa: str | None, seed: int, how: _How
+) -> BenchResult:
+    from meliuscli.export.packed import load_packed
+    from meliuscli.packed.bench import bench_file
+
+    if input_ is not None:
+        raise BadInputError(f"--input {input_}: {path} is for images of its own size", "leave --input out")
+    return bench_file(name, load_packed(path, threads, isa), seed=seed, **how)
+
+
+def _network(
+    name: str, spec: ArchSpec, threads: int, isa: str | None, opponents: Opponents, seed: int, how: _How
+) -> BenchResult:
+    from meliuscli.packed.bench import bench_network
+
+    return bench_network(name, spec, threads=threads, isa=isa, opponents=opponents, seed=seed, talk=talk, **how)
+
+
+def _refuse_early(networks: Sequence[tuple[str, ArchSpec]], batch: int, isa: str | None) -> None:
     """Refuse whatever can be refused before minutes are spent on measuring."""
+    if not networks:
+        return
     from meliuscli.packed.isa import choose_isa
 
     choose_isa(isa)  # before torch is loaded
     from meliuscli.counting.footprint import COMPARED, require_room
 
-    for name, spec in zip(names, specs, strict=True):
+    for name, spec in networks:
         require_room(spec, batch, COMPARED, f"measuring {name} with --batch {batch}", "take a smaller --batch")
     from meliuscli.packed.runner import require_binary
 
-    for spec in specs:
+    for _, spec in networks:
         require_binary(spec)
 
 
-def _refuse_slow(results: Sequence[BenchResult], max_ms: float | None) -> None:
-    """Raise ``FailedError`` for packed networks that take longer a batch than ``max_ms``."""
-    slow = [result for result in results if max_ms is not None and 1e3 * result.packed.median > max_ms]
+def _refuse_slow(results: Sequence[Timed], max_ms: float | None) -> None:
+    """Raise ``FailedError`` for networks that take longer a batch than ``max_ms``, packed or, where they are modules, in
+    torch."""
+    slow = [result for result in results if max_ms is not None and 1e3 * result.first.median > max_ms]
     if slow:
-        took = ", ".join(f"{result.arch} takes {1e3 * result.packed.median:.3g} ms" for result in slow)
+        took = ", ".join(f"{result.arch} takes {1e3 * result.first.median:.3g} ms" for result in slow)
         raise FailedError(f"{took}, more than --max-ms {max_ms:g}")

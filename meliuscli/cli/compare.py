@@ -11,7 +11,7 @@ import typer
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk, talk_of
-from meliuscli.cli.networks import count_any, is_own, words_of
+from meliuscli.cli.networks import count_any, count_run, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_answer, compare_warnings
 from meliuscli.report.count import Counted, View, make_view
@@ -38,7 +38,9 @@ def compare(
     pareto: Annotated[
         Path | None,
         typer.Option(
-            "--pareto", help="Draw published top-1 against our OPs into this file (.png, .svg).", show_default=False
+            "--pareto",
+            help="Draw top-1, published and of runs, against our OPs into this file (.png, .svg).",
+            show_default=False,
         ),
     ] = None,
     reports: options.Reports = REPORTS,
@@ -59,7 +61,7 @@ def compare(
     counted = []
     for name in names:
         try:
-            counted.append(count_any(name, set_ or [], words, input_ or [], view.storage, reports))
+            counted.append(_count(name, set_ or [], words, input_ or [], view, reports))
         except SpecError as error:
             if name in (archs or []):
                 raise BadInputError(f"{name}: {error.message}", error.hint) from None
@@ -72,8 +74,14 @@ def compare(
     give(compare_answer(counted, view), fmt, output)
 
 
-def _draw(counted: Sequence[Counted], view: View, path: Path) -> None:
-    from meliuscli.report.pareto import draw_published
+def _count(name: str, set_: list[str], words: list[str], inputs: list[str], view: View, reports: Path) -> Counted:
+    if name.lower().startswith("run:") and len(inputs) < 2:
+        return count_run(name, set_, inputs[0] if inputs else None, view.storage, reports)
+    return count_any(name, set_, words, inputs, view.storage, reports)
 
-    missing = draw_published(counted, view, path)
+
+def _draw(counted: Sequence[Counted], view: View, path: Path) -> None:
+    from meliuscli.report.pareto import draw_pareto
+
+    missing = draw_pareto(counted, view, path)
     talk(f"{path} written" + (f"; not in it, without a published top-1: {', '.join(missing)}" if missing else ""))

@@ -12,6 +12,7 @@ from meliuscli.cli.networks import count_any, is_own, the_one, words_of
 from meliuscli.counting.counts import By
 from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.memory import lacks_memory
 from meliuscli.report.count import Counted, View, count_answer, make_view, shape_text, warnings
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
@@ -129,7 +130,7 @@ def _verify(network: Counted, view: View) -> list[str]:
         with status("tracing the torch module"):
             traced = trace_module(build(network.spec), network.spec.input_shape, view.storage)
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
         raise MissingError("too little memory to trace this network", "--no-verify counts it without") from None
     return [

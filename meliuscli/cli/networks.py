@@ -6,7 +6,9 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
@@ -16,7 +18,13 @@ from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
 from meliuscli.memory import require_memory
 from meliuscli.report.count import Counted, shape_text
+from meliuscli.report.recorded import recorded, recorded_count
 from meliuscli.runs import REPORTS, load_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meliuscli.counting.foreign import OwnCount
 
 DEFAULT_INPUT = (3, 224, 224)
 MAX_TOML = 2**20
@@ -45,7 +53,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
         raise BadInputError(
-            f"{arch}: a module of your own can be counted, compared, trained and exported, and nothing else",
+            f"{arch}: a module of your own can be counted, compared, timed, trained and exported, and nothing else",
             "a network of a family can do all: meliuscli show meliusnet22 --toml writes a file to change",
         )
     if arch == "-":
@@ -58,7 +66,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
         if trained.get("family") == "own":
             raise BadInputError(
                 f"{arch}: is of a module of your own ({run.fields['arch']}), which no spec describes",
-                "name its file: meliuscli count FILE.py:FACTORY",
+                f"name its file: {trained.get('path')}:{trained.get('factory')}; meliuscli compare takes the run too",
             )
         return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
     if arch.lower().endswith(".safetensors"):
@@ -100,6 +108,14 @@ def count_own_module(
     arch: str, set_: Sequence[str], words: Sequence[str], inputs: Sequence[str], storage: Storage
 ) -> Counted:
     """A module of the user's own, counted as torch executes it. ``words``: see ``words_of``."""
+    _, own = load_own(arch, set_, words, inputs, storage)
+    return Counted(arch, None, own.input_shape, own.count, own)
+
+
+def load_own(
+    arch: str, set_: Sequence[str], words: Sequence[str], inputs: Sequence[str], storage: Storage
+) -> tuple[nn.Module, OwnCount]:
+    """A module of the user's own, and its count."""
     from meliuscli.counting.foreign import Example, count_own, load_example, parse_word
 
     if set_:
@@ -112,8 +128,24 @@ def count_own_module(
         module, given = load_example(arch)
         if not inputs:
             example = Example.of(DEFAULT_INPUT) if given is None else Example(given=given)
-        own = count_own(module, example, said, storage)
-    return Counted(arch, None, own.input_shape, own.count, own)
+        return module, count_own(module, example, said, storage)
+
+
+def count_run(arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path) -> Counted:
+    """What a run trained, with its accuracy where it is counted at the input that it was trained at. A module of one's own
+    is counted as its record has it: nothing is executed."""
+    run = load_run(arch.partition(":")[2], reports, unfinished=True)
+    trained, said = run.fields["trained_as"], recorded(run)
+    if trained.get("family") != "own":
+        counted = count_named(arch, set_, input_, storage, reports)
+        is_as_trained = counted.spec == load_network(arch, (), reports).spec
+        return replace(counted, run=said if is_as_trained else None)
+    shape = (trained["input_channels"], trained["input_size"], trained["input_size"])
+    if set_ or (input_ is not None and parse_input(input_) != shape):
+        what = "--set" if set_ else f"--input {input_}"
+        hint = f"name its file: {said.arch}; it was trained at {shape_text(shape)}"
+        raise BadInputError(f"{what}: {arch} is what was trained, and stays so", hint)
+    return Counted(f"run:{run.id}", None, shape, recorded_count(run, storage), run=said)
 
 
 def count_any(

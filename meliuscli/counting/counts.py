@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, takewhile
@@ -106,6 +106,23 @@ class Count:
     @property
     def float_params(self) -> int:
         return sum(n for bits, n in self.weights if bits == FLOAT_BITS)
+
+    def by_bits(self) -> dict[str, dict[str, int]]:
+        """``macs`` and ``weights`` as JSON has them: ``{"conv 1x1": 36864}``, ``{"1": 576}``."""
+        macs = {f"{op.layer} {op.bits}": n for op, n in self.macs}
+        return {"macs": macs, "weights": {str(bits): n for bits, n in self.weights}}
+
+
+def read_by_bits(
+    fields: Mapping[str, Mapping[str, int]],
+) -> tuple[tuple[tuple[Op, int], ...], tuple[tuple[int, int], ...]]:
+    """The MACs and weights of ``Count.by_bits``. Raises ``KeyError`` or ``ValueError`` where it is something else."""
+    macs = []
+    for name, n in fields["macs"].items():
+        layer, bits = name.split()
+        weight_bits, activation_bits = map(int, bits.split("x"))
+        macs.append((Op("conv" if layer == "conv" else "linear", weight_bits, activation_bits), int(n)))
+    return merged(macs), merged((int(bits), int(n)) for bits, n in fields["weights"].items())
 
 
 def size_bytes(weights: Iterable[tuple[int, int]], storage: Storage) -> int:

@@ -17,13 +17,10 @@ from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, int
 from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
-from meliuscli.packed.timing import PACKED, BenchResult, PartTime, Samples
+from meliuscli.packed.timing import PACKED, WARM_UP, BenchResult, Counting, PartTime, Samples, in_turns
 
-WARM_UP = 2
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
-Counting = Callable[[int, int], None]
-"""Told how many are done of how many."""
 
 
 def bench_network(
@@ -116,22 +113,6 @@ def random_network(spec: ArchSpec, batch: int, seed: int) -> tuple[nn.Module, Te
                 module.reset_running_stats()
         network(torch.randn(2, *spec.input_shape))
         return network.eval(), torch.randn(batch, *spec.input_shape)
-
-
-def in_turns(contenders: Mapping[str, Run], runs: int, counter: Counting = lambda *_: None) -> dict[str, Samples]:
-    """Each once a round, so that whatever slows the machine slows them alike. ``counter`` is told of every round."""
-    wall: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(-WARM_UP, runs):
-        for name, run in contenders.items():
-            run()  # its weights in the cache, as in use
-            started, began = time.perf_counter(), time.process_time()
-            run()
-            if turn >= 0:
-                cpu[name].append(time.process_time() - began)
-                wall[name].append(time.perf_counter() - started)
-        counter(turn + WARM_UP + 1, runs + WARM_UP)
-    return {name: Samples(tuple(wall[name]), tuple(cpu[name])) for name in contenders}
 
 
 def _in_torch(network: nn.Module, images: Tensor, missing: dict[str, str]) -> dict[str, Run]:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from meliuscli.nn.binary_conv import BinaryConv2d, integer_convolution
 from meliuscli.nn.quantized import QuantConv2d
@@ -114,19 +116,26 @@ def float_twin(network: nn.Module) -> nn.Module:
 
 
 def compiled(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Run:
-    """``torch.compile`` with its weights frozen, channels last; compiled when this returns.
+    """As ``compiled_call``, channels last."""
+    return compiled_call(network, ((images.contiguous(memory_format=torch.channels_last),), {}), dtype)
+
+
+def compiled_call(network: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], dtype: torch.dtype) -> Run:
+    """``torch.compile`` with its weights frozen, and floats of the call as ``dtype``; compiled when this returns.
 
     Raises ``RuntimeError`` and its kin where torch cannot (no C++ compiler, say)."""
     import torch._inductor.config as inductor
 
-    module = copy.deepcopy(network).to(dtype)
-    x = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    module, (args, keywords) = copy.deepcopy(network).to(dtype), tree_map(cast, call)
     with inductor.patch(freezing=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         function = torch.compile(module)
         for _ in range(2):
-            function(x)
-    return lambda: function(x)
+            function(*args, **keywords)
+    return lambda: function(*args, **keywords)
 
 
 def int8(network: nn.Module) -> nn.Module:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-PACKED = "packed"
-"""The name of our own run among those of others."""
+PACKED, EAGER = "packed", "eager"
+"""The names of our own run among those of others, and of torch's as it is."""
+WARM_UP = 2
+Counting = Callable[[int, int], None]
+"""Told how many are done of how many."""
 BUSY = 1.1
 """Wall time over processor time from which on the machine was busy with something else."""
 
@@ -58,34 +63,28 @@ class PartTime:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchResult:
-    """A network on this machine. ``runs`` by name, ``packed`` first; ``binary_seconds`` is what its binary convolutions
-    alone take, one behind the other, and ``conv_seconds`` what they take elsewhere, by number format (processor time on
-    one thread, else wall); ``missing`` says why something was not measured. Sizes are for weights at their bits, the
-    twin's for 32 bits."""
+class Timed:
+    """A network on this machine. ``runs`` by name: first what the others are held against, ``PACKED``, or ``EAGER`` for a
+    module that torch alone can run (which has no ``archid``). ``missing`` says why something was not measured.
+    ``size_bytes``: of weights at their bits."""
 
     arch: str
-    archid: str
-    input_shape: tuple[int, int, int]
+    archid: str | None
+    input_shape: tuple[int, ...]
     batch: int
     threads: int
-    isa: str
-    checked_layers: int
-    checked_values: int
     runs: dict[str, Samples]
-    parts: tuple[PartTime, ...]
-    binary_seconds: float
-    conv_seconds: dict[str, float]
-    num_convs: int
-    left: tuple[str, ...]
     missing: dict[str, str]
     compile_seconds: float
     size_bytes: int
-    twin_size_bytes: int
 
     @property
-    def packed(self) -> Samples:
-        return self.runs[PACKED]
+    def reference(self) -> str:
+        return next(iter(self.runs))
+
+    @property
+    def first(self) -> Samples:
+        return self.runs[self.reference]
 
     @property
     def clock(self) -> str:
@@ -95,7 +94,24 @@ class BenchResult:
     @property
     def busy(self) -> float:
         """Wall time over what the processors gave us: above ``BUSY`` something else ran."""
-        return self.packed.median * self.threads / self.packed.cpu_median
+        return self.first.median * self.threads / self.first.cpu_median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult(Timed):
+    """A packed network. ``binary_seconds`` is what its binary convolutions alone take, one behind the other, and
+    ``conv_seconds`` what they take elsewhere, by number format (processor time on one thread, else wall). The twin's size
+    is for 32 bits."""
+
+    isa: str
+    checked_layers: int
+    checked_values: int
+    parts: tuple[PartTime, ...]
+    binary_seconds: float
+    conv_seconds: dict[str, float]
+    num_convs: int
+    left: tuple[str, ...]
+    twin_size_bytes: int
 
     @property
     def pack_seconds(self) -> float:
@@ -109,3 +125,21 @@ class BenchResult:
         """How many times as long the same convolutions take in fp32: what the theory takes to be 64."""
         fp32 = self.conv_seconds.get("fp32")
         return fp32 and fp32 / (self.binary_seconds + (self.pack_seconds if with_pack else 0.0))
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[], object]], runs: int, counter: Counting = lambda *_: None
+) -> dict[str, Samples]:
+    """Each once a round, so that whatever slows the machine slows them alike. ``counter`` is told of every round."""
+    wall: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(-WARM_UP, runs):
+        for name, run in contenders.items():
+            run()  # its weights in the cache, as in use
+            started, began = time.perf_counter(), time.process_time()
+            run()
+            if turn >= 0:
+                cpu[name].append(time.process_time() - began)
+                wall[name].append(time.perf_counter() - started)
+        counter(turn + WARM_UP + 1, runs + WARM_UP)
+    return {name: Samples(tuple(wall[name]), tuple(cpu[name])) for name in contenders}

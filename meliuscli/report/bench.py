@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from meliuscli.packed.timing import BUSY, PACKED, BenchResult, PartTime
+from meliuscli.packed.timing import BUSY, EAGER, PACKED, BenchResult, PartTime, Timed
 from meliuscli.report.answers import Answer
 from meliuscli.report.count import shape_text
 from meliuscli.report.tables import Cell, Column, Table
@@ -22,27 +22,28 @@ _ABOUT_TORCH = (
 )
 
 
-def bench_answer(results: Sequence[BenchResult]) -> Answer:
-    """Measured networks, with the time of each part; as JSON with where they were measured."""
+def bench_answer(results: Sequence[Timed]) -> Answer:
+    """Measured networks, packed ones with the time of each part; as JSON with where they were measured."""
+    packed = [result for result in results if isinstance(result, BenchResult)]
 
     def value() -> dict[str, Any]:
         made = origin()
-        made["versions"]["llvmlite"] = metadata.version("llvmlite")
+        if packed:
+            made["versions"]["llvmlite"] = metadata.version("llvmlite")
         return {"networks": [bench_object(result) for result in results], "origin": made}
 
-    return Answer((runs_table(results), *map(parts_table, results)), value)
+    return Answer((runs_table(results), *map(parts_table, packed)), value)
 
 
-def bench_object(result: BenchResult) -> dict[str, Any]:
-    """The JSON of ``bench``, an object a network. Times are milliseconds."""
+def bench_object(result: Timed) -> dict[str, Any]:
+    """The JSON of ``bench``, an object a network. Times are milliseconds. A module that torch alone runs has neither
+    instruction set, self-test, parts, convolutions nor float twin."""
     return {
         "arch": result.arch,
         "archid": result.archid,
         "input": list(result.input_shape),
         "batch": result.batch,
         "threads": result.threads,
-        "isa": result.isa,
-        "self_test": {"layers": result.checked_layers, "values": result.checked_values, "wrong": 0},
         "wall_over_cpu": result.busy,
         "runs": [
             {
@@ -51,10 +52,21 @@ def bench_object(result: BenchResult) -> dict[str, Any]:
                 "ms": 1e3 * samples.median,
                 "spread_ms": 1e3 * samples.spread,
                 "cpu_ms": 1e3 * samples.cpu_median,
-                "times_packed": samples.times(result.packed, result.threads),
+                f"times_{result.reference}": samples.times(result.first, result.threads),
             }
             for name, samples in result.runs.items()
         ],
+        "missing": result.missing,
+        "compile_seconds": result.compile_seconds,
+        "size_bytes": result.size_bytes,
+        **(_packed_object(result) if isinstance(result, BenchResult) else {}),
+    }
+
+
+def _packed_object(result: BenchResult) -> dict[str, Any]:
+    return {
+        "isa": result.isa,
+        "self_test": {"layers": result.checked_layers, "values": result.checked_values, "wrong": 0},
         "parts_timed_by": result.clock,
         "parts": [_part_object(part) for part in result.parts],
         "convolutions": {
@@ -69,9 +81,6 @@ def bench_object(result: BenchResult) -> dict[str, Any]:
             "theory": THEORY,
             "not_packed": list(result.left),
         },
-        "missing": result.missing,
-        "compile_seconds": result.compile_seconds,
-        "size_bytes": result.size_bytes,
         "twin_size_bytes": result.twin_size_bytes,
     }
 
@@ -91,9 +100,11 @@ def _rate(macs: int, seconds: float) -> float | None:
     return 1e-9 * macs / seconds if seconds else None
 
 
-def runs_table(results: Sequence[BenchResult]) -> Table:
+def runs_table(results: Sequence[Timed]) -> Table:
     """One row a network and way to run it; as records, with what was measured and the divisor."""
-    first = results[0]
+    first, references = results[0], {result.reference for result in results}
+    isas = dict.fromkeys(result.isa for result in results if isinstance(result, BenchResult))
+    faster = f"{first.reference if len(references) == 1 else 'first'} is faster"
     rows = tuple(
         (
             result.arch,
@@ -101,48 +112,57 @@ def runs_table(results: Sequence[BenchResult]) -> Table:
             _ms(samples.median),
             _ms(samples.spread),
             _ms(samples.cpu_median),
-            f"{samples.times(result.packed, result.threads):.2f}x",
+            f"{samples.times(result.first, result.threads):.2f}x",
         )
         for result in results
         for name, samples in result.runs.items()
     )
-    heads = ("ms", "± ms", "CPU ms", "packed is faster")
+    heads = ("ms", "± ms", "CPU ms", faster)
     return Table(
-        f"batch {first.batch}, {first.threads} thread{'s' * (first.threads > 1)}, {first.isa}",
+        ", ".join((f"batch {first.batch}", f"{first.threads} thread{'s' * (first.threads > 1)}", *isas)),
         (Column("network", numeric=False), Column("how", numeric=False), *map(Column, heads)),
         rows,
         lines=tuple(line for result in results for line in _lines(result)),
         notes=(
-            f"ms: median wall time of {len(first.packed.wall)} runs in turns, ± half the distance between the quartiles;"
+            f"ms: median wall time of {len(first.first.wall)} runs in turns, ± half the distance between the quartiles;"
             " CPU: all threads together",
-            "packed is faster: median of the ratios of paired runs, by "
-            + ("CPU time" if first.threads == 1 else "wall time"),
-            *(_ABOUT_TORCH if "eager" in first.runs else ()),
+            f"{faster}: median of the ratios of paired runs, by " + ("CPU time" if first.threads == 1 else "wall time"),
+            *(_ABOUT_TORCH if any({PACKED, EAGER} <= set(result.runs) for result in results) else ()),
         ),
         records=tuple(_record(result, name) for result in results for name in result.runs),
     )
 
 
-def _record(result: BenchResult, name: str) -> dict[str, Cell]:
+def _record(result: Timed, name: str) -> dict[str, Cell]:
     samples = result.runs[name]
+    packed = result if isinstance(result, BenchResult) else None
+    times = {key: samples.times(result.runs[key], result.threads) for key in (PACKED, EAGER) if key in result.runs}
     return {
         "network": result.arch,
         "archid": result.archid,
         "input": shape_text(result.input_shape),
         "batch": result.batch,
         "threads": result.threads,
-        "isa": result.isa,
+        "isa": None if packed is None else packed.isa,
         "how": name,
         "ms": 1e3 * samples.median,
         "spread_ms": 1e3 * samples.spread,
         "cpu_ms": 1e3 * samples.cpu_median,
-        "times_packed": samples.times(result.packed, result.threads),
-        "divisor": result.divisor() if name == PACKED else None,
-        "size_bytes": result.size_bytes if name == PACKED else None,
+        "times_packed": times.get(PACKED),
+        "times_eager": times.get(EAGER),
+        "divisor": None if packed is None or name != PACKED else packed.divisor(),
+        "size_bytes": result.size_bytes if name == result.reference else None,
     }
 
 
-def _lines(result: BenchResult) -> list[str]:
+def _lines(result: Timed) -> list[str]:
+    lines = _packed_lines(result) if isinstance(result, BenchResult) else []
+    if not lines:
+        lines = [f"{result.arch}: size {format_mib(result.size_bytes)}; in torch alone, which packs nothing"]
+    return lines + [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
+
+
+def _packed_lines(result: BenchResult) -> list[str]:
     lines = [
         f"{result.arch}: self-test passed: {result.checked_layers} layers, {result.checked_values:,} values,"
         " binary ones equal to torch's to the last bit"
@@ -164,7 +184,6 @@ def _lines(result: BenchResult) -> list[str]:
         f"{result.arch}: size {format_mib(result.size_bytes)}, float twin {format_mib(result.twin_size_bytes)}"
         f" ({ratio:.1f}x)"
     )
-    lines += [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
     if result.left:
         lines.append(
             f"{result.arch}: not packed, as weights or inputs have more than one bit: {', '.join(result.left[:3])}"
@@ -194,7 +213,7 @@ def parts_table(result: BenchResult) -> Table:
     )
 
 
-def busy_warning(result: BenchResult) -> str | None:
+def busy_warning(result: Timed) -> str | None:
     """What to say when the machine was busy with something else."""
     if result.busy <= BUSY:
         return None

@@ -23,6 +23,7 @@ def compare_answer(networks: Sequence[Counted], view: View) -> Answer:
                 **count_object(network, "stage", view, None),
                 "published": list(map(published_object, network.published)),
                 "believed": believed_object(network),
+                "run": None if network.run is None else network.run.fields(),
             }
             for network in networks
         ],
@@ -33,6 +34,7 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
     """Networks side by side, each cost with its ratio to the first, and what is published beside it."""
     records = _with_ratios([_record(network, view) for network in networks])
     has_other = any(record["quantized_macs"] for record in records)
+    has_runs = any(network.run for network in networks)
     unit = view.convention.unit
     columns = (
         Column("network", numeric=False),
@@ -46,10 +48,12 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
         Column("pub.MiB", optional=True),
         Column("top-1"),
         Column("top-5", optional=True),
+        *([Column("run top-1")] if has_runs else []),
     )
     shapes = dict.fromkeys(shape_text(network.input_shape) for network in networks)
     rows = tuple(
-        _compare_cells(network, record, view, has_other) for network, record in zip(networks, records, strict=True)
+        (*_compare_cells(network, record, view, has_other), *_run_cells(network, has_runs))
+        for network, record in zip(networks, records, strict=True)
     )
     return Table(
         f"Networks compared at {' and '.join(shapes)}",
@@ -84,6 +88,7 @@ def _record(network: Counted, view: View) -> dict[str, Cell]:
         **{f"published_{key}_source": _source(published[key]) for key in ("ops", "size_mib", "top1")},
         "published_ops_convention": None if published["ops"] is None else published["ops"].convention,
         "published_ops_agrees": None if published["ops"] is None else "ops" not in published["ops"].disputed,
+        **{f"run_{key}": getattr(network.run, key, None) for key in ("dataset", "n", "top1", "spread")},
     }
 
 
@@ -117,6 +122,12 @@ def _compare_cells(network: Counted, record: Mapping[str, Cell], view: View, has
         record["published_top1"],
         record["published_top5"],
     )
+
+
+def _run_cells(network: Counted, has_runs: bool) -> tuple[Cell, ...]:
+    if not has_runs:
+        return ()
+    return ("" if network.run is None else network.run.label,)
 
 
 def _short(value: Cell) -> str:
@@ -171,5 +182,7 @@ def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> 
         sources = list(dict.fromkeys(row.source for row in rows))
         named = "; ".join(sources) if len(sources) <= 6 else "their sources: meliuscli show NETWORK"
         notes.append(f"pub.OPs, pub.MiB, top-1, top-5 (%) as published for ImageNet-1k: {named}")
+    if runs := [network.run.sentence for network in networks if network.run is not None]:
+        notes.append(f"run top-1: mean on the test images (%) ± sample deviation over n seeds: {'; '.join(runs)}")
     notes.append("OPs are a theory of cost, not a measured speed")
     return tuple(notes)

@@ -13,6 +13,7 @@ from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Stora
 from meliuscli.counting.memory import Memory, memory_of
 from meliuscli.report.answers import Answer
 from meliuscli.report.own import doubts, left_out, own_lines, own_object
+from meliuscli.report.recorded import Recorded
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
 
@@ -24,13 +25,15 @@ _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_para
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``."""
+    """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``; what a run
+    trained has ``run``."""
 
     name: str
     spec: ArchSpec | None
     input_shape: tuple[int, ...]
     count: NetworkCount
     own: OwnCount | None = None
+    run: Recorded | None = None
 
     @property
     def published(self) -> tuple[Published, ...]:
@@ -117,8 +120,7 @@ def _row_object(row: Count) -> dict[str, Any]:
         "kind": row.kind,
         "output": list(row.output),
         **{f: getattr(row, f) for f in _FIELDS},
-        "macs": {f"{op.layer} {op.bits}": n for op, n in row.macs},
-        "weights": {str(bits): n for bits, n in row.weights},
+        **row.by_bits(),
     }
 
 
@@ -180,9 +182,11 @@ def _findings(network: Counted, view: View) -> list[str]:
 
 def warnings(network: Counted, view: View) -> list[str]:
     """Those of the findings that no format may swallow: the count may be wrong, or not what it seems."""
-    if network.own is None:
+    if network.spec is not None:
         return []
-    return [*left_out(network.count.total, view.convention), *doubts(network.own)]
+    said = [] if network.own is None else doubts(network.own)
+    said += [] if network.run is None else [f"doubt: {line}" for line in network.run.doubts]
+    return [*left_out(network.count.total, view.convention), *said]
 
 
 def _shown(count: NetworkCount, by: By) -> list[Count]:

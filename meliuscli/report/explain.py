@@ -131,11 +131,12 @@ def _bits() -> tuple[Part, ...]:
         weight_bits, w_bit, num_bits, bit_width() and the like; an integer type; the distinct values seen in one run, over
         the whole tensor or channel by channel: two are one bit, three or four are two, up to 16 four, up to 256 (or on an
         even grid of so many steps) eight, and more are float. So weights of two values on a float input are float MACs of
-        one-bit weights, as in larq's first layers. Zeros that pad a map are none of its values.""",
+        one-bit weights, as in larq's first layers. Zeros that pad a map are none of its values, and weights may have a scale
+        for each 32, 64 or 128 in a row. Several sets of signs made of one tensor, as in ABC-Net, are stored each.""",
         """Ternary values take two bits: log2(3) = 1.58 is what they hold, but two is what it takes to store one and to
         multiply it, so --bits takes 1.58 and ternary for 2.""",
-        """Thin evidence takes the dearer reading: two values of activations of which one is rare may be two of four. A layer
-        with a binary layer's name (BinaryConv2d, HardBinaryConv, XnorLinear) asks the question: where its activations take
+        """Thin evidence takes the dearer reading: two values of activations of which one is rare, or which are opposite and
+        not 1, may be two of four, unless they were made by a sign or one comparison and then scaled. A layer with a binary layer's name (BinaryConv2d, HardBinaryConv, XnorLinear) asks the question: where its activations take
         two values its float weights may be yet to be made binary, and zeros among signs may be torch's sign of zero. Then
         it counts as binary with a doubt; so does a layer whose values deny what it states. The JSON has, layer by layer,
         the bits, why, the doubt, and what it would be without (dearer); where the network would cost over 5 % more, doubts

@@ -11,7 +11,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, MELIUS, Convention
 from meliuscli.counting.counts import Count
 from meliuscli.report.count import Counted, View
-from meliuscli.report.pareto import draw_published
+from meliuscli.report.pareto import draw_pareto
 from meliuscli.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown
 from meliuscli.results import write_text
 
@@ -74,7 +74,7 @@ def write_paper_tables(directory: Path) -> list[Path]:
     networks = [
         Counted(name, spec, spec.input_shape, count_spec(spec)) for name in names for spec in [load_arch(name).spec]
     ]
-    draw_published(networks, View(MELIUS), directory / "pareto.png")
+    draw_pareto(networks, View(MELIUS), directory / "pareto.png")
     return [directory / name for name in (*content, "pareto.png")]
 
 

@@ -1,9 +1,11 @@
-"""Published accuracy against our count of operations, as a picture."""
+"""Accuracy, published or of recorded runs, against our count of operations, as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from meliuscli.errors import BadInputError
 from meliuscli.report.count import Counted, View
@@ -15,10 +17,22 @@ from meliuscli.search.pareto import front
 
 FORMATS = ("png", "svg")
 FRONT_COLOR, OTHER_COLOR = "#c0392b", "#5b6b7b"
+PUBLISHED = "published ImageNet-1k top-1 (%)"
 
 
-def draw_published(networks: Sequence[Counted], view: View, path: Path) -> list[str]:
-    """Write the picture to ``path``; the names of networks that are not in it for want of a published accuracy.
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A network's top-1 (%) and what it costs; ``spread`` is that of several seeds."""
+
+    name: str
+    ops: float
+    top1: float
+    spread: float | None = None
+
+
+def draw_pareto(networks: Sequence[Counted], view: View, path: Path) -> list[str]:
+    """Write the picture to ``path``: a panel for the published accuracies, and one for the runs on each data set. A module
+    of one's own, whose accuracy nobody knows, is a line at its cost. Returns the names of networks that are not in it.
 
     Raises ``BadInputError`` when the suffix is none of ``FORMATS``, the convention has no total, or nothing is left,
     and ``MissingError`` where the file cannot be written."""
@@ -28,37 +42,72 @@ def draw_published(networks: Sequence[Counted], view: View, path: Path) -> list[
     require_directory(path, "--pareto")
     if not view.convention.unit:
         raise BadInputError(f"--pareto: the convention {view.convention.name} has no total to draw")
-    points, missing = [], []
+    panels: dict[str, list[Reached]] = {}
+    untrained, missing = [], []
     for network in networks:
-        row = best_published(network.published)["top1"]
-        ops = view.convention.derive(network.count.total, view.float_bits).ops
-        if row is None or ops is None:
+        ops = view.convention.derive(network.count.total, view.float_bits).ops or 0
+        reached = _reached(network, float(ops))
+        for what, point in reached.items():
+            panels.setdefault(what, []).append(point)
+        if network.own is not None and ops:
+            untrained.append((network.name, float(ops)))
+        elif not reached:
             missing.append(network.name)
-        else:
-            points.append((network.name, float(ops), float(row.top1)))
-    if not points:
-        raise BadInputError("--pareto: none of these networks has a published top-1", "meliuscli list shows who has")
-    write_bytes(path, _picture(points, view, suffix))
+    if not panels:
+        hint = "meliuscli list shows who has; meliuscli train makes run:ID of others"
+        raise BadInputError("--pareto: none of these networks has a published top-1 or one of a run", hint)
+    write_bytes(path, _picture(panels, untrained, view, suffix))
     return missing
 
 
-def _picture(points: Sequence[tuple[str, float, float]], view: View, suffix: str) -> bytes:
-    figure, axes = subplots(figsize=(11, 7.5))
-    best = [points[index] for index in front([(ops, top1) for _, ops, top1 in points])]
+def _reached(network: Counted, ops: float) -> dict[str, Reached]:
+    """By what it is that was reached."""
+    row, run = best_published(network.published)["top1"], network.run
+    if run is not None and run.top1 is not None:
+        return {f"top-1 of runs on {run.dataset} (%)": Reached(network.name, ops, run.top1, run.spread)}
+    return {} if row is None else {PUBLISHED: Reached(network.name, ops, float(row.top1))}
+
+
+def _picture(
+    panels: Mapping[str, Sequence[Reached]], untrained: Sequence[tuple[str, float]], view: View, suffix: str
+) -> bytes:
+    figure, axes = subplots(1, len(panels), figsize=(11 * len(panels), 7.5), squeeze=False)
+    for one, (what, points) in zip(axes[0], panels.items(), strict=True):
+        _panel(one, what, points, untrained, view)
+    figure.tight_layout()
+    for one, points in zip(axes[0], panels.values(), strict=True):
+        best = _front(points)
+        names = [Named(p.name, p.ops, p.top1, FRONT_COLOR, "bold") for p in best]
+        names += [Named(p.name, p.ops, p.top1, OTHER_COLOR) for p in points if p not in best]
+        write_names(figure, one, names, step_lines([(p.ops, p.top1) for p in best]))
+    return encode(figure, suffix)
+
+
+def _front(points: Sequence[Reached]) -> list[Reached]:
+    return [points[index] for index in front([(p.ops, p.top1) for p in points])]
+
+
+def _panel(axes: Any, what: str, points: Sequence[Reached], untrained: Sequence[tuple[str, float]], view: View) -> None:
+    best = _front(points)
     others = [point for point in points if point not in best]
     for chosen, color, label in ((others, OTHER_COLOR, "other networks"), (best, FRONT_COLOR, "Pareto front")):
         if chosen:
-            axes.scatter([p[1] for p in chosen], [p[2] for p in chosen], color=color, label=label, s=28, zorder=3)
-    axes.step([p[1] for p in best], [p[2] for p in best], where="post", color=FRONT_COLOR, linewidth=1, zorder=2)
+            axes.scatter([p.ops for p in chosen], [p.top1 for p in chosen], color=color, label=label, s=28, zorder=3)
+    for point in points:
+        if point.spread is not None:
+            axes.errorbar(point.ops, point.top1, yerr=point.spread, color=OTHER_COLOR, linewidth=1, capsize=3)
+    axes.step([p.ops for p in best], [p.top1 for p in best], where="post", color=FRONT_COLOR, linewidth=1, zorder=2)
+    for number, (name, ops) in enumerate(untrained):
+        style = {"color": f"C{number}", "linestyle": ":", "zorder": 1}
+        axes.axvline(ops, label=f"{name}, of no known top-1", **style)
     axes.set_xscale("log")
+    costs = {*(p.ops for p in points), *(ops for _, ops in untrained)}
+    if len(costs) == 1:
+        axes.set_xlim(min(costs) / 4, max(costs) * 4)
     axes.margins(x=0.08, y=0.08)
     axes.set_xlabel(f"{view.convention.unit} by our count (convention {view.convention.name}), logarithmic")
-    axes.set_ylabel("published ImageNet-1k top-1 (%)")
-    axes.set_title("Accuracies are their papers' own: recipes, epochs and teachers differ", fontsize=10)
+    axes.set_ylabel(what)
+    papers = "Accuracies are their papers' own: recipes, epochs and teachers differ"
+    axes.set_title(papers if what == PUBLISHED else "Means over seeds on the test images, ± deviation", fontsize=10)
     axes.grid(alpha=0.25, which="both")
     axes.legend(loc="lower right")
-    figure.tight_layout()
-    names = [Named(name, ops, top1, FRONT_COLOR, "bold") for name, ops, top1 in best]
-    names += [Named(name, ops, top1, OTHER_COLOR) for name, ops, top1 in others]
-    write_names(figure, axes, names, step_lines([(ops, top1) for _, ops, top1 in best]))
-    return encode(figure, suffix)

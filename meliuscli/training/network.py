@@ -7,9 +7,10 @@ from torch import nn
 
 from meliuscli.arch.own import OwnSpec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.foreign.source import load_fresh, said, stdout_to_stderr
+from meliuscli.counting.foreign.source import load_fresh, said
 from meliuscli.errors import BadInputError
 from meliuscli.nn.build import build
+from meliuscli.processes import stdout_to_stderr
 from meliuscli.training.recipe import Recipe
 
 

@@ -194,9 +194,9 @@ class Session:
     def _costs(self) -> dict[str, Any]:
         """Of the network that was trained, which is not the target ``arch``: these belong to the accuracies."""
         spec = self.plan.trained_as
-        total = _total(spec)
+        total, more = _own_total(spec) if isinstance(spec, OwnSpec) else (count_spec(spec).total, {})
         costs = {"ops": MELIUS.derive(total).ops, "params": total.params, "size_bytes": total.size_bytes}
-        return {"archid": spec.archid, **costs}
+        return {"archid": spec.archid, **costs, **more}
 
     def _checkpoint(self, index: int) -> Checkpoint:
         """That of the training which has so many before it."""
@@ -230,10 +230,11 @@ def read_plan(directory: Path) -> tuple[RunPlan, list[RunResult]]:
         return RunPlan.from_fields(content["plan"]), [RunResult.from_fields(run) for run in content["runs"]]
 
 
-def _total(spec: ArchSpec) -> Count:
-    if not isinstance(spec, OwnSpec):
-        return count_spec(spec).total
+def _own_total(spec: OwnSpec) -> tuple[Count, dict[str, Any]]:
+    """Of a module that no other command can count without executing its file, with what the record needs for that."""
     from meliuscli.counting.foreign import count_own
     from meliuscli.training.network import build_for_training
 
-    return count_own(build_for_training(spec), spec.input_shape).count.total
+    own = count_own(build_for_training(spec), spec.input_shape)
+    doubts = [f"{doubt.what} in {doubt.where}: {doubt.verdict}" for doubt in own.verdicts if doubt.doubt]
+    return own.count.total, {**own.count.total.by_bits(), "doubts": doubts}

@@ -21,8 +21,9 @@ from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_name
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import make_library, write_library
-from meliuscli.packed.bench import in_turns, random_network
+from meliuscli.packed.bench import random_network
 from meliuscli.packed.runner import PackedDense, pack
+from meliuscli.packed.timing import in_turns
 
 FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off")
 

@@ -21,7 +21,7 @@ from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.zoo import load_arch
 from meliuscli.nn.binary_conv import integer_convolution
-from meliuscli.packed.bench import in_turns, random_network
+from meliuscli.packed.bench import random_network
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.layout import Window
@@ -29,6 +29,7 @@ from meliuscli.packed.opponents import compiled, int8, plain
 from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.packed.selftest import check, require_exact
 from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.timing import in_turns
 
 
 class OpenVinoGraph:

@@ -6,19 +6,20 @@ gives it (``bits.ruling``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from meliuscli.counting.counts import FLOAT_BITS, Count, NetworkCount, Op, Storage, merged, size_bytes
 from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_word, some
-from meliuscli.counting.foreign.layers import ModuleRow, Note, layers_of
-from meliuscli.counting.foreign.run import Example, unwrapped, watched
-from meliuscli.counting.foreign.source import load_example, load_module, stdout_to_stderr
+from meliuscli.counting.foreign.layers import Kernels, ModuleRow, Note, layers_of
+from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
+from meliuscli.counting.foreign.source import load_example, load_module
 from meliuscli.counting.foreign.watch import Watch
+from meliuscli.processes import stdout_to_stderr
 
-__all__ = ["Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
+__all__ = ["Call", "Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class OwnCount:
     verdicts: tuple[Finding, ...]
     rulings: Mapping[str, tuple[Ruling, ...]]
     input_shape: tuple[int, ...] = ()
+    call: Call = field(default=((), {}), repr=False, compare=False)
+    """What it was called with."""
 
     @property
     def recognised(self) -> dict[str, str]:
@@ -81,21 +84,23 @@ def count_own(
         _verdicts(note for layer in layers for note in layer.notes()),
         {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
         watch.input[1:],
+        watch.call,
     )
 
 
 def _network(layers: Sequence[ModuleRow], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:
-    kernel_bits: dict[int, int] = {}
-    for key, bits in (one for layer in layers for one in layer.kernel_bits(dearest)):
-        kernel_bits[key] = max(kernel_bits.get(key, 0), bits)
-    rows = [_row(layer, kernel_bits, storage, dearest) for layer in layers]
+    kernels: dict[int, Kernels] = {}
+    for key, bits, made in (one for layer in layers for one in layer.kernels(dearest)):
+        before = kernels.get(key, (0, {}))
+        kernels[key] = max(before[0], bits), {**before[1], **made}
+    rows = [_row(layer, kernels, storage, dearest) for layer in layers]
     return NetworkCount(tuple(row for row in rows if row.macs or row.weights), nested=True, output=watch.output[1:])
 
 
-def _row(layer: ModuleRow, kernel_bits: Mapping[int, int], storage: Storage, dearest: bool) -> Count:
+def _row(layer: ModuleRow, kernels: Mapping[int, Kernels], storage: Storage, dearest: bool) -> Count:
     bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
     macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
-    weights = merged(layer.weights(kernel_bits, storage.bn_params))
+    weights = merged(layer.weights(kernels, storage.bn_params))
     kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
     size = size_bytes(weights, storage) + layer.index_bytes()
     return Count(layer.shown, kind, layer.output, macs, weights, size)
@@ -106,10 +111,8 @@ def _verdicts(notes: Iterable[Note]) -> tuple[Finding, ...]:
     groups: dict[tuple[str, str, bool], list[tuple[str, int]]] = {}
     for what, text, module, number, doubt in notes:
         groups.setdefault((what, text, doubt), []).append((module, number))
-    return tuple(sorted(_joined(groups), key=lambda verdict: not verdict.doubt))
-
-
-def _joined(groups: Mapping[tuple[str, str, bool], Sequence[tuple[str, int]]]) -> Iterator[Finding]:
+    verdicts = []
     for (what, text, doubt), same in groups.items():
         said = text.replace("{n}", f"{sum(number for _, number in same):,}")
-        yield Finding(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt)
+        verdicts.append(Finding(what, len(same), tuple(dict.fromkeys(module for module, _ in same)), said, doubt))
+    return tuple(sorted(verdicts, key=lambda verdict: not verdict.doubt))

@@ -34,16 +34,18 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Of one operand: what is stated (and by whom), the bits of an integer type, and the values seen."""
+    """Of one operand: what is stated (and by whom), the bits of an integer type, the values seen, and whether it was made
+    of signs."""
 
     stated: Stated | None = None
     stored: int | None = None
     seen: Seen = Seen()  # noqa: RUF009
+    is_sign: bool = False
 
     def __or__(self, other: Evidence) -> Evidence:
         """Of two calls: what both state, and the more values."""
         stated = max(self.stated, other.stated) if self.stated and other.stated else None
-        return Evidence(stated, self.stored and other.stored, self.seen | other.seen)
+        return Evidence(stated, self.stored and other.stored, self.seen | other.seen, self.is_sign and other.is_sign)
 
 
 NOTHING = Evidence()
@@ -119,6 +121,8 @@ def _decided(evidence: Evidence) -> tuple[int, int, str]:
         return bits, dearer, f"are {bits}-bit as {evidence.stated.by} states"
     if evidence.stored is not None:
         return evidence.stored, evidence.stored, f"are integers of {evidence.stored} bits"
+    if evidence.is_sign and (seen.thin or seen.signed):
+        return 1, 1 + seen.signed, "are scaled signs" + " and zeros" * seen.signed
     if seen.thin:
         return 2, 2, "take two values (thin: a third may have been missed)"
     return seen.bits, seen.bits, f"take {_number(seen.levels)}" if seen.levels else "were not seen"

@@ -13,15 +13,22 @@ from torch import Tensor, nn
 from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
-from meliuscli.counting.foreign.formulas import Kind
+from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
 from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
+
+Kernels = tuple[int, Mapping[int, int]]
+"""Bits of what is made of a tensor, and numbers of weights by what they are."""
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
 
 _BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
-_PLACES = {torch.sparse_coo: ("_indices",), torch.sparse_csr: _BY_ROWS, torch.sparse_csc: _BY_COLUMNS}
+_PLACES = {
+    torch.sparse_coo: ("_indices",),
+    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), _BY_ROWS),
+    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), _BY_COLUMNS),
+}
 """What a sparse tensor holds beside its values."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -69,26 +76,28 @@ class ModuleRow:
     def is_counted(self) -> bool:
         return bool(self.products or self.packed) or self.main_weight is not None
 
-    def kernel_bits(self, dearest: bool) -> Iterator[tuple[int, int]]:
-        """Storages of what its products multiply (not of biases and scales), and the bits that they take."""
+    def kernels(self, dearest: bool) -> Iterator[tuple[int, int, Mapping[int, int]]]:
+        """Storages of what its products multiply (not of biases and scales), the bits that they take, and what is made of
+        them."""
         for product, rule in zip(self.products, self.rulings, strict=True):
             for key in product.roots:
                 tensor = self.watch.tensors[key]
                 if key == product.roots[0] or (tensor.dim() > 1 and tensor.numel() > max(tensor.shape)):
-                    yield key, (rule.dearer if dearest else rule.bits)[0]
+                    made = product.kernels if key == product.roots[0] else {}
+                    yield key, (rule.dearer if dearest else rule.bits)[0], made
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
-            yield key_of(self.main_weight), self.word.bits[0]
+            yield key_of(self.main_weight), self.word.bits[0], {}
 
-    def weights(self, kernel_bits: Mapping[int, int], bn_values: int) -> Iterator[tuple[int, int]]:
+    def weights(self, kernels: Mapping[int, Kernels], bn_values: int) -> Iterator[tuple[int, int]]:
         """Numbers of weights by bits."""
         for norm in self.norms:
             like = next((t for t in (norm.weight, norm.running_mean) if t is not None), torch.empty(0))
             yield _type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
-        sizes = {p.roots[0]: p.num_weights for p in self.products if p.roots}
         for key, tensor in self.tensors.items():
-            bits, is_float = kernel_bits.get(key, FLOAT_BITS), tensor.is_floating_point() or tensor.is_complex()
-            number = _number(tensor) if is_float or bits == FLOAT_BITS else sizes.get(key, _number(tensor))
-            yield (bits if bits < FLOAT_BITS else _type_bits(tensor)), number
+            bits, made = kernels.get(key, (FLOAT_BITS, {}))
+            is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
+            number = max(sum(made.values()), 0 if is_packed else _number(tensor))
+            yield (bits, number) if bits < FLOAT_BITS else (_type_bits(tensor), _number(tensor))
         yield from ((_type_bits(tensor), tensor.numel()) for tensor in self.packed)
 
     def index_bytes(self) -> int:
@@ -131,7 +140,7 @@ class ModuleRow:
         if all(macs):
             kind: Kind = "linear" if weight.dim() == 2 else "conv"
             roots = (key_of(weight),)
-            self.products.append(Product(self.row, kind, sum(macs), self.calls[-1][1], roots, weight.numel()))
+            self.products.append(Product(self.row, kind, sum(macs), self.calls[-1][1], roots, {0: weight.numel()}))
             self.is_guessed = True
 
     def rule(self, has_binary_name: bool) -> None:
@@ -167,7 +176,9 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
             if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
                 counted.add(key)
                 layer.tensors[key] = tensor
-        layer.packed += _packed(part)
+        layer.packed += [
+            t for value in vars(part).values() if isinstance(value, torch.ScriptObject) for t in packed_in(value)
+        ]
     for product in _merged(watch.products):
         layers[product.row].products.append(product)
     for layer in layers.values():
@@ -178,12 +189,6 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
     return list(layers.values())
 
 
-def _packed(part: nn.Module) -> list[Tensor]:
-    """What a module of ``torch.ao.nn.quantized`` holds packed: its weight and bias."""
-    methods = [getattr(part, name, None) for name in ("weight", "bias")] if hasattr(part, "_packed_params") else []
-    return [held for method in methods if callable(method) and isinstance(held := method(), Tensor)]
-
-
 def _merged(products: Sequence[Product]) -> list[Product]:
     """Products with the same weights in the same row are one: of several calls the dearest reading counts."""
     merged: dict[object, Product] = {}
@@ -191,7 +196,8 @@ def _merged(products: Sequence[Product]) -> list[Product]:
         old = merged.get(key := (new.row, new.kind, new.roots) if new.roots else number)
         if old is not None:
             pair = tuple(a | b for a, b in zip(old.evidence, new.evidence, strict=True))
-            new = replace(new, macs=old.macs + new.macs, evidence=(pair[0], pair[1]))
+            kernels = {**old.kernels, **new.kernels}
+            new = replace(new, macs=old.macs + new.macs, kernels=kernels, evidence=(pair[0], pair[1]))
         merged[key] = new
     return list(merged.values())
 
@@ -213,8 +219,7 @@ def _type_bits(tensor: Tensor) -> int:
 
 def _number(tensor: Tensor) -> int:
     """Of the real numbers that are stored."""
-    number = tensor.numel() if tensor.layout == torch.strided else tensor.detach()._nnz()
-    return number * (1 + tensor.is_complex())
+    return num_stored(tensor.detach()) * (1 + tensor.is_complex())
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.foreign.bits import some
-from meliuscli.counting.foreign.source import is_out_of_memory, let_ctrl_c_through, said
+from meliuscli.counting.foreign.source import let_ctrl_c_through, said
 from meliuscli.counting.foreign.watch import Watch, storage_of, tensors_in
 from meliuscli.errors import BadInputError, MissingError
+from meliuscli.memory import lacks_memory
 
 _WAYS = (
     "--input CxHxW gives the shape that it takes (--input 1x28x28); repeat it for several, with names and types for"
@@ -119,7 +120,6 @@ def watched(module: nn.Module, example: Example) -> tuple[nn.Module, Watch]:
                 if number == 0:
                     first = error
                 continue
-            watch.input = next((tuple(t.shape) for t in tensors_in(call)), ())
             return module, watch
     raise first
 
@@ -150,7 +150,7 @@ def _run(module: nn.Module, call: Call, watch: Any, example: Example) -> None:
             module(*call[0], **call[1])
     except BaseException as error:
         let_ctrl_c_through(error)
-        if is_out_of_memory(error):
+        if lacks_memory(error):
             raise MissingError(f"too little memory to run the network on {example}: {said(error)}") from error
         if isinstance(error, SystemExit):
             raise BadInputError(f"the network ends the program when it is called ({said(error)})") from error

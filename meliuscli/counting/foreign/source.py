@@ -6,13 +6,12 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import os
 import re
 import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,8 @@ from types import ModuleType
 from torch import nn
 
 from meliuscli.errors import BadInputError, MeliusError, MissingError, unknown_name
+from meliuscli.memory import lacks_memory
+from meliuscli.processes import stdout_to_stderr
 
 _FORM = "write FILE.py:NAME, where NAME is a function without arguments that returns the network, or the network itself"
 
@@ -92,37 +93,6 @@ def _defined(path: Path) -> list[str]:
         return []
     kinds = ast.FunctionDef | ast.ClassDef
     return [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """What foreign code prints, itself or in processes that it starts, goes to stderr: stdout carries our answer."""
-    with redirect_stdout(sys.stderr):
-        saved = _redirect_descriptor()
-        try:
-            yield
-        finally:
-            if saved is not None:
-                _flush_stdout()
-                os.dup2(saved, 1)
-                os.close(saved)
-
-
-def _redirect_descriptor() -> int | None:
-    """Descriptor 1 becomes a copy of 2; returns what it was, or None where one of them is closed."""
-    try:
-        _flush_stdout()
-        os.fstat(2)
-        saved = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:
-        return None
-    return saved
-
-
-def _flush_stdout() -> None:
-    with suppress(AttributeError, ValueError, OSError):
-        sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
 @contextmanager
@@ -222,7 +192,7 @@ def _refusal(error: BaseException, path: Path, doing: str) -> MeliusError:
     if isinstance(error, ModuleNotFoundError) and error.name and not _exists(error.name):
         hint = "install it into the environment of meliuscli, or put it beside the file"
         return MissingError(f"{place}: needs the package {error.name.partition('.')[0]!r}, which is not there", hint)
-    if is_out_of_memory(error):
+    if lacks_memory(error):
         return MissingError(f"{place}: {doing}: too little memory: {said(error)}")
     if isinstance(error, SystemExit):
         hint = 'what a script does beside defining networks belongs under if __name__ == "__main__":'
@@ -262,9 +232,3 @@ def said(error: BaseException) -> str:
         lines = []
     first = lines[0] if lines else ""
     return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Does torch, or Python, say that memory is too little?"""
-    words = ("allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

@@ -15,7 +15,7 @@ MANY = 1 << 16
 _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
 _EXACT, _ON_GRID = 1e-5, 2e-3
 """How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
-_RARE, _AMPLE = 0.01, 0.25
+_RARE, _AMPLE, _SPARSE = 0.01, 0.25, 0.1
 """Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
 this share, or a third may have been missed."""
 
@@ -38,7 +38,7 @@ class Seen:
 
     def __or__(self, other: Seen) -> Seen:
         """Of two calls the one that says more."""
-        return max(self, other, key=lambda seen: (seen.bits if seen.levels else 0, seen.thin, seen.levels))
+        return max(self, other, key=lambda seen: (seen.bits if seen.levels > 1 else 0, seen.thin, seen.levels))
 
 
 def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
@@ -60,17 +60,28 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
     if by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
-        return Seen(MANY)
+        return Seen(_levels_of_groups(flat) if is_weight else MANY)
     whole = rows if is_weight else _without_padding(rows)
     values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
     levels, (distinct, times) = _levels(values), _distinct(values)
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
     if is_signed and times[1] <= _RARE:
         return Seen(2)
+    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE:  # an identity, not signs
+        return Seen(MANY)
     thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times))
     if levels in (0, MANY) or 0 < by_row < levels:
         return Seen(by_row or levels)
     return Seen(levels, is_signed, thin)
+
+
+def kernel_id(rows: Tensor | None) -> int:
+    """The same for the same weights, transposed ones too."""
+    if rows is None:
+        return 0
+    flat = rows.detach().flatten(1).double() if rows.dim() > 1 else rows.detach().double()[None]
+    sums = [tuple((1000 * flat.sum(dim)).round().sort().values.tolist()) for dim in (0, 1)]
+    return hash(frozenset(sums))
 
 
 def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
@@ -100,13 +111,25 @@ def _is_scaled_sign(part: Tensor) -> bool:
 
 
 def _levels_of_rows(part: Tensor) -> int:
-    """The most levels of a row."""
+    """The most levels of a row; 0 where those of one cannot be told."""
     levels = 0
     for row in part:
-        levels = max(levels, _levels(row))
-        if levels == MANY:
-            break
+        of_row = _levels(row)
+        levels = max(levels, of_row)
+        if of_row in (0, MANY):
+            return of_row
     return levels
+
+
+def _levels_of_groups(rows: Tensor) -> int:
+    """Of weights with a scale for each so many in a row."""
+    for size in (128, 64, 32):
+        if rows.shape[1] > size and not rows.shape[1] % size:
+            groups = rows.reshape(-1, size)
+            levels = _levels_of_rows(groups[_places(len(groups), _ROWS)].float())
+            if 1 < levels < MANY:
+                return levels
+    return MANY
 
 
 def _levels(values: Tensor) -> int:

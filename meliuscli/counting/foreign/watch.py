@@ -17,23 +17,27 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
 from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
-from meliuscli.counting.foreign.values import seen_values
+from meliuscli.counting.foreign.values import kernel_id, seen_values
 
+_SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
+_ROUNDS = re.compile(r"(round|floor|ceil|trunc)_?")
 _KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
-"""Operations whose results have the values of their operand, in other places."""
+"""Operations that make signs, that make other steps, and whose results have the values of their operand, in other
+places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
     """MACs of one operation. ``row``: the module that they belong to. ``roots``: storages of what the weights are made
-    of, the main one first; none where two activations are multiplied. ``evidence``: of weights and activations."""
+    of, the main one first; none where two activations are multiplied. ``kernels``: numbers of weights by what they are, for
+    several may be made of one tensor. ``evidence``: of weights and activations."""
 
     row: str
     kind: Kind
     macs: int
     output: tuple[int, ...]
     roots: tuple[int, ...]
-    num_weights: int
+    kernels: Mapping[int, int]
     evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
 
 
@@ -49,12 +53,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.used: set[int] = set()
         self.tensors: dict[int, Tensor] = {}
         self.holders: dict[int, list[str]] = {}
+        self.call: Any = None
         self.input: tuple[int, ...] = ()
         self.output: tuple[int, ...] = ()
         self._spans: dict[int, dict[int, range]] = {}
         self._roots: dict[int, tuple[int, ...]] = {}
         self._moving: set[int] = set()
+        self._complex: set[int] = set()
         self._stated: dict[int, Stated] = {}
+        self._signs: set[int] = set()
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
         self._is_asking = False
@@ -68,9 +75,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
 
-    def feed(self, inputs: Any) -> None:
+    def feed(self, call: Any) -> None:
         """What the network is called with: whatever is made of it is no weight."""
-        self._moving.update(map(storage_of, tensors_in(inputs)))
+        self.call, self.input = call, _shape(call)
+        self._moving.update(map(storage_of, tensors_in(call)))
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
@@ -109,7 +117,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         self._follow(func, [t for value in (*args, *kwargs.values()) for t in _tensors(value)], _tensors(out))
         if with_macs:
-            self._add(measured(func, args, kwargs, out, self._is_weight), _shape(out))
+            for measure in measured(func, args, kwargs, out, self._is_weight):
+                self._add(measure, _shape(out))
         elif not is_harmless(func):
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name] += 1
         return out
@@ -119,8 +128,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_moving = any(key in self._moving for key in keys)
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
+        if any(tensor.is_complex() for tensor in (*inputs, *outputs)):
+            self._complex.update(roots)
         says = next((self._stated[key] for key in keys if key in self._stated), None)
-        keeps = says is not None and _KEEPS.fullmatch(func._schema.name.partition("::")[2])
+        name = func._schema.name.partition("::")[2]
+        keeps = _KEEPS.fullmatch(name) is not None
+        is_sign = _SIGNS.fullmatch(name) is not None or self._keeps_signs(func, name, keeps, keys)
         for tensor in outputs:
             key = storage_of(tensor)
             if key in keys and not func._schema.is_mutable:
@@ -128,12 +141,19 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if key not in keys and tensor.layout == torch.strided:
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
             self._stated.pop(key, None)
+            (self._signs.add if is_sign else self._signs.discard)(key)
             if is_moving:
                 self._moving.add(key)
             elif roots and key not in self._spans:
                 self._roots[key] = roots
             if says is not None and keeps:
                 self._stated[key] = says
+
+    def _keeps_signs(self, func: Any, name: str, keeps: bool, keys: Sequence[int]) -> bool:
+        """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
+        number = sum(key in self._signs for key in keys)
+        is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
+        return number == len(keys) > 0 if keeps else number == 1 and is_scaled
 
     def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
         """What of the network's tensors it is made of; several may be views of one long one."""
@@ -150,25 +170,32 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_weight = self._is_weight(weight)
         roots = self._roots_of(weight) if weight is not None and is_weight else ()
         roots = tuple(sorted(roots, key=lambda root: _importance(self.tensors[root]), reverse=True))
-        if roots and not any(row in self.holders[root] for root in roots):
+        if roots and row not in self.holders[roots[0]]:
             row = self.holders[roots[0]][0]
         macs = measure.macs
         if weight is not None and x is not None:
             macs *= (1 + weight.is_complex()) * (1 + x.is_complex())
             # torch makes a complex convolution of three real ones; that of sums stands for two.
-            split = bool(roots) and self.tensors[roots[0]].is_complex() and not weight.is_complex()
+            split = bool(roots) and roots[0] in self._complex and not weight.is_complex()
             macs *= 2 if split and storage_of(weight) not in self._spans else 1
         evidence = tuple(
-            NOTHING if t is None else Evidence(self._stated.get(storage_of(t)), stored_bits(t), seen_values(r, w))
+            NOTHING if t is None else self._evidence(t, r, w)
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
         )
-        size = 0 if weight is None else weight.numel()
-        self.products.append(Product(row, measure.kind, macs, output, roots, size, (evidence[0], evidence[1])))
+        kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
+        kernels = {} if weight is None else {kernel: weight.numel()}
+        self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
+
+    def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
+        key = storage_of(tensor)
+        is_sign = key in self._signs and not is_weight  # zeros among these are pruned ones
+        return Evidence(self._stated.get(key), stored_bits(tensor), seen_values(rows, is_weight), is_sign)
 
 
 def row_of(name: str) -> str:
-    """A module's name; what makes a weight of another one (``torch.nn.utils.parametrize``) is part of that layer."""
-    return re.sub(r"(^|\.)parametrizations\..*", "", name)
+    """A module's name; what makes a weight of another one (``torch.nn.utils.parametrize``), or packs it, is part of that
+    layer."""
+    return re.sub(r"(^|\.)(parametrizations\.|_packed_params|_all_weight_values).*", "", name)
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -200,8 +227,8 @@ def stored_bits(tensor: Tensor) -> int | None:
     return min(FLOAT_BITS, tensor.element_size() * 8)
 
 
-def _importance(tensor: Tensor) -> tuple[bool, int]:
-    return isinstance(tensor, nn.Parameter), tensor.numel()
+def _importance(tensor: Tensor) -> tuple[int, bool]:
+    return tensor.numel(), isinstance(tensor, nn.Parameter)
 
 
 def _tensors(value: Any) -> list[Tensor]:
