@@ -186,6 +186,12 @@ def is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def is_configured(context: typer.Context, name: str) -> bool:
+    """Does the parameter's value come from an environment variable or a file of configuration?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
+
+
 class StageBar(Steps):
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 

@@ -185,7 +185,7 @@ def _begun_before(context: typer.Context, asked: Asked, study: str | None, repor
     left = reopen(STUDY.find(reports, study, default))
     if left.storage is not None:
         raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
-    if budget is not None and study:
+    if study and is_given(context, "budget"):
         by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
         asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
     return with_given(left, _given_anew(context, asked))

@@ -12,7 +12,7 @@ import typer
 
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import give, is_given, talk
+from meliuscli.cli.console import give, is_configured, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_answer
@@ -154,7 +154,8 @@ def _wanted(context: typer.Context) -> Wanted:
     """What a new run is asked for."""
     given = context.params
     arch, set_ = the_one(given["network_"], given["arch_"]), given["set_"] or []
-    seeds = 1 if given["seed"] is not None and not is_given(context, "seeds") else given["seeds"]
+    are_asked = is_given(context, "seeds") or is_configured(context, "seeds")
+    seeds = 1 if given["seed"] is not None and not are_asked else given["seeds"]
     return Wanted(
         named=own_arch(arch, set_) if is_own(arch) else load_network(arch, set_, given["reports"]),
         recipe=_recipe(given["recipe_name"], given["recipe_set"] or [], {key: given[key] for key in RECIPE_OPTIONS}),
