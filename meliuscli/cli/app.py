@@ -90,10 +90,10 @@ class _Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            option = error.param
-            if not (isinstance(option, TyperOption) and is_configured(ctx, option.name)):
+            asked = error.param
+            if not (isinstance(asked, TyperOption) and is_configured(ctx, asked.name)):
                 raise
-            raise BadInputError(f"{ctx.obj[option.name].place}: {key_of(option)}: {error.message}") from None
+            raise BadInputError(f"{ctx.obj[asked.name].place}: {key_of(asked)}: {error.message}") from None
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params["print_config"]:
