@@ -101,3 +101,22 @@ def test_a_terminal_of_ascii_gets_a_drawing_of_ascii() -> None:
     lines = text.splitlines()
     rows = {name: next(at for at, line in enumerate(lines) if name in line) for name in ("found-7", "meliusnet22")}
     assert rows["found-7"] < rows["meliusnet22"]
+
+
+def test_learning_curves_are_drawn_with_a_digit_a_seed() -> None:
+    from meliuscli.report.text_plot import curves_drawing
+
+    values = {0: (0.1, 0.3, 0.5), 11: (0.2, 0.4, 0.6)}
+    runs = [
+        {"seed": seed, "curve": [{"epoch": at, "validation_top1": value} for at, value in enumerate(curve, 1)]}
+        for seed, curve in values.items()
+    ]
+    lines = curves_drawing({"runs": runs}, 80, with_unicode=False).splitlines()
+    assert lines[0] == "validation top-1 % against epochs"
+    drawn = [line.partition("|")[2] for line in lines if "|" in line]
+    assert drawn[0].strip() == "1"
+    assert lines[1].startswith("  60.0 |")
+    assert drawn[-1] == "0"
+    assert sum(line.count("0") for line in drawn) == sum(line.count("1") for line in drawn) == 3
+    assert curves_drawing({"runs": [{"seed": 0, "curve": runs[0]["curve"][:1]}]}, 80, with_unicode=True) == ""
+    assert curves_drawing({"runs": [{"seed": 0}]}, 80, with_unicode=True) == ""

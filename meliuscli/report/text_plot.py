@@ -1,13 +1,16 @@
-"""The Pareto plot of a study in characters, for terminals."""
+"""Plots in characters, for terminals: the front of a study, the learning curves of a run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from meliuscli.report.study import StudyReport
-from meliuscli.search.study import TrialRecord
+if TYPE_CHECKING:
+    from meliuscli.report.study import StudyReport
+    from meliuscli.search.study import TrialRecord
+
 
 NARROWEST, WIDEST, HEIGHT = 60, 110, 16
 """Columns of a terminal below which nothing is drawn, and above which it gets no wider; rows of the plot."""
@@ -52,24 +55,57 @@ def front_drawing(report: StudyReport, width: int, with_unicode: bool) -> str:
     drawn = UNICODE if with_unicode else ASCII
     costs = [report.cost.of(record.candidate) for record in trained]
     values = [report.percent(record) for record in trained]
-    margin = 7
-    x = _Scale(math.log(min(costs)), math.log(max(*costs, report.settings.budget)), min(width, WIDEST) - margin - 1)
+    x = _Scale(math.log(min(costs)), math.log(max(*costs, report.settings.budget)), _cells(width))
     y = _Scale(min(values), max(values), HEIGHT)
     grid = [[" "] * x.cells for _ in range(y.cells)]
     _draw_marks(grid, report, x, y, drawn)
-    what = "believed ImageNet top-1 %" if report.beliefs else "proxy top-1 %"
-    labels = {y.cells - 1: y.high, y.cells // 2: y.low + (y.high - y.low) * (y.cells // 2) / (y.cells - 1), 0: y.low}
-    rows = [
-        f"{labels[row]:{margin - 1}.1f} {drawn.axis}{''.join(grid[row])}".rstrip()
-        if row in labels
-        else f"{' ' * margin}{drawn.axis}{''.join(grid[row])}".rstrip()
-        for row in reversed(range(y.cells))
-    ]
-    ends = [report.cost.text(math.exp(end)) for end in (x.low, x.high)]
-    below = f"{' ' * (margin + 1)}{ends[0]}{ends[1]:>{x.cells - len(ends[0])}}"
+    head = f"{'believed ImageNet top-1 %' if report.beliefs else 'proxy top-1 %'} against {report.cost.unit}"
+    low, high = (report.cost.text(math.exp(end)) for end in (x.low, x.high))
     legend = f"{drawn.front} front   {drawn.found} found   {drawn.published} published   {drawn.budget} budget"
-    head = f"{what} against {report.cost.unit}"
-    return "\n".join([head, *rows, f"{' ' * margin}{drawn.corner}{drawn.step * x.cells}", below, legend, ""])
+    return _framed(grid, y, (head, low, high, legend), drawn)
+
+
+def curves_drawing(fields: dict[str, Any], width: int, with_unicode: bool) -> str:
+    """Validation top-1 of a recorded run after each epoch, a digit a seed; empty as ``front_drawing`` is, and for a run of
+    fewer than two validations."""
+    curves = {
+        one["seed"]: [(float(entry["epoch"]), 100 * float(entry["validation_top1"])) for entry in one.get("curve", ())]
+        for one in fields["runs"]
+    }
+    points = [point for curve in curves.values() for point in curve]
+    epochs, values = {epoch for epoch, _ in points}, [value for _, value in points]
+    if width < NARROWEST or len(epochs) < 2:
+        return ""
+    x, y = _Scale(min(epochs), max(epochs), _cells(width)), _Scale(min(values), max(values), HEIGHT)
+    grid = [[" "] * x.cells for _ in range(y.cells)]
+    for seed, curve in curves.items():
+        for epoch, value in curve:
+            grid[y.cell(value)][x.cell(epoch)] = str(seed)[-1]
+    legend = "a digit is the seed, or its last digit"
+    words = ("validation top-1 % against epochs", f"{x.low:g}", f"{x.high:g}", legend)
+    return _framed(grid, y, words, UNICODE if with_unicode else ASCII)
+
+
+MARGIN = 7
+"""Columns for the numbers on the left."""
+
+
+def _cells(width: int) -> int:
+    return min(width, WIDEST) - MARGIN - 1
+
+
+def _framed(grid: Sequence[Sequence[str]], y: _Scale, words: tuple[str, str, str, str], drawn: Characters) -> str:
+    """A grid, whose first row is the lowest, with axes; ``words`` are the head, both ends of the axis below, the legend."""
+    head, low, high, legend = words
+    middle = y.cells // 2
+    labels = {y.cells - 1: y.high, middle: y.low + (y.high - y.low) * middle / (y.cells - 1), 0: y.low}
+    rows = []
+    for row in reversed(range(y.cells)):
+        label = f"{labels[row]:{MARGIN - 1}.1f} " if row in labels else " " * MARGIN
+        rows.append(f"{label}{drawn.axis}{''.join(grid[row])}".rstrip())
+    cells = len(grid[0])
+    below = f"{' ' * (MARGIN + 1)}{low}{high:>{cells - len(low)}}"
+    return "\n".join([head, *rows, f"{' ' * MARGIN}{drawn.corner}{drawn.step * cells}", below, legend, ""])
 
 
 def _draw_marks(grid: list[list[str]], report: StudyReport, x: _Scale, y: _Scale, drawn: Characters) -> None:
