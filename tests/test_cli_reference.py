@@ -17,12 +17,14 @@ from conftest import Cli
 from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.published import contradictions
 from meliuscli.arch.zoo import arch_names, load_arch, load_name
+from meliuscli.cli.networks import count_named
 from meliuscli.counting.agreement import prints_as
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, MELIUS
 from meliuscli.report.compare import compare_table
-from meliuscli.report.count import Counted, View
+from meliuscli.report.count import Counted, View, make_view
 from meliuscli.report.explain import explain_page
+from meliuscli.report.pareto import draw_published
 from meliuscli.report.prose import part_text
 
 ROOT = Path(__file__).parents[1]
@@ -186,7 +188,7 @@ def test_marks_say_how_a_published_figure_relates_to_ours(cli: Cli) -> None:
     assert "87M*" not in under_its_own
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     done = cli("compare", "--all", "--pareto", f"front.{suffix}")
     assert done.returncode == 0, done.stderr
@@ -194,6 +196,8 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     content = (tmp_path / f"front.{suffix}").read_bytes()
     if suffix == "png":
         assert content.startswith(b"\x89PNG")
+    elif suffix == "pdf":
+        assert content.startswith(b"%PDF")
     else:
         ElementTree.fromstring(content)
         assert b"<!-- meliusnet42 -->" in content
@@ -202,11 +206,23 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     assert (tmp_path / f"again.{suffix}").read_bytes() == content
 
 
+def test_a_network_of_ones_own_is_a_line_in_the_picture(tmp_path: Path) -> None:
+    view = make_view("melius", None, None)
+    fields = {"meliusnet22": ["growth_rate=48"]}
+    names = ("meliusnet29", "meliusnet22", "meliusnet23")
+    networks = [count_named(name, fields.get(name, []), None, view.storage) for name in names]
+    assert draw_published(networks, view, tmp_path / "own.svg") == ["meliusnet23"]
+    content = (tmp_path / "own.svg").read_bytes()
+    assert b"<!-- meliusnet22[growth_rate=48] -->" in content
+    assert b"cost alone: no published top-1" in content
+    assert b"meliusnet23" not in content
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
         (["compare"], "no network to compare"),
-        (["compare", "meliusnet22", "--pareto", "front.pdf"], "not a picture file"),
+        (["compare", "meliusnet22", "--pareto", "front.gif"], "not a picture file"),
         (["count", "--arch", "pokebnn-0.9"], "did you mean pokebnn-1.0 --set width_multiplier=0.9?"),
         (["count", "--arch", "MobileNetV1-0.6"], "did you mean mobilenet-v1 --set width_multiplier=0.6?"),
         (["count", "--arch", "mobilenet-v1", "--set", "width=0.6"], "did you mean width_multiplier?"),

@@ -38,7 +38,9 @@ def compare(
     pareto: Annotated[
         Path | None,
         typer.Option(
-            "--pareto", help="Draw published top-1 against our OPs into this file (.png, .svg).", show_default=False
+            "--pareto",
+            help="Draw published top-1 against our OPs into this file (.png, .svg, .pdf).",
+            show_default=False,
         ),
     ] = None,
     reports: options.Reports = REPORTS,
