@@ -17,14 +17,12 @@ from conftest import Cli
 from meliuscli.arch.families.bnext import BNextSpec
 from meliuscli.arch.published import contradictions
 from meliuscli.arch.zoo import arch_names, load_arch, load_name
-from meliuscli.cli.networks import count_named
 from meliuscli.counting.agreement import prints_as
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, MELIUS
 from meliuscli.report.compare import compare_table
-from meliuscli.report.count import Counted, View, make_view
+from meliuscli.report.count import Counted, View
 from meliuscli.report.explain import explain_page
-from meliuscli.report.pareto import draw_published
 from meliuscli.report.prose import part_text
 
 ROOT = Path(__file__).parents[1]
@@ -204,18 +202,6 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     again = cli("compare", "--all", "--pareto", f"again.{suffix}")
     assert again.returncode == 0
     assert (tmp_path / f"again.{suffix}").read_bytes() == content
-
-
-def test_a_network_of_ones_own_is_a_line_in_the_picture(tmp_path: Path) -> None:
-    view = make_view("melius", None, None)
-    fields = {"meliusnet22": ["growth_rate=48"]}
-    names = ("meliusnet29", "meliusnet22", "meliusnet23")
-    networks = [count_named(name, fields.get(name, []), None, view.storage) for name in names]
-    assert draw_published(networks, view, tmp_path / "own.svg") == ["meliusnet23"]
-    content = (tmp_path / "own.svg").read_bytes()
-    assert b"<!-- meliusnet22[growth_rate=48] -->" in content
-    assert b"cost alone: no published top-1" in content
-    assert b"meliusnet23" not in content
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def _below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def won(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, tuple[str | None, str]]:
     """Option -> its value and where that came from."""
     run_here(*words, "--print-config", "--format", "json")
-    return {row["option"]: (row["value"], row["from"]) for row in json.loads(capsys.readouterr().out)}
+    return {row["option"]: (row["value"], row["from"]) for row in json.loads(capsys.readouterr().out)["options"]}
 
 
 def test_the_command_line_wins_over_variables_over_the_file_over_defaults(

@@ -161,7 +161,8 @@ def table_of_settings(context: typer.Context, settings: Mapping[str, Setting]) -
     notes = ("The command line comes before environment variables, these before a file, and a file before defaults.",)
     columns = (Column("option", numeric=False), Column("value", numeric=False), Column("from", numeric=False))
     table = Table(f"Options of {context.command.name}", columns, tuple(rows), notes=notes)
-    return Answer((table,), lambda: [dict(zip(("option", "value", "from"), row, strict=True)) for row in rows])
+    records = [dict(zip(("option", "value", "from"), row, strict=True)) for row in rows]
+    return Answer((table,), lambda: {"command": context.command.name, "options": records})
 
 
 def _source(context: typer.Context, name: str, settings: Mapping[str, Setting]) -> str:
