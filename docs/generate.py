@@ -255,6 +255,7 @@ JSON_COMMANDS = (
     ("show NETWORK", "show meliusnet22"),
     ("show study:NAME, and search", "show study:transfer-cifar10"),
 )
+SCHEMAS = DOCS / "reference" / "schemas"
 
 
 def json_page() -> str:
@@ -263,6 +264,10 @@ def json_page() -> str:
         "`--format json` writes one JSON value to stdout. Numbers are raw: counts are integers, accuracies are fractions"
         " (0.7) where a training gives them and percent (70.1) where a paper prints them, sizes are bytes. A value that is"
         " not known is null. `[]` stands for every element of a list, `*` for every key of an object.\n",
+        "## Schemas\n",
+        "Every answer has a [JSON Schema](https://json-schema.org) (draft 2020-12), which a test holds real answers against. What is"
+        " required is there in every answer; keys may be added, so a reader leaves those alone that it does not know.\n",
+        table(["schema", ""], [_schema_row(path) for path in sorted(SCHEMAS.glob("*.json"))]),
     ]
     for title, words in JSON_COMMANDS:
         value = json.loads(_run([*words.split(), "--format", "json"]))
@@ -275,6 +280,10 @@ def json_page() -> str:
             table(["key", "type", "for example"], rows),
         ]
     return "\n".join(parts)
+
+
+def _schema_row(path: Path) -> tuple[str, str]:
+    return f"[{path.name}](schemas/{path.name})", json.loads(path.read_text(encoding="utf-8"))["description"]
 
 
 def _run(words: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -86,11 +87,20 @@ def cache_directory() -> Path:
     return Path(os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli"))
 
 
+_configured: list[str] = []
+
+
+def add_to_command(words: Sequence[str]) -> None:
+    """From now on the command of a result's origin ends with these words: options that stand in no command line, but in
+    configuration, without which the command alone would not repeat the result."""
+    _configured[:] = words
+
+
 def origin() -> dict[str, Any]:
     """Where a result comes from: command, time, versions, machine."""
     packages = ("torch", "numpy", "optuna", "fvcore")
     return {
-        "command": shlex.join(["meliuscli", *sys.argv[1:]]),
+        "command": shlex.join(["meliuscli", *sys.argv[1:], *_configured]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "meliuscli": __version__,

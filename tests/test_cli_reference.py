@@ -186,7 +186,7 @@ def test_marks_say_how_a_published_figure_relates_to_ours(cli: Cli) -> None:
     assert "87M*" not in under_its_own
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     done = cli("compare", "--all", "--pareto", f"front.{suffix}")
     assert done.returncode == 0, done.stderr
@@ -194,6 +194,8 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     content = (tmp_path / f"front.{suffix}").read_bytes()
     if suffix == "png":
         assert content.startswith(b"\x89PNG")
+    elif suffix == "pdf":
+        assert content.startswith(b"%PDF")
     else:
         ElementTree.fromstring(content)
         assert b"<!-- meliusnet42 -->" in content
@@ -206,7 +208,7 @@ def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     ("args", "says"),
     [
         (["compare"], "no network to compare"),
-        (["compare", "meliusnet22", "--pareto", "front.pdf"], "not a picture file"),
+        (["compare", "meliusnet22", "--pareto", "front.gif"], "not a picture file"),
         (["count", "--arch", "pokebnn-0.9"], "did you mean pokebnn-1.0 --set width_multiplier=0.9?"),
         (["count", "--arch", "MobileNetV1-0.6"], "did you mean mobilenet-v1 --set width_multiplier=0.6?"),
         (["count", "--arch", "mobilenet-v1", "--set", "width=0.6"], "did you mean width_multiplier?"),

@@ -12,6 +12,7 @@ import pytest
 from meliuscli.arch.families.dense import BinaryDenseNetSpec, DenseFamilySpec
 from meliuscli.arch.families.dense_parts import Part, parts, probe
 from meliuscli.arch.zoo import arch_names, load_name
+from meliuscli.counting.analytic import count_spec
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.nn.build import build
 from meliuscli.packed import latency
@@ -179,6 +180,13 @@ def test_predictions_are_of_the_budgets_candidates(counted: list[Part], tmp_path
     assert "by -1.0 to +2.0 %, 1.0 % in the median" in off
     assert predictions.trustworthy
     assert not Predictions((0.9e-3, 1.1e-3), (1e-3, 1e-3)).trustworthy
+
+
+def test_the_time_of_a_network_is_that_of_its_stages(counted: list[Part], tmp_path: Path) -> None:
+    table, spec = LatencyTable(choose_isa(), tmp_path / "table.jsonl"), load_name("meliusnet22")
+    of_stages = table.by_stage(spec)
+    assert list(of_stages) == ["call", *(row.name for row in count_spec(spec).rows("stage"))]
+    assert sum(of_stages.values()) == pytest.approx(table.seconds(spec))
 
 
 def test_families_that_do_not_run_whole_have_no_latency(counted: list[Part], tmp_path: Path) -> None:

@@ -71,3 +71,52 @@ def test_a_comparison_of_all_fits_and_is_a_table_from_80_columns_on(columns: int
         rows = [match[1] for line in lines if (match := re.match(r"(\S+) +[\d.]+[kMG]? ", line))]
         assert sorted(rows) == sorted(arch_names())
     assert (len(told) < len(lines)) == (columns == 80)
+
+
+STUDY = ("show", "study:transfer-cifar10", "--reports", str(Path(__file__).parents[1] / "reports"))
+
+
+def test_a_study_is_drawn_on_terminals_that_have_room_and_nowhere_else(cli: Cli, tmp_path: Path) -> None:
+    wide = on_a_terminal(80, tmp_path, *STUDY)
+    (begin,) = (index for index, line in enumerate(wide) if line == "believed ImageNet top-1 % against OPs")
+    drawing = wide[begin : begin + 20]
+    assert max(map(len, drawing)) <= 80
+    assert any("found-7" in line and "●" in line for line in drawing)
+    assert drawing[19] == "● front   · found   ■ published   ┊ budget"
+    assert all("● front" not in line for line in on_a_terminal(40, tmp_path, *STUDY))
+    assert "┊ budget" not in cli(*STUDY).stdout
+
+
+def test_a_terminal_of_ascii_gets_a_drawing_of_ascii() -> None:
+    from meliuscli.report.study import read_study
+    from meliuscli.report.text_plot import NARROWEST, front_drawing
+
+    report, _ = read_study(Path(STUDY[-1]) / "transfer-cifar10")
+    for width in (NARROWEST, 80, 200):
+        text = front_drawing(report, width, with_unicode=False)
+        assert text.isascii()
+        assert max(map(len, text.splitlines())) <= width
+    assert front_drawing(report, NARROWEST - 1, with_unicode=True) == ""
+    # The published networks are below and on the right of where the search put its own.
+    lines = text.splitlines()
+    rows = {name: next(at for at, line in enumerate(lines) if name in line) for name in ("found-7", "meliusnet22")}
+    assert rows["found-7"] < rows["meliusnet22"]
+
+
+def test_learning_curves_are_drawn_with_a_digit_a_seed() -> None:
+    from meliuscli.report.text_plot import curves_drawing
+
+    values = {0: (0.1, 0.3, 0.5), 11: (0.2, 0.4, 0.6)}
+    runs = [
+        {"seed": seed, "curve": [{"epoch": at, "validation_top1": value} for at, value in enumerate(curve, 1)]}
+        for seed, curve in values.items()
+    ]
+    lines = curves_drawing({"runs": runs}, 80, with_unicode=False).splitlines()
+    assert lines[0] == "validation top-1 % against epochs"
+    drawn = [line.partition("|")[2] for line in lines if "|" in line]
+    assert drawn[0].strip() == "1"
+    assert lines[1].startswith("  60.0 |")
+    assert drawn[-1] == "0"
+    assert sum(line.count("0") for line in drawn) == sum(line.count("1") for line in drawn) == 3
+    assert curves_drawing({"runs": [{"seed": 0, "curve": runs[0]["curve"][:1]}]}, 80, with_unicode=True) == ""
+    assert curves_drawing({"runs": [{"seed": 0}]}, 80, with_unicode=True) == ""

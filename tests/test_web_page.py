@@ -14,10 +14,12 @@ import pytest
 from conftest import Cli
 
 from meliuscli.report.chart import Chart, Curve, Mark, svg
+from meliuscli.report.check_report import read_check_report
 from meliuscli.report.study import StudyReport, read_study
 from meliuscli.report.study_web import study_web_page
 from meliuscli.report.tables import Column, Table
 from meliuscli.report.web_page import Code, WebSection, document, sort_key
+from meliuscli.report.web_pages import check_web_page, curves, losses
 from meliuscli.search.study import TrialRecord
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +188,41 @@ def test_what_has_no_page_is_refused(cli: Cli, targets: tuple[str, ...], code: i
     done = cli("report", *targets, "--html", "page.html", "--reports", str(ROOT / "reports"))
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr
+
+
+def test_a_check_shows_each_score_with_its_interval_against_its_cost() -> None:
+    check, state, command = read_check_report(ROOT / "reports" / "proxy-cifar10")
+    page = Page(check_web_page("proxy-cifar10", check, command, state))
+    told = [
+        attributes["data-text"] for tag, attributes in page.tags if "mark" in (attributes.get("class") or "").split()
+    ]
+    rows = [row for row in check.value["rows"] if row["tau_given_ops"] is not None]
+    assert len(told) == len(rows) == 10
+    assert "proxy: tau given OPs 0.34 (0.09 to 0.58), 8.9 s" in told
+    assert sum("interval" in (attributes.get("class") or "") for _, attributes in page.tags) == 10
+
+
+def test_a_run_shows_accuracy_and_losses_over_its_epochs() -> None:
+    curve = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "validation_loss": 3 / epoch, "validation_top1": 0.1 * epoch}
+        for epoch in (1, 2, 3)
+    ]
+    fields = {"runs": [{"seed": seed, "curve": curve} for seed in (0, 1)]}
+    charts = [curves(fields), losses(fields)]
+    assert [len(chart.curves) for chart in charts] == [2, 4]
+    assert charts[1].curves[0].points == ((1.0, 2.0), (2.0, 1.0), (3.0, 2 / 3))
+    assert [chart.y_label for chart in charts] == ["validation top-1 (%)", "loss (nats)"]
+
+
+def test_a_study_of_latency_shows_where_the_milliseconds_go(report: StudyReport) -> None:
+    cost = replace(report.cost, by_stage=lambda candidate: {"call": 0.001, "stage1": 0.003})
+    page = Page(study_web_page(replace(report, cost=cost)))
+    (table,) = (one for one in page.tables if one[0] == ["part", "time"])
+    assert [[cell.strip() for cell in row] for row in table[1:]] == [
+        ["call", "25.0 % (1 ms)"],
+        ["stage1", "75.0 % (3 ms)"],
+    ]
+    assert "meliuscli bench best.toml" not in page.words
 
 
 # In a browser

@@ -22,7 +22,8 @@ gc.disable()
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.console import be_quiet, complain, is_given, log_to, speak_any_encoding, talk
+from meliuscli.cli.configuration import as_words, configured, key_of, table_of_settings
+from meliuscli.cli.console import be_quiet, complain, give, is_configured, is_given, log_to, speak_any_encoding, talk
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.version import __version__
@@ -69,19 +70,40 @@ def _help_of(command: Callable[..., None]) -> dict[str, Any]:
 
 
 class _Command(TyperCommand):
-    """A command whose options are given once, or are made to be given several times."""
+    """A command whose options are given once, or are made to be given several times, and come from configuration where
+    the command line has none."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            options = [one for one in given if isinstance(one, TyperOption) and not (one.multiple or one.is_flag)]
-            for option, times in Counter(options).items():
-                if times > 1:
-                    name = max(option.opts, key=len)
-                    raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing or {"-h", "--help"} & set(args):
+            return super().parse_args(ctx, args)
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        options = [one for one in given if isinstance(one, TyperOption) and not (one.multiple or one.is_flag)]
+        for option, times in Counter(options).items():
+            if times > 1:
+                name = max(option.opts, key=len)
+                raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
+        known = {key_of(one): one for one in self.params if isinstance(one, TyperOption)}
+        ctx.obj = configured(str(self.name), known, COMMANDS)
+        ctx.default_map = {name: setting.value for name, setting in ctx.obj.items()}
+        if "--print-config" in args:
+            for one in self.params:
+                one.required = False
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            asked = error.param
+            if not (isinstance(asked, TyperOption) and is_configured(ctx, asked.name)):
+                raise
+            raise BadInputError(f"{ctx.obj[asked.name].place}: {key_of(asked)}: {error.message}") from None
 
     def invoke(self, ctx: Any) -> Any:
+        if ctx.params["print_config"]:
+            give(table_of_settings(ctx, ctx.obj), ctx.params.get("fmt", "table"), ctx.params.get("output"))
+            return None
+        if words := as_words(ctx, ctx.obj):
+            from meliuscli.results import add_to_command
+
+            add_to_command(words)
         if "output" in ctx.params:
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))
@@ -92,11 +114,19 @@ class _Command(TyperCommand):
         return super().invoke(ctx)
 
 
+PrintConfig = Annotated[
+    bool,
+    typer.Option("--print-config", help="Show each option's value, and where it comes from, and do nothing else."),
+]
+
+
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with what Typer would treat in its own way turned into what ``main`` treats."""
+    """The command, with what Typer would treat in its own way turned into what ``main`` treats, and with the option that
+    ``_Command`` heeds for all."""
+    signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def guarded(*args: Any, print_config: bool, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -104,6 +134,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise _ReaderLeft from None
 
+    asked = inspect.Parameter("print_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=PrintConfig)
+    guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), asked])  # type: ignore[attr-defined]
+    guarded.__annotations__ = {**guarded.__annotations__, "print_config": PrintConfig}
     return guarded
 
 

@@ -39,7 +39,7 @@ def compare(
         Path | None,
         typer.Option(
             "--pareto",
-            help="Draw top-1, published and of runs, against our OPs into this file (.png, .svg).",
+            help="Draw top-1, published and of runs, against our OPs into this file (.png, .svg, .pdf).",
             show_default=False,
         ),
     ] = None,

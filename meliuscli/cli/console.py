@@ -156,10 +156,12 @@ def answer(content: str, output: Path | None) -> None:
 def give(made: Answer, fmt: Format, output: Path | None) -> None:
     """Write an answer in a format to a file, or to stdout; a terminal gets its tables drawn."""
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
-        from meliuscli.cli.terminal import draw
+        from meliuscli.cli.terminal import draw, has_unicode, terminal
 
         for index, table in enumerate(made.tables):
             draw(table, gap=index > 0)
+        if made.drawing is not None and (drawn := made.drawing(terminal().width, has_unicode())):
+            answer(f"\n{drawn}\n", None)
         answer(made.endings.get(fmt, ""), None)
     else:
         answer(render(made, fmt), output)
@@ -184,6 +186,12 @@ def is_given(context: typer.Context, name: str) -> bool:
     """Was the parameter on the command line?"""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def is_configured(context: typer.Context, name: str) -> bool:
+    """Does the parameter's value come from an environment variable or a file of configuration?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
 
 
 class StageBar(Steps):

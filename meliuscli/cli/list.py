@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import give, talk_of
+from meliuscli.cli.console import give, is_given, talk_of
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.lists import LISTS, list_table
@@ -22,6 +22,7 @@ WORKS = {"studies": "study", "checks": "check"}
 
 
 def list_(
+    context: typer.Context,
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
@@ -44,11 +45,12 @@ def list_(
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)
-    if reports != REPORTS and "runs" not in chosen:
+    of_reports = {"runs", *WORKS} & set(chosen)
+    if is_given(context, "reports") and not of_reports:
         raise BadInputError(f"--reports {reports}: is where runs lie, and none are listed", "meliuscli list runs")
     if fmt == "csv" and len(chosen) > 1:
         raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
-    if {"runs", *WORKS} & set(chosen) and reports != REPORTS and not reports.is_dir():
+    if of_reports and reports != REPORTS and not reports.is_dir():
         raise MissingError(f"--reports {reports}: no such directory")
     tables = {kind: _table(kind, reports, fmt) for kind in chosen}
     value = {kind: table.records for kind, table in tables.items()}

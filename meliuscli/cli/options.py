@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from meliuscli.cli import completion
+from meliuscli.cli.console import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
+from meliuscli.work.listener import Listener
 
 Network = Annotated[
     str | None,
@@ -102,6 +105,15 @@ Data = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to train; auto: CUDA, MPS, CPU.")
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="TRACKER,...",
+        help="Also write what is measured for tensorboard, wandb, mlflow, trackio (offline, into the folder of results).",
+        show_default=False,
+    ),
+]
 Storage = Annotated[
     str,
     typer.Option(
@@ -112,6 +124,15 @@ Storage = Annotated[
         show_default=False,
     ),
 ]
+
+
+def reporting(report_to: str | None, reports: Path) -> AbstractContextManager[Listener]:
+    """The terminal and the trackers of --report-to as one listener. Raises as ``reporting_to``."""
+    if report_to is None:
+        return nullcontext(SHELL)
+    from meliuscli.report.trackers import reporting_to
+
+    return reporting_to([name.strip() for name in report_to.split(",")], reports, SHELL)
 
 
 def refuse_both(resume: bool, force: bool) -> None:

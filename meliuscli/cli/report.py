@@ -103,4 +103,4 @@ def _of_work(kind: str, name: str, reports: Path) -> str:
     from meliuscli.report.web_pages import check_web_page
 
     check, state, command = read_check_report(directory)
-    return check_web_page(name, check.table, command, state)
+    return check_web_page(name, check, command, state)

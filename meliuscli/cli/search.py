@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import SHELL, give, is_given, status, talk
+from meliuscli.cli.console import give, is_given, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format
 from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
 from meliuscli.work.folders import STUDY
+from meliuscli.work.listener import Listener
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
@@ -107,6 +108,7 @@ def search(
         ),
     ] = None,
     reports: Annotated[Path, typer.Option("--reports", help="Where study folders are.")] = Path("reports"),
+    report_to: options.ReportTo = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -161,16 +163,17 @@ def search(
 
     num_workers = workers or os.cpu_count() or 1
     asked = _asked(context, budgets or (), latency)
-    if storage is not None:
-        _search_together(context, asked, study, storage, reports, workers or 1, fmt, output)
-        return
-    if trial_timeout is not None:
+    if storage is None and trial_timeout is not None:
         raise BadInputError("--trial-timeout is for studies that workers share", "add --storage, or leave it out")
-    if resume:
-        begun = _begun_before(context, asked, study, reports)
-    else:
-        begun = begin(asked, num_workers, reports, study, force, SHELL)
-    print_report(conducted(begun, resume, num_workers, limit, SHELL), fmt, output)
+    with options.reporting(report_to, reports) as listener:
+        if storage is not None:
+            _search_together(context, asked, storage, workers or 1, listener)
+            return
+        if resume:
+            begun = _begun_before(context, asked, study, reports)
+        else:
+            begun = begin(asked, num_workers, reports, study, force, listener)
+        print_report(conducted(begun, resume, num_workers, limit, listener), fmt, output)
 
 
 def _begun_before(context: typer.Context, asked: Asked, study: str | None, reports: Path) -> Begun:
@@ -182,23 +185,15 @@ def _begun_before(context: typer.Context, asked: Asked, study: str | None, repor
     left = reopen(STUDY.find(reports, study, default))
     if left.storage is not None:
         raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
-    if budget is not None and study:
+    if study and is_given(context, "budget"):
         by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
         asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
     return with_given(left, _given_anew(context, asked))
 
 
-def _search_together(
-    context: typer.Context,
-    asked: Asked,
-    study: str | None,
-    storage: str,
-    reports: Path,
-    workers: int,
-    fmt: Format,
-    output: Path | None,
-) -> None:
+def _search_together(context: typer.Context, asked: Asked, storage: str, workers: int, listener: Listener) -> None:
     """Make or join a shared study, work on it, and print its report when it is done."""
+    study, reports = context.params["study"], context.params["reports"]
     for option, instead in SHARED_WITHOUT.items():
         if is_given(context, option):
             raise BadInputError(f"--{option} and --storage exclude each other", instead)
@@ -209,7 +204,7 @@ def _search_together(
 
     if storage == "journal" and is_of_one_process(reports / study):
         raise BadInputError(f"{reports / study} is the study of one search", "choose another --study")
-    made, header, left = search_together(asked, study, storage, reports, workers, SHELL)
+    made, header, left = search_together(asked, study, storage, reports, workers, listener)
     if left.interrupted:
         raise InterruptedByUser(left.sentence, "the same command goes on")
     if not left.is_done:
@@ -217,7 +212,7 @@ def _search_together(
         return
     with status("writing the report"):
         report = write_shared(made, header, storage)
-    print_report(report, fmt, output)
+    print_report(report, context.params["fmt"], context.params["output"])
 
 
 SHARED_WITHOUT = {

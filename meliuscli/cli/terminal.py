@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,12 @@ def terminal() -> Console:
             raise BrokenPipeError
 
     return Terminal(highlight=False)
+
+
+def has_unicode() -> bool:
+    """Can stdout show more than ASCII?"""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return encoding == "utf8" and os.environ.get("TERM") != "dumb"
 
 
 def draw(table: Table, gap: bool = False) -> None:

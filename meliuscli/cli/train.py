@@ -12,7 +12,7 @@ import typer
 
 from meliuscli.arch.zoo import parse_overrides
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import SHELL, give, is_given, talk
+from meliuscli.cli.console import give, is_configured, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_answer
@@ -111,6 +111,7 @@ def train(
         bool, typer.Option("--weights/--no-weights", help="Write the trained weights beside the result.")
     ] = True,
     reports: Annotated[Path, typer.Option("--reports", help="Where the result is written.")] = REPORTS,
+    report_to: options.ReportTo = None,
     fmt: options.OutputFormat = "table",
     output: options.Output = None,
 ) -> None:
@@ -120,16 +121,16 @@ def train(
     that was killed goes on with --resume, and under torchrun (-m meliuscli train) several devices train one network.
 
     Example: meliuscli train meliusnet22 --input-size 8 --width-divisor 8 --epochs 0.4 --seeds 1 --compile off"""
-    with _one_voice():
+    with _one_voice(), options.reporting(report_to, reports) as listener:
         if resume_ is not None:
             _allow_file(arch_)
-            ready = resume_run(resume_, data, reports, SHELL, _given_anew(context, arch_))
+            ready = resume_run(resume_, data, reports, listener, _given_anew(context, arch_))
         else:
-            ready = begin_run(_wanted(context), reports, SHELL)
+            ready = begin_run(_wanted(context), reports, listener)
         from meliuscli.training.processes import leave
         from meliuscli.training.seeds import conduct_run
 
-        run, failure = conduct_run(ready, SHELL)
+        run, failure = conduct_run(ready, listener)
         if run is not None and ready.session.processes.leads:
             give(run_answer(run), fmt, output)
             talk(f"written: {run.path} (meliuscli show run:{run.id})")
@@ -153,7 +154,8 @@ def _wanted(context: typer.Context) -> Wanted:
     """What a new run is asked for."""
     given = context.params
     arch, set_ = the_one(given["network_"], given["arch_"]), given["set_"] or []
-    seeds = 1 if given["seed"] is not None and not is_given(context, "seeds") else given["seeds"]
+    are_asked = is_given(context, "seeds") or is_configured(context, "seeds")
+    seeds = 1 if given["seed"] is not None and not are_asked else given["seeds"]
     return Wanted(
         named=own_arch(arch, set_) if is_own(arch) else load_network(arch, set_, given["reports"]),
         recipe=_recipe(given["recipe_name"], given["recipe_set"] or [], {key: given[key] for key in RECIPE_OPTIONS}),
@@ -193,5 +195,5 @@ def _given_anew(context: typer.Context, arch: str | None) -> list[str]:
     return [f"--{OPTIONS.get(name, name).replace('_', '-')}" for name in given]
 
 
-GOES_WITH_RESUME = {"resume_", "data", "reports", "fmt", "output"}
+GOES_WITH_RESUME = {"resume_", "data", "reports", "report_to", "fmt", "output"}
 OPTIONS = {"set_": "set", "network_": "arch", "arch_": "arch", "recipe_name": "recipe", "compile_": "compile"}

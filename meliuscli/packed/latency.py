@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from meliuscli.arch.families.dense import DenseFamilySpec
-from meliuscli.arch.families.dense_parts import Part, parts, probe
+from meliuscli.arch.families.dense_parts import CALL, Part, parts, probe, staged_parts
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError
@@ -117,6 +117,14 @@ class LatencyTable:
         whole = _dense(spec)
         factor, constant = self._calibration()
         return factor * self._sum(whole) + constant
+
+    def by_stage(self, spec: ArchSpec) -> dict[str, float]:
+        """The same seconds, by the stages that counts have; what a call takes besides them is ``call``."""
+        factor, constant = self._calibration()
+        seconds: dict[str, float] = {CALL: constant}
+        for stage, part in staged_parts(_dense(spec)):
+            seconds[stage] = seconds.get(stage, 0.0) + factor * self._of(part)
+        return seconds
 
     def content(self) -> str:
         """The file's text."""

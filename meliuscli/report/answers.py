@@ -18,12 +18,14 @@ RENDERERS: dict[Format, Callable[[Table], str]] = {
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Tables for people, and the ``value`` that JSON holds, made when it is asked for. CSV is one table, the first, or what
-    ``csv`` makes; ``endings`` are texts below the tables of some formats."""
+    ``csv`` makes; ``endings`` are texts below the tables of some formats. ``drawing`` makes a picture of characters for a
+    terminal of so many columns, with Unicode or without; it may be empty."""
 
     tables: tuple[Table, ...]
     value: Callable[[], object]
     csv: Callable[[], str] | None = None
     endings: Mapping[Format, str] = field(default_factory=dict)
+    drawing: Callable[[int, bool], str] | None = None
 
 
 def render(answer: Answer, fmt: Format) -> str:

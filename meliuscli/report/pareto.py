@@ -15,7 +15,7 @@ from meliuscli.report.published import best_published
 from meliuscli.results import require_directory, write_bytes
 from meliuscli.search.pareto import front
 
-FORMATS = ("png", "svg")
+FORMATS = ("png", "svg", "pdf")
 FRONT_COLOR, OTHER_COLOR = "#c0392b", "#5b6b7b"
 PUBLISHED = "published ImageNet-1k top-1 (%)"
 
@@ -38,7 +38,7 @@ def draw_pareto(networks: Sequence[Counted], view: View, path: Path) -> list[str
     and ``MissingError`` where the file cannot be written."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
-        raise BadInputError(f"--pareto {path}: not a picture file", "name it .png or .svg")
+        raise BadInputError(f"--pareto {path}: not a picture file", "name it .png, .svg or .pdf")
     require_directory(path, "--pareto")
     if not view.convention.unit:
         raise BadInputError(f"--pareto: the convention {view.convention.name} has no total to draw")

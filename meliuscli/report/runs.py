@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from meliuscli.arch.zoo import spec_from_fields
@@ -12,6 +13,7 @@ from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.report.text_plot import curves_drawing
 from meliuscli.runs import Left, Run
 from meliuscli.units import format_count
 
@@ -172,7 +174,7 @@ def _network_lines(run: Run) -> list[str]:
 
 def run_answer(run: Run) -> Answer:
     """A run's seeds and their mean; as JSON its record."""
-    return Answer((run_table(run),), lambda: run_object(run))
+    return Answer((run_table(run),), lambda: run_object(run), drawing=partial(curves_drawing, run.fields))
 
 
 def run_object(run: Run) -> dict[str, Any]:

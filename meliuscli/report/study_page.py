@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from meliuscli.report.answers import Answer
@@ -12,6 +13,7 @@ from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_figure import plot
 from meliuscli.report.study_tables import budget_text, study_tables, study_value, transfer_data
 from meliuscli.report.tables import to_markdown
+from meliuscli.report.text_plot import front_drawing
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.cost import OPS
 from meliuscli.search.space import Candidate, SearchSpace
@@ -100,6 +102,7 @@ def study_answer(report: StudyReport, **more: str) -> Answer:
         lambda: {**study_value(report), **more},
         csv=lambda: _trials_csv(report, report.front),
         endings={"table": last, "markdown": last},
+        drawing=partial(front_drawing, report),
     )
 
 

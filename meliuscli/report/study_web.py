@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from itertools import accumulate
 
 from meliuscli.arch.spec import ArchSpec
@@ -19,7 +20,7 @@ from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.web_page import Code, Shares, WebSection, document
 from meliuscli.search.cost import OPS
 from meliuscli.search.study import TrialRecord
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_ms
 
 
 def study_web_page(report: StudyReport, state: str = "") -> str:
@@ -111,11 +112,20 @@ def _spent(report: StudyReport) -> tuple[Shares | str, ...]:
     found = best_found(report, report.budgets[-1])
     if found is None:
         return ("The search trained no network of its own.",)
-    return (
-        f"`{found.spec.summary()}`, {found.spec.legend}.",
-        spent_shares(found.spec),
-        "How many milliseconds it takes here is measured by `meliuscli bench best.toml`.",
+    by_stage = report.cost.by_stage
+    said = () if by_stage else ("How many milliseconds it takes here is measured by `meliuscli bench best.toml`.",)
+    legend = f"`{found.spec.summary()}`, {found.spec.legend}."
+    return (legend, spent_shares(found.spec), *([_time_shares(by_stage(found))] if by_stage else said))
+
+
+def _time_shares(seconds: Mapping[str, float]) -> Shares:
+    """Stage by stage: milliseconds of one image."""
+    whole = sum(seconds.values())
+    rows = tuple(
+        (name, ((value / whole, f"{100 * value / whole:.1f} % ({format_ms(value)} ms)"),))
+        for name, value in seconds.items()
     )
+    return Shares(f"Its {format_ms(whole)} ms; call is what an image takes besides the stages", ("time",), rows)
 
 
 def spent_shares(spec: ArchSpec) -> Shares:

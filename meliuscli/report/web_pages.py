@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meliuscli.report.chart import Chart, Curve, Mark
+from meliuscli.report.check_report import CheckReport
 from meliuscli.report.compare import compare_table
 from meliuscli.report.count import Counted, View
 from meliuscli.report.published import best_published
 from meliuscli.report.runs import run_table
 from meliuscli.report.study_web import spent_shares
-from meliuscli.report.tables import Table
 from meliuscli.report.web_page import Code, Content, WebSection, document
 from meliuscli.runs import Run
 from meliuscli.search.pareto import front
@@ -23,7 +23,7 @@ def run_web_page(run: Run) -> str:
     fields = run.fields
     sections = [
         WebSection("Result", (run_table(run),)),
-        WebSection("Learning curves", (_curves(fields),)),
+        WebSection("Learning curves", (curves(fields), losses(fields))),
         WebSection(
             "To repeat it", (Code(str(fields["origin"]["command"])), Code(json.dumps(fields["origin"], indent=2)))
         ),
@@ -31,7 +31,8 @@ def run_web_page(run: Run) -> str:
     return document(f"Run {run.id}: {fields['arch']}", f"Made at {fields['origin']['time']}", sections)
 
 
-def _curves(fields: dict[str, Any]) -> Chart:
+def curves(fields: dict[str, Any]) -> Chart:
+    """Validation top-1 of a recorded run, a line a seed."""
     marks, curves = [], []
     for one in fields["runs"]:
         points = [(float(entry["epoch"]), 100 * float(entry["validation_top1"])) for entry in one["curve"]]
@@ -42,10 +43,48 @@ def _curves(fields: dict[str, Any]) -> Chart:
     )
 
 
-def check_web_page(name: str, table: Table, command: str, state: str) -> str:
-    """A check of proxies: its table."""
-    sections = [WebSection("Answer", (table,)), WebSection("To repeat it", (Code(command),))]
+def losses(fields: dict[str, Any]) -> Chart:
+    """Losses of a recorded run in training and validation."""
+    curves = [
+        Curve(
+            tuple((float(entry["epoch"]), float(entry[key])) for entry in one["curve"]),
+            kind,
+            text=f"seed {one['seed']}, {key.replace('_', ' ')}",
+        )
+        for one in fields["runs"]
+        for key, kind in (("train_loss", "front"), ("validation_loss", "found"))
+    ]
+    legend = "In the front's colour: the mean training loss since the entry before; in grey: the validation loss."
+    return Chart("Losses, a line a seed", "epoch", "loss (nats)", (), tuple(curves), legend=legend)
+
+
+def check_web_page(name: str, report: CheckReport, command: str, state: str) -> str:
+    """A check of proxies: its table, and how much each score says beyond OPs against what it costs."""
+    chart = _scores(report.value["rows"])
+    contents: tuple[Content, ...] = (report.table, chart) if chart.marks else (report.table,)
+    sections = [WebSection("Answer", contents), WebSection("To repeat it", (Code(command),))]
     return document(f"Check {name}", f"Made by {command}; {state}", sections)
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    """A mark a score, with its interval: how well it ranks networks of equal OPs, against the seconds that it takes."""
+    marks = []
+    for row in rows:
+        name, tau, seconds = row.get("proxy", row.get("score")), row["tau_given_ops"], row["seconds"]
+        low, high = (row.get(f"interval_{end}", row.get(f"ops_{end}")) for end in ("low", "high"))
+        if tau is None or seconds is None:
+            continue
+        interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        kind = "published" if row["kind"] == "free" else "front" if row["kind"] == "trained" else "found"
+        text = f"{name}: tau given OPs {tau:.2f}{interval}, {seconds:.1f} s"
+        shown = name if row["kind"] != "free" else ""
+        marks.append(Mark(seconds, tau, text, kind, shown, low if interval else None, high if interval else None))
+    legend = (
+        "In the front's colour: proxies; in grey: what is read off the long training, or before any; squares: free numbers."
+        " Bars are 90 % intervals; one that holds 0 may say nothing beyond OPs."
+    )
+    title = "How well a score ranks networks of equal OPs, against its cost"
+    return Chart(title, "seconds", "tau given OPs", tuple(marks), legend=legend)
 
 
 def comparison_web_page(networks: Sequence[Counted], view: View, command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.results import cannot_write
@@ -10,6 +11,7 @@ from meliuscli.search.begin import Begun
 from meliuscli.search.budget import study_cost
 from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
 from meliuscli.search.study import Study, TrialRecord
+from meliuscli.search.trainings import scores
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
@@ -30,10 +32,12 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
     After ``timeout`` seconds no new candidate is started. Raises ``InterruptedByUser`` with what is kept and how to go on,
     ``FailedError`` when no candidate could be trained, ``MissingError`` when a worker is killed or the disk is full."""
     directory, trials = study.directory, study.settings.trials
+    listener.begun(directory.name, asdict(study.settings))
     try:
         with listener.stage("trial", trials, len(study.records())) as stage:
             for record in study.run(workers, timeout):
                 stage.step(_told(study, record))
+                listener.measured("trials", record.number, _values(study, record))
         _explain_short(study, listener)
         entrants = choose_entrants(study)
         if all(entrant.known_as is not None for entrant in entrants):
@@ -64,10 +68,18 @@ def _told(study: Study, record: TrialRecord) -> str:
     return f"{what}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
 
 
+def _values(study: Study, record: TrialRecord) -> dict[str, float]:
+    """What is known of a trial: its cost, and what its training gave."""
+    result = {} if record.result is None else scores(record.result.fields())
+    return {study.settings.objective: study.cost.of(record.candidate), **result}
+
+
 def _run_round(noun: str, round_: Round, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
     with listener.stage(noun, len(entrants) * round_.seeds, round_.num_done(entrants)) as steps:
         for entrant, seed in round_.run(entrants, workers):
             steps.step(f"{entrant.name}, seed {seed}")
+            outcome = round_.outcomes()[entrant.candidate.archid][str(seed)]
+            listener.measured(f"{noun}s/{entrant.name}", seed, scores(outcome))
 
 
 def _explain_short(study: Study, listener: Listener) -> None:

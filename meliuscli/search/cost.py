@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -24,6 +24,8 @@ class Cost:
     """As people write it, without the unit."""
     rule: str
     """How it comes about, for the report."""
+    by_stage: Callable[[Candidate], Mapping[str, float]] | None = None
+    """What each stage has of it, where counts do not say that."""
 
 
 OPS = Cost(

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 def latency_cost(table: LatencyTable) -> Cost:
     """Seconds of one image at the target input."""
     rule = f"one image on one thread, kernels {table.isa.name} on {processor()}; measured parts, added up"
-    return Cost("latency_seconds", "latency", "ms", lambda candidate: table.seconds(candidate.spec), format_ms, rule)
+    return Cost(
+        "latency_seconds",
+        "latency",
+        "ms",
+        lambda candidate: table.seconds(candidate.spec),
+        format_ms,
+        rule,
+        lambda candidate: table.by_stage(candidate.spec),
+    )
 
 
 MUCH = 0.05

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from meliuscli.errors import BadInputError, MissingError
@@ -78,6 +78,7 @@ def _work(
 ) -> Departure:
     held = hold_device(device or study.settings.device.partition(":")[0], per_device)
     study.settings = replace(study.settings, device=held.name)
+    listener.begun(study.name, asdict(study.settings))
     worker = Worker(study, ChildTrainer(), leave, listener, max_trials)
     is_done = worker.run()
     why = "the study is done" if is_done else leave.reason or f"--max-trials {max_trials}"

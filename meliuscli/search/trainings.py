@@ -29,6 +29,12 @@ class Failure:
         return {"reason": self.reason}
 
 
+def scores(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among what a training gave; none of one that failed."""
+    keys = ("validation_top1", "validation_loss", "train_loss", "test_top1", "seconds")
+    return {key: outcome[key] for key in keys if outcome.get(key) is not None}
+
+
 class Trainings(Generic[Key]):
     """Trainings in worker processes; a context manager, which stops them at once when it is left by an exception."""
 

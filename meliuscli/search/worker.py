@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.search.backend import BEAT_SECONDS, Backend, first_line
 from meliuscli.search.shared import WAIT, Assignment, SharedStudy
-from meliuscli.search.trainings import Failure
+from meliuscli.search.trainings import Failure, scores
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
 from meliuscli.units import format_duration
 from meliuscli.work.listener import SILENT, Listener
@@ -177,6 +177,7 @@ class Worker:
         fields = outcome.fields()
         if self._patiently(lambda: self.study.land(job, self.me, fields)):
             self.listener.talk(f"{job.text}: {_said(outcome)}")
+            self.listener.measured(f"{job.stage}s", job.number, scores(fields))
         else:
             self.listener.talk(f"note: {job.text}: another worker has taken it meanwhile; this result is dropped")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from meliuscli.errors import FailedError, InterruptedByUser
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from meliuscli.training.start import Ready
 
 REFRESH_SECONDS = 0.5
+Measured = Callable[[str, int, Mapping[str, float]], None]
 
 
 def conduct_run(ready: Ready, listener: Listener = SILENT) -> tuple[Run | None, FailedError | InterruptedByUser | None]:
@@ -40,11 +42,14 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
     marks = sorted(plan.recipe.validation_steps(len(ready.data.train[1])))
     for note in plan.execution.notes:
         listener.talk(note)
+    listener.begun(plan.id, plan.fields())
     stage = listener.stage("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs))
     with stage as steps, first_interrupt_waits() as asked:
-        watch = _Watch(steps, asked, marks, plan.first_seed, len(session.runs))
+        watch = _Watch(steps, listener.measured, asked, marks, plan.first_seed, len(session.runs))
         try:
-            for _ in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
+            for result in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
+                if result.test_top1 is not None:
+                    listener.measured(f"seed-{result.seed}", marks[-1], {"test_top1": result.test_top1})
                 watch.next(len(session.runs))
         except (InterruptedByUser, KeyboardInterrupt) as error:
             kept = error.message if isinstance(error, InterruptedByUser) else "the last checkpoint"
@@ -59,8 +64,17 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
 class _Watch:
     """Counts images and says what came of each epoch."""
 
-    def __init__(self, steps: Steps, asked: Callable[[], bool], marks: list[int], first_seed: int, done: int) -> None:
-        self._steps, self._asked, self._marks, self._first_seed = steps, asked, marks, first_seed
+    def __init__(
+        self,
+        steps: Steps,
+        measured: Measured,
+        asked: Callable[[], bool],
+        marks: list[int],
+        first_seed: int,
+        done: int,
+    ) -> None:
+        self._steps, self._measured = steps, measured
+        self._asked, self._marks, self._first_seed = asked, marks, first_seed
         self.next(done)
 
     def next(self, done: int) -> None:
@@ -74,6 +88,7 @@ class _Watch:
             # A resumed training begins in the middle.
             self._steps.go_on_from(len(marks) * self._done + bisect_right(marks, training.step - 1))
         self._images += training.recipe.batch_size
+        self._step = training.step
         if self._asked():
             raise InterruptedByUser(f"seed {self._seed} up to epoch {training.epoch:.2f}")
         if now - self._shown > REFRESH_SECONDS and training.losses:
@@ -89,6 +104,7 @@ class _Watch:
             f"seed {self._seed} epoch {metrics.epoch:.3g}: train loss {metrics.train_loss:.4f}, validation loss"
             f" {metrics.validation_loss:.4f}, top-1 {100 * metrics.validation_top1:.2f} %, {self._rate(now):.0f} images/s"
         )
+        self._measured(f"seed-{self._seed}", self._step, {**asdict(metrics), "images_per_second": self._rate(now)})
         self._images, self._since = 0, now
 
     def _rate(self, now: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 
 class Steps:
@@ -36,6 +37,12 @@ class Listener:
     def counter(self, noun: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Many small steps begin; the context's value is called with how many of how many are done."""
         return nullcontext(lambda done, total: None)
+
+    def begun(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Work of this name begins, or goes on, with these settings (plain JSON values)."""
+
+    def measured(self, series: str, step: int, values: Mapping[str, float]) -> None:
+        """What was measured at a step of a series: ``seed-0``, whose steps are those of the optimiser, or ``trials``."""
 
 
 SILENT = Listener()

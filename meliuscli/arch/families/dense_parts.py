@@ -11,6 +11,7 @@ from meliuscli.arch.plan import HEAD, STEM
 
 Part = tuple[str | int, ...]
 """What a time depends on: a kind, then numbers (see ``parts``)."""
+CALL = "call"
 WORD = 32
 """Channels that are packed together."""
 
@@ -21,15 +22,21 @@ def parts(spec: DenseFamilySpec) -> Iterator[Part]:
     ``call: input size and channels``, what is done to an image first · ``stem, its kind, width, input size and channels``
     · ``dense`` and ``improvement``: ``channels seen (rounded up to whole words), growth, map size, dilation`` ·
     ``transition: channels, target, groups, map size, pools`` · ``head: channels, classes, map size``."""
-    yield "call", spec.input_size, spec.input_channels
-    yield STEM, spec.stem, spec.stem_channels, spec.input_size, spec.input_channels
-    for stage in spec.stages():
+    return (part for _, part in staged_parts(spec))
+
+
+def staged_parts(spec: DenseFamilySpec) -> Iterator[tuple[str, Part]]:
+    """The same, each with the stage that counts have it in; ``call`` is in none, and is one of its own."""
+    yield CALL, (CALL, spec.input_size, spec.input_channels)
+    yield STEM, (STEM, spec.stem, spec.stem_channels, spec.input_size, spec.input_channels)
+    for number, stage in enumerate(spec.stages(), 1):
         for unit in stage.units:
-            yield unit.kind, narrow(unit.channels, 1, WORD), unit.growth, unit.size, unit.dilation
+            seen = narrow(unit.channels, 1, WORD)
+            yield f"stage{number}", (unit.kind, seen, unit.growth, unit.size, unit.dilation)
         if stage.transition is not None:
             _, channels, target, groups, size, pools = stage.transition
-            yield "transition", channels, target, groups, size, int(pools)
-    yield HEAD, stage.channels, spec.num_classes, stage.size
+            yield f"transition{number}", ("transition", channels, target, groups, size, int(pools))
+    yield HEAD, (HEAD, stage.channels, spec.num_classes, stage.size)
 
 
 def probe(part: Part) -> tuple[MeliusNetSpec, str]:

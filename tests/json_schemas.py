@@ -1,0 +1,88 @@
+"""JSON schemas of answers, made of real ones: widened by what is seen, and held against it.
+
+Only the words of JSON Schema that stand in ``docs/reference/schemas`` are known here, so that no package is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FREE_KEYS = ("macs", "weights", "disputed", "spec", "trained_as", "versions", "missing", "untrained", "recipe", "plan")
+"""Objects whose keys are data, or fields of a model that has a page of its own."""
+VERSION = "schema_version"
+
+Schema = dict[str, Any]
+TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+
+
+def first(title: str, description: str) -> Schema:
+    """The schema of an answer that nobody has seen yet."""
+    return {"$schema": DIALECT, "title": title, "description": description}
+
+
+def widened(schema: Schema, value: Any, name: str = "") -> Schema:
+    """A schema that takes ``value`` too. What is required is what all values have."""
+    if isinstance(value, dict):
+        return _with_object(schema, value, name)
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        for one in value:
+            items = widened(items, one, name)
+        return _ordered({**schema, "type": _types(schema, "array"), **({"items": items} if items else {})})
+    return _ordered({**schema, "type": _types(schema, TYPES[type(value)])})
+
+
+def _with_object(schema: Schema, value: dict[str, Any], name: str) -> Schema:
+    types = _types(schema, "object")
+    if name in FREE_KEYS:
+        inner = schema.get("additionalProperties", {})
+        for one in value.values():
+            inner = True if inner is True or isinstance(one, dict | list) else widened(inner, one)
+        return _ordered({**schema, "type": types, "additionalProperties": inner})
+    properties = dict(schema.get("properties", {}))
+    for key, one in value.items():
+        if key != VERSION:
+            properties[key] = widened(properties.get(key, {}), one, key)
+    before = schema.get("required", list(value))
+    required = [key for key in before if key in value and key != VERSION]
+    return _ordered({**schema, "type": types, "properties": properties, "required": required})
+
+
+def _types(schema: Schema, name: str) -> str | list[str]:
+    before = schema.get("type", [])
+    names = {name, *([before] if isinstance(before, str) else before)}
+    if "number" in names:
+        names -= {"integer"}
+    return names.pop() if len(names) == 1 else sorted(names)
+
+
+def _ordered(schema: Schema) -> Schema:
+    order = ("$schema", "title", "description", "type", "properties", "required", "items", "additionalProperties")
+    return {key: schema[key] for key in order if key in schema}
+
+
+def problems(schema: Schema, value: Any, path: str = "$") -> Iterator[str]:
+    """Where a value is not as its schema says, and keys that the schema does not know."""
+    types = schema.get("type")
+    names = [types] if isinstance(types, str) else types
+    found = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else TYPES[type(value)]
+    if names is not None and found not in names and not (found == "integer" and "number" in names):
+        yield f"{path} is {found}, not {types}"
+    elif isinstance(value, dict):
+        properties, rest = schema.get("properties"), schema.get("additionalProperties", {})
+        for key in schema.get("required", []):
+            if key not in value:
+                yield f"{path}.{key} is missing"
+        for key, one in value.items():
+            if properties is None:
+                yield from () if rest is True else problems(rest, one, f"{path}.{key}")
+            elif key in properties:
+                yield from problems(properties[key], one, f"{path}.{key}")
+            elif (path, key) != ("$", VERSION):
+                yield f"{path}.{key} is in no schema"
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from problems(schema.get("items", {}), one, f"{path}[{index}]")
