@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import Dataset, load_dataset
+from meliuscli.data.decode import read_image
 from meliuscli.data.folder import ImageFolder
 from meliuscli.errors import BadInputError, MissingError
 
@@ -171,6 +173,56 @@ def test_pixels_of_16_bits_keep_their_range(tmp_path: Path) -> None:
     assert (prepared.train[0] == 255).all(dim=(1, 2, 3)).any() or (prepared.validation[0] == 255).all(
         dim=(1, 2, 3)
     ).any()
+
+
+def _wide_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow cannot write, of (H, W, 3) or, with alpha, (H, W, 4)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _wide_ppm(values: np.ndarray) -> bytes:
+    return b"P6 %d %d 65535\n" % values.shape[1::-1] + values.astype(">u2").tobytes()
+
+
+def _wide_tiff(values: np.ndarray) -> bytes:
+    """An uncompressed TIFF of one strip of (H, W, 3)."""
+    height, width, channels = values.shape
+    data, after = values.astype("<u2").tobytes(), 10 + 12 * 9 + 4
+    fields = ((256, width), (257, height), (258, after), (259, 1), (262, 2), (273, after + 6))
+    fields += ((277, channels), (278, height), (279, len(data)))
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, v) for tag, v in fields
+    )
+    return b"II*\0\x08\0\0\0\x09\0" + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + data
+
+
+WIDE = {"png": _wide_png, "ppm": _wide_ppm, "tiff": _wide_tiff}
+
+
+@pytest.mark.parametrize("suffix", WIDE)
+def test_colours_of_16_bits_keep_their_range_or_are_refused(tmp_path: Path, suffix: str) -> None:
+    """Astronomers' and microscopes' files: the reader keeps the high byte of each channel, of 12-bit numbers nearly nothing."""
+    colours = np.full((8, 8, 3), (256, 33_000, 65_535))
+    path = tmp_path / f"wide.{suffix}"
+    path.write_bytes(WIDE[suffix](colours))
+    assert read_image(path, 8)[:, 0, 0].tolist() == [1, 128, 255]
+    path.write_bytes(WIDE[suffix](colours // 17))
+    with pytest.raises(BadInputError, match=rf"wide\.{suffix}: its 16-bit colours lie all below 4,096"):
+        read_image(path, 8)
+
+
+def test_alpha_does_not_hide_dark_colours_of_16_bits(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    path.write_bytes(_wide_png(np.full((8, 8, 4), (100, 1000, 4000, 65_535))))
+    with pytest.raises(BadInputError, match="all below 4,096"):
+        read_image(path, 8)
 
 
 # idx
