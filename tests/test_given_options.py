@@ -273,9 +273,10 @@ def test_what_takes_long_is_named_where_there_is_no_terminal(
 ) -> None:
     import time
 
-    from meliuscli.cli import console
+    from meliuscli.cli import console, pulse
 
-    monkeypatch.setattr(console, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "SHORT_SECONDS", 0.05)
     with console.status("measuring"):
         time.sleep(0.3)
     with console.status("quick"):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meliuscli.training.start import Ready
 
 REFRESH_SECONDS = 0.5
+WAITS = "interrupted: the step at hand ends and is kept; a second Ctrl-C stops at once ..."
 
 
 def conduct_run(ready: Ready, listener: Listener = SILENT) -> tuple[Run | None, FailedError | InterruptedByUser | None]:
@@ -41,7 +42,7 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
     for note in plan.execution.notes:
         listener.talk(note)
     stage = listener.stage("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs))
-    with stage as steps, first_interrupt_waits() as asked:
+    with stage as steps, first_interrupt_waits(lambda: listener.talk(WAITS)) as asked:
         watch = _Watch(steps, asked, marks, plan.first_seed, len(session.runs))
         try:
             for _ in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
