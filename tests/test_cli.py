@@ -78,10 +78,12 @@ def test_verified_is_null_without_verification_and_layers_can_be_had(cli: Cli) -
     }
 
 
-def test_the_json_of_compare_is_a_list_of_the_same(cli: Cli) -> None:
+def test_the_json_of_compare_has_the_same_of_every_network(cli: Cli) -> None:
     one = json.loads(cli("count", "--arch", "mobilenet-v1", "--format", "json", "--no-verify").stdout)
-    both = json.loads(cli("compare", "mobilenet-v1", "meliusnet22", "--format", "json").stdout)
-    assert {key: value for key, value in both[0].items() if key not in ("published", "believed")} == one
+    both = json.loads(cli("compare", "mobilenet-v1", "meliusnet22", "--format", "json").stdout)["networks"]
+    assert {"schema_version": 1} | {
+        key: value for key, value in both[0].items() if key not in ("published", "believed")
+    } == one
     assert both[0]["believed"] is None
     assert list(both[1]["believed"]) == ["top1", "low", "high", "level"]
     published = both[1]["published"][0]

@@ -187,7 +187,7 @@ def test_the_ops_beside_an_accuracy_are_those_of_what_was_trained(run: str, cli:
 
 
 def test_run_id_is_a_network_everywhere(run: str, cli: Cli) -> None:
-    compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)
+    compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)["networks"]
     assert compared[1]["archid"] == run
     assert 'stem = "thumbnail"' in cli("show", "run:1234", "--toml").stdout
     assert cli("count", "run:1234", "--set", "growth_rate=32").returncode == 2

@@ -15,13 +15,17 @@ RENDERERS: dict[Format, Callable[[Table], str]] = {
 }
 
 
+SCHEMA_VERSION = 1
+"""Of the JSON of all commands: one more where a key goes, changes its meaning or its type. New keys do not change it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Tables for people, and the ``value`` that JSON holds, made when it is asked for. CSV is one table, the first, or what
     ``csv`` makes; ``endings`` are texts below the tables of some formats."""
 
     tables: tuple[Table, ...]
-    value: Callable[[], object]
+    value: Callable[[], Mapping[str, object]]
     csv: Callable[[], str] | None = None
     endings: Mapping[Format, str] = field(default_factory=dict)
 
@@ -29,7 +33,7 @@ class Answer:
 def render(answer: Answer, fmt: Format) -> str:
     """An answer as text."""
     if fmt == "json":
-        return to_json(answer.value())
+        return to_json({"schema_version": SCHEMA_VERSION, **answer.value()})
     if fmt == "csv":
         return to_csv(answer.tables[0]) if answer.csv is None else answer.csv()
     return "\n".join(map(RENDERERS[fmt], answer.tables)) + answer.endings.get(fmt, "")
