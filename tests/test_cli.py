@@ -45,7 +45,8 @@ def test_count_in_every_format(cli: Cli, fmt: str) -> None:
 def test_the_json_of_count_is_frozen(cli: Cli) -> None:
     done = cli("count", "--arch", "meliusnet22", "--format", "json")
     value = json.loads(done.stdout)
-    assert list(value) == ["arch", "archid", "input", "convention", "rows", "total", "derived", "memory", "verified"]
+    about = ["schema_version", "arch", "archid", "input", "convention"]
+    assert list(value) == [*about, "rows", "total", "derived", "memory", "verified"]
     keys = ["name", "kind", "output", "binary_macs", "float_macs", "quantized_macs", "params", "binary_params"]
     assert all(list(row) == [*keys, "size_bytes", "macs", "weights"] for row in [*value["rows"], value["total"]])
     assert value["arch"] == "meliusnet22"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from meliuscli.cli import pulse
+from meliuscli.cli import console, pulse
 from meliuscli.cli.pulse import Pulse
 from meliuscli.work import interrupts
 
@@ -46,10 +46,28 @@ def test_a_line_is_followed_by_what_is_done_unless_it_says_so_itself(said: list[
         beat.heard(says_it=False)
         time.sleep(0.3)
         assert said == ["measuring ..."]
-    with beat.doing("trial", is_said=True):
+    with beat.doing("trial", is_said=True, repeats=False):
         beat.heard(says_it=False)
         time.sleep(0.3)
     assert said == ["measuring ..."]
+
+
+def test_a_note_among_the_steps_of_a_stage_is_followed_by_how_far_it_is(
+    said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said == []
+    with console.StageBar("trial", 3) as bar:
+        bar.step("good")
+        time.sleep(0.3)
+        console.talk("note: something")
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        "0 of 3 are done, the next trial takes a moment ...",
+        "trial 1/3: good",
+        "note: something",
+        "1 of 3 are done, the next trial takes a moment ...",
+    ]
 
 
 def test_what_is_over_at_once_is_not_named(said: list[str]) -> None:

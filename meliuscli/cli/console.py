@@ -104,7 +104,7 @@ def end_talk() -> None:
     _pulse.end()
 
 
-def doing(message: str) -> AbstractContextManager[None]:
+def doing(message: str) -> AbstractContextManager[object]:
     """Work that says by itself how far it is, after its first line."""
     return _pulse.doing(message, repeats=False)
 
@@ -138,7 +138,10 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
 def status(message: str) -> Iterator[None]:
     """Something that takes a moment: a spinner on a terminal, elsewhere a line if it takes longer."""
     is_shown = _is_shown()
-    with _stderr().status(message) if is_shown else nullcontext(), _pulse.doing(message, is_shown):
+    with (
+        _stderr().status(message) if is_shown else nullcontext(),
+        _pulse.doing(message, is_said=is_shown, repeats=not is_shown),
+    ):
         yield
 
 
@@ -213,8 +216,8 @@ class StageBar(Steps):
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
         if self._done < self._total and not self._quiet and not _is_shown():
-            talk(f"{self._done} of {self._total} are done, the next {self._label} takes a moment ...")
-        self._doing.enter_context(_pulse.doing(self._label, is_said=True, repeats=False))
+            talk(f"{self._next()} ...")
+        self._now = self._doing.enter_context(_pulse.doing(self._next(), is_said=True, repeats=not _is_shown()))
         if _is_shown():
             import rich.progress
 
@@ -242,6 +245,7 @@ class StageBar(Steps):
         """So many are done already; those before do not count for the time left."""
         self._first += done - self._done
         self._done = done
+        self._now.message = self._next()
 
     def within(self, part: float, label: str) -> None:
         """``part`` (0 to 1) of the next step is done: a terminal's bar says so, with ``label`` in front."""
@@ -251,8 +255,7 @@ class StageBar(Steps):
     def step(self, message: str) -> None:
         """One more is done."""
         self._done += 1
-        if self._done >= self._total:
-            self._doing.close()  # what follows is not of this stage
+        self._now.message = self._next()
         if self._bar is not None:
             _note(message)
             self._bar.console.print(message, markup=False)
@@ -262,7 +265,13 @@ class StageBar(Steps):
             return
         each = (time.monotonic() - self._started) / (self._done - self._first)
         left = format_duration(each * (self._total - self._done))
-        talk(f"{self._label} {self._done}/{self._total}: {message} ({left} left)")
+        _tell(f"{self._label} {self._done}/{self._total}: {message} ({left} left)")
+        _pulse.heard(says_it=True)
+        if self._done >= self._total:
+            self._doing.close()  # what follows is not of this stage
+
+    def _next(self) -> str:
+        return f"{self._done} of {self._total} are done, the next {self._label} takes a moment"
 
 
 class Counter:
@@ -290,7 +299,7 @@ class Counter:
         if self._began is None:
             self._began, self._told = (now, done), now
             if _is_shown():
-                self._doing.enter_context(_pulse.doing(self._label, is_said=True))
+                self._doing.enter_context(_pulse.doing(self._label, is_said=True, repeats=False))
                 self._bar = _counting_bar(self._label, total)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)

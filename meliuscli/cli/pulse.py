@@ -18,8 +18,8 @@ SHORT_SECONDS = 0.3
 
 
 @dataclass(eq=False, slots=True)
-class _Doing:
-    """``repeats``: after another line it is said again."""
+class Doing:
+    """Something that is done; with ``repeats`` it is said again after another line."""
 
     message: str
     is_said: bool
@@ -34,13 +34,13 @@ class Pulse:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._changed = threading.Condition()
-        self._stack: list[_Doing] = []
+        self._stack: list[Doing] = []
         self._heard = time.monotonic()
         self._thread: threading.Thread | None = None
 
     def begin(self, message: str) -> None:
         """What is done until the end."""
-        self._push(_Doing(message, is_said=False, repeats=True))
+        self._push(Doing(message, is_said=False, repeats=True))
 
     def end(self) -> None:
         """Nothing is done any more."""
@@ -48,12 +48,13 @@ class Pulse:
             self._stack.clear()
 
     @contextmanager
-    def doing(self, message: str, is_said: bool = False, repeats: bool = True) -> Iterator[None]:
-        """``message`` is what is done in this context; ``is_said`` where something shows it already."""
-        one = _Doing(message, is_said, repeats and not is_said)
+    def doing(self, message: str, is_said: bool = False, repeats: bool = True) -> Iterator[Doing]:
+        """``message`` is what is done in this context; ``is_said`` where a line says it already, and without ``repeats``
+        something shows it as long as it lasts."""
+        one = Doing(message, is_said, repeats)
         self._push(one)
         try:
-            yield
+            yield one
         finally:
             with self._changed:
                 if one in self._stack:
@@ -80,7 +81,7 @@ class Pulse:
             known = message if len(self._stack) == 1 else inner.message
         self._tell(known)
 
-    def _push(self, one: _Doing) -> None:
+    def _push(self, one: Doing) -> None:
         with self._changed:
             self._stack.append(one)
             if self._thread is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.runs import Run, record_path
+from meliuscli.training.waiting import scheduled, waiting_warning
 from meliuscli.work.folders import RUN
 from meliuscli.work.interrupts import first_interrupt_waits
 from meliuscli.work.listener import SILENT, Listener, Steps
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from meliuscli.training.start import Ready
 
 REFRESH_SECONDS = 0.5
+LOOK_SECONDS = 10.0
+"""Of training, after which is looked at how much of it was waiting."""
 WAITS = "interrupted: the step at hand ends and is kept; a second Ctrl-C stops at once ..."
 
 
@@ -44,8 +47,14 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
     stage = listener.stage("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs))
     with stage as steps, first_interrupt_waits(lambda: listener.talk(WAITS)) as asked:
         watch = _Watch(steps, asked, marks, plan.first_seed, len(session.runs))
+        threads = _Threads(plan.execution.threads if plan.execution.device == "cpu" else 1, listener)
+
+        def on_step(training: Training) -> None:
+            watch.on_step(training)
+            threads.look()
+
         try:
-            for _ in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
+            for _ in session.train(ready.data, ready.teacher, watch.on_epoch, on_step):
                 watch.next(len(session.runs))
         except (InterruptedByUser, KeyboardInterrupt) as error:
             kept = error.message if isinstance(error, InterruptedByUser) else "the last checkpoint"
@@ -55,6 +64,20 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
         except FailedError as error:
             return error
     return None
+
+
+class _Threads:
+    """Warns once, when a training is on its way, that its threads wait longer than they work."""
+
+    def __init__(self, threads: int, listener: Listener) -> None:
+        self._threads, self._listener = threads, listener
+        self._began, self._before = time.monotonic(), scheduled()
+
+    def look(self) -> None:
+        if self._before is not None and time.monotonic() - self._began > LOOK_SECONDS:
+            if (warning := waiting_warning(self._before, scheduled(), self._threads)) is not None:
+                self._listener.talk(warning)
+            self._before = None
 
 
 class _Watch:
