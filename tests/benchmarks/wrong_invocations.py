@@ -193,6 +193,7 @@ def child(words: tuple[str, ...], place: Path, out: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         for number in (1, 2):
             os.dup2(out, number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(NO_COLOR="1", MELIUSCLI_CACHE=str(place / "cache"))
         sys.argv = ["meliuscli", *words]
@@ -211,6 +212,7 @@ def run(words: tuple[str, ...], place: Path) -> End:
     """One invocation, with a limit on memory and time; one that takes long is interrupted as by Ctrl-C."""
     ours, its = os.pipe()
     started = last = time.monotonic()
+    sys.stdout.flush()
     process = os.fork()
     if process == 0:
         child(words, place, its)
