@@ -34,6 +34,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("count meliusnet22 --arch meliusnet29", "give one network"),
         ("count meliusnet22 -o x.json --format csv", r"\.json is for json, and --format is csv"),
         ("cite -o x.csv", "this answer is text, not csv"),
+        ("export meliusnet22 -o -", "a network is no text for stdout"),
+        ("count /dev/zero", r"has more than 1,048,576 bytes"),
+        ("search --budget 5e8 --space /dev/zero", r"has more than 1,048,576 bytes"),
+        ("train meliusnet22 --recipe /dev/zero", r"has more than 1,048,576 bytes"),
         ("export meliusnet22 -o x.onnx --to packed", r"\.onnx is for onnx, and --to is packed"),
         ("export --weights run:1234 --set growth_rate=32", "--set: the network of run:1234 is what was trained"),
         ("train meliusnet22 --set num_classes=7", "--set num_classes: what is trained has num_classes = 10"),
@@ -90,6 +94,12 @@ def test_a_network_comes_from_stdin(cli: Cli) -> None:
 def test_the_suffix_of_a_file_chooses_its_format(suffix: str, begins: str) -> None:
     run_here("count", "meliusnet22", "--no-verify", "-o", f"x.{suffix}")
     assert Path(f"x.{suffix}").read_text().startswith(begins)
+
+
+def test_a_file_named_dash_is_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    run_here("cite", "meliusnet22", "-o", "-")
+    assert "@" in capsys.readouterr().out
+    assert list(Path().iterdir()) == []
 
 
 def test_export_writes_over_nothing(tmp_path: Path) -> None:

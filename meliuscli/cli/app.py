@@ -96,6 +96,8 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        if ctx.params.get("output") == Path("-") and "to" not in ctx.params:
+            ctx.params["output"] = None  # stdout
         if "output" in ctx.params:
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from meliuscli.arch.spec import ArchSpec, parse_toml
+from meliuscli.arch.spec import MAX_TOML, ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
@@ -19,8 +19,6 @@ from meliuscli.report.count import Counted, shape_text
 from meliuscli.runs import REPORTS, load_run
 
 DEFAULT_INPUT = (3, 224, 224)
-MAX_TOML = 2**20
-"""Bytes that are read from stdin: a network has some hundred."""
 
 
 def is_own(arch: str) -> bool:
@@ -73,7 +71,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
 def _stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise BadInputError("-: stdin has no TOML", "meliuscli show meliusnet22 --toml | meliuscli count -")
-    return sys.stdin.buffer.read(MAX_TOML)
+    return sys.stdin.buffer.read(MAX_TOML + 1)
 
 
 def count_named(

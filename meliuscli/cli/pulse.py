@@ -40,6 +40,7 @@ class Pulse:
 
     def begin(self, message: str) -> None:
         """What is done until the end."""
+        self._heard = time.monotonic()
         self._push(Doing(message, is_said=False, repeats=True))
 
     def end(self) -> None:
