@@ -36,8 +36,6 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("cite -o x.csv", "this answer is text, not csv"),
         ("export meliusnet22 -o -", "a network is no text for stdout"),
         ("count /dev/zero", r"has more than 1,048,576 bytes"),
-        ("search --budget 5e8 --space /dev/zero", r"has more than 1,048,576 bytes"),
-        ("train meliusnet22 --recipe /dev/zero", r"has more than 1,048,576 bytes"),
         ("export meliusnet22 -o x.onnx --to packed", r"\.onnx is for onnx, and --to is packed"),
         ("export --weights run:1234 --set growth_rate=32", "--set: the network of run:1234 is what was trained"),
         ("train meliusnet22 --set num_classes=7", "--set num_classes: what is trained has num_classes = 10"),
@@ -202,7 +200,8 @@ def test_run_id_is_a_network_everywhere(run: str, cli: Cli) -> None:
     assert 'stem = "thumbnail"' in cli("show", "run:1234", "--toml").stdout
     assert cli("count", "run:1234", "--set", "growth_rate=32").returncode == 2
     assert cli("show", "run:1234", "--input", "64").returncode == 2
-    assert "no recorded runs" in cli("bench", "run:1234", "--reports", "nowhere").stderr
+    for command in ("bench", "predict"):
+        assert "nowhere: no recorded runs" in cli(command, "run:1234", "--reports", "nowhere").stderr
 
 
 def test_a_file_of_weights_knows_its_network(tmp_path: Path) -> None:

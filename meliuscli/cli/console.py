@@ -264,11 +264,12 @@ class StageBar(Steps):
         if self._quiet:
             return
         each = (time.monotonic() - self._started) / (self._done - self._first)
-        left = format_duration(each * (self._total - self._done))
-        _tell(f"{self._label} {self._done}/{self._total}: {message} ({left} left)")
-        _pulse.heard(says_it=True)
-        if self._done >= self._total:
-            self._doing.close()  # what follows is not of this stage
+        to_do = self._total - self._done
+        left = f" ({format_duration(each * to_do)} left)" if to_do > 0 else ""  # of this stage; others may follow
+        _tell(f"{self._label} {self._done}/{self._total}: {message}{left}")
+        _pulse.heard(says_it=to_do > 0)
+        if to_do <= 0:
+            self._doing.close()
 
     def _next(self) -> str:
         return f"{self._done} of {self._total} are done, the next {self._label} takes a moment"
