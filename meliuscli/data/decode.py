@@ -148,7 +148,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
     is_wide = _has_wide_colours(image)
     turned = ImageOps.exif_transpose(image)
-    if is_wide and max(turned.getchannel(band).getextrema()[1] for band in "RGB") < USED >> 8:
+    if is_wide and np.asarray(turned)[..., :3].max() < USED >> 8:
         raise ValueError(f"its 16-bit colours lie all below {USED:,} and would come out black; rescale it")
     if turned.mode.startswith(("I", "F")):
         values = np.asarray(turned)
@@ -166,7 +166,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _has_wide_colours(image: Image.Image) -> bool:
     """Does the file hold 16 bits a channel in several channels? Pillow then keeps their high bytes alone, and says so only in
     how it is going to decode the file."""
-    said = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in image.tile]
+    said = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in getattr(image, "tile", ())]
     wide = any(args and (WIDE.search(str(args[0])) or args == ("RGB", 65535)) for args in said)
     return wide and image.mode in ("RGB", "RGBA")
 
