@@ -260,7 +260,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
         ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
     )
     assert done.returncode == 0
-    assert done.stderr == ""
+    assert done.stderr in ("", "count is at work ...\n")  # the latter on a slow machine
     assert len(done.stdout.splitlines()) == 1
 
 
