@@ -263,7 +263,8 @@ def json_page() -> str:
         "# JSON\n",
         "`--format json` writes one JSON value to stdout. Numbers are raw: counts are integers, accuracies are fractions"
         " (0.7) where a training gives them and percent (70.1) where a paper prints them, sizes are bytes. A value that is"
-        " not known is null. `[]` stands for every element of a list, `*` for every key of an object.\n",
+        " not known is null. `schema_version` is one more where a key goes or changes its meaning or type; new keys do not"
+        " change it. `[]` stands for every element of a list, `*` for every key of an object.\n",
         "## Schemas\n",
         "Every answer has a [JSON Schema](https://json-schema.org) (draft 2020-12), which a test holds real answers against. What is"
         " required is there in every answer; keys may be added, so a reader leaves those alone that it does not know.\n",

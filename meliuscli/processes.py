@@ -3,6 +3,8 @@ code that is not ours."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -26,7 +28,9 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """From now on this worker ends when its parent is gone, killed even, so that no orphan keeps a core busy."""
+    """From now on this worker ends when its parent is gone, killed even, so that no orphan keeps a core busy; and at once when
+    its work is done, without a search for garbage in all of torch."""
+    atexit.register(gc.freeze)
     threading.Thread(target=_watch_parent, daemon=True).start()
 
 

@@ -47,7 +47,7 @@ def test_a_package_of_the_same_name_does_not_hide_a_function(name: str) -> None:
 def test_counts_are_those_of_the_command(cli: Cli) -> None:
     costs = mc.count("meliusnet29", convention="reactnet")
     answer = json.loads(cli("count", "--arch", "meliusnet29", "--convention", "reactnet", "--format", "json").stdout)
-    assert costs.to_dict() == {**answer, "verified": None}
+    assert {"schema_version": 1} | costs.to_dict() == {**answer, "verified": None}
     assert costs.ops == answer["derived"]["ops"]
     assert (costs.bops, costs.flops) == (answer["derived"]["bops"], answer["derived"]["flops"])
     assert (costs.params, costs.size_bytes) == (answer["total"]["params"], answer["total"]["size_bytes"])
@@ -146,7 +146,7 @@ def test_a_check_from_python_goes_on_from_the_shell_and_back(
     with pytest.raises(BadInputError, match="exists"):
         mc.check_proxy("tiny.toml", networks=4, name="mine")
     shown = json.loads(cli("check-proxy", "--resume", "--name", "mine", "--format", "json").stdout)
-    assert shown == check.value
+    assert shown == {"schema_version": 1, **check.value}
     more = mc.resume_check("mine", changes=Path("more.toml"), listener=heard)
     assert heard.stages[1:] == [("training", 16, 12)]
     assert "short" in [row["proxy"] for row in more.value["rows"]]

@@ -45,7 +45,8 @@ def test_count_in_every_format(cli: Cli, fmt: str) -> None:
 def test_the_json_of_count_is_frozen(cli: Cli) -> None:
     done = cli("count", "--arch", "meliusnet22", "--format", "json")
     value = json.loads(done.stdout)
-    assert list(value) == ["arch", "archid", "input", "convention", "rows", "total", "derived", "memory", "verified"]
+    about = ["schema_version", "arch", "archid", "input", "convention"]
+    assert list(value) == [*about, "rows", "total", "derived", "memory", "verified"]
     keys = ["name", "kind", "output", "binary_macs", "float_macs", "quantized_macs", "params", "binary_params"]
     assert all(list(row) == [*keys, "size_bytes", "macs", "weights"] for row in [*value["rows"], value["total"]])
     assert value["arch"] == "meliusnet22"
@@ -78,10 +79,12 @@ def test_verified_is_null_without_verification_and_layers_can_be_had(cli: Cli) -
     }
 
 
-def test_the_json_of_compare_is_a_list_of_the_same(cli: Cli) -> None:
+def test_the_json_of_compare_has_the_same_of_every_network(cli: Cli) -> None:
     one = json.loads(cli("count", "--arch", "mobilenet-v1", "--format", "json", "--no-verify").stdout)
-    both = json.loads(cli("compare", "mobilenet-v1", "meliusnet22", "--format", "json").stdout)
-    assert {key: value for key, value in both[0].items() if key not in ("published", "believed", "run")} == one
+    both = json.loads(cli("compare", "mobilenet-v1", "meliusnet22", "--format", "json").stdout)["networks"]
+    assert {"schema_version": 1} | {
+        key: value for key, value in both[0].items() if key not in ("published", "believed", "run")
+    } == one
     assert (both[0]["believed"], both[0]["run"]) == (None, None)
     assert list(both[1]["believed"]) == ["top1", "low", "high", "level"]
     published = both[1]["published"][0]
@@ -257,7 +260,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
         ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
     )
     assert done.returncode == 0
-    assert done.stderr == ""
+    assert done.stderr in ("", "count is at work ...\n")  # the latter on a slow machine
     assert len(done.stdout.splitlines()) == 1
 
 

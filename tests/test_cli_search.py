@@ -70,7 +70,10 @@ def test_runs_are_recorded_listed_and_shown(recorded: Path, cli: Cli) -> None:
     assert shown.returncode == 0, shown.stderr
     assert f"{100 * record['runs'][0]['test_top1']:.2f}" in shown.stdout
     assert "made by: meliuscli train" in shown.stdout
-    assert json.loads(cli("show", f"run:{record['id']}", "--format", "json", cwd=recorded).stdout) == record
+    assert json.loads(cli("show", f"run:{record['id']}", "--format", "json", cwd=recorded).stdout) == {
+        "schema_version": 1,
+        **record,
+    }
 
 
 def test_the_weights_of_a_run_are_those_that_were_scored(recorded: Path) -> None:

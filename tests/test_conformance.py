@@ -383,6 +383,16 @@ def test_a_packed_file_predicts_the_same_or_is_refused(family: str, tmp_path: Pa
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("loud", [1.0, 1000.0])
+def test_an_images_logits_do_not_depend_on_its_neighbours(family: str, loud: float) -> None:
+    """Public ports of binary layers scale by what the whole batch holds; then an exported file, which sees images alone, has
+    other classes. The batch has one size, so that not even the order of additions differs."""
+    network, images = random_network(small(family), 3, 0)
+    others = torch.cat([images[:1], loud * torch.randn(2, *images.shape[1:])])
+    assert torch.equal(network(images)[0], network(others)[0])
+
+
+@torch.no_grad()
 def test_a_network_is_frozen_for_export_without_a_change(family: str) -> None:
     network, images = random_network(small(family), 2, 0)
     torch.testing.assert_close(frozen(network)(images), network(images), rtol=1e-3, atol=1e-3)

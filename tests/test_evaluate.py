@@ -18,7 +18,7 @@ from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.data.preprocessing import Preprocessing, read_images
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.exchange.headers import read_header
 from meliuscli.nn.build import build
 from meliuscli.training.trained import load_trained
@@ -180,6 +180,17 @@ def test_weights_of_before_are_evaluated_with_the_datas_normalisation_and_do_not
     assert "does not say what its images go through" in result.notes[0]
     with pytest.raises(BadInputError, match="does not say what its images go through"):
         mc.classify(tmp_path / "net.safetensors", tmp_path / "image.png")
+
+
+def test_an_image_that_is_named_alone_cannot_be_left_out_of_its_folder(tmp_path: Path, data: Prepared) -> None:
+    """The hint was an option that the command does not have."""
+    pytest.importorskip("PIL")
+    (tmp_path / "image.png").write_text("<html>")
+    assert data.preprocessing is not None
+    for name, error in (("image.png", BadInputError), ("none.png", MissingError)):
+        with pytest.raises(error) as caught:
+            read_images([tmp_path / name], data.preprocessing)
+        assert caught.value.hint == "mend it, or name other images"
 
 
 def test_predict_takes_images_behind_a_trained_network_only(cli: Cli, reports: Path) -> None:

@@ -34,6 +34,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("count meliusnet22 --arch meliusnet29", "give one network"),
         ("count meliusnet22 -o x.json --format csv", r"\.json is for json, and --format is csv"),
         ("cite -o x.csv", "this answer is text, not csv"),
+        ("export meliusnet22 -o -", "a network is no text for stdout"),
+        ("count /dev/zero", r"has more than 1,048,576 bytes"),
         ("export meliusnet22 -o x.onnx --to packed", r"\.onnx is for onnx, and --to is packed"),
         ("export --weights run:1234 --set growth_rate=32", "--set: the network of run:1234 is what was trained"),
         ("train meliusnet22 --set num_classes=7", "--set num_classes: what is trained has num_classes = 10"),
@@ -90,6 +92,12 @@ def test_a_network_comes_from_stdin(cli: Cli) -> None:
 def test_the_suffix_of_a_file_chooses_its_format(suffix: str, begins: str) -> None:
     run_here("count", "meliusnet22", "--no-verify", "-o", f"x.{suffix}")
     assert Path(f"x.{suffix}").read_text().startswith(begins)
+
+
+def test_a_file_named_dash_is_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    run_here("cite", "meliusnet22", "-o", "-")
+    assert "@" in capsys.readouterr().out
+    assert list(Path().iterdir()) == []
 
 
 def test_export_writes_over_nothing(tmp_path: Path) -> None:
@@ -187,12 +195,13 @@ def test_the_ops_beside_an_accuracy_are_those_of_what_was_trained(run: str, cli:
 
 
 def test_run_id_is_a_network_everywhere(run: str, cli: Cli) -> None:
-    compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)
+    compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)["networks"]
     assert compared[1]["archid"] == run
     assert 'stem = "thumbnail"' in cli("show", "run:1234", "--toml").stdout
     assert cli("count", "run:1234", "--set", "growth_rate=32").returncode == 2
     assert cli("show", "run:1234", "--input", "64").returncode == 2
-    assert "no recorded runs" in cli("bench", "run:1234", "--reports", "nowhere").stderr
+    for command in ("bench", "predict"):
+        assert "nowhere: no recorded runs" in cli(command, "run:1234", "--reports", "nowhere").stderr
 
 
 def test_a_file_of_weights_knows_its_network(tmp_path: Path) -> None:
@@ -273,9 +282,10 @@ def test_what_takes_long_is_named_where_there_is_no_terminal(
 ) -> None:
     import time
 
-    from meliuscli.cli import console
+    from meliuscli.cli import console, pulse
 
-    monkeypatch.setattr(console, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "SHORT_SECONDS", 0.05)
     with console.status("measuring"):
         time.sleep(0.3)
     with console.status("quick"):

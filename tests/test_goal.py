@@ -162,7 +162,7 @@ def test_a_search_for_imagenet_ends_in_beliefs(cli: Cli, tmp_path: Path) -> None
         "search", "--budget", "1.5e8,2e8", "--max-params", "2e7", "--space", "short.toml", *options, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    first = next(line for line in done.stderr.splitlines() if not line.startswith("loading"))
+    first = next(line for line in done.stderr.splitlines() if not line.endswith("..."))
     assert first.startswith("this search answers for ImageNet; believed top-1:")
     assert "Within 150M OPs the search " in done.stdout
     assert "Within 200M OPs the search prefers `found-" in done.stdout

@@ -573,7 +573,7 @@ def test_count_a_file_as_a_table_and_as_json(file: Path, cli: Cli) -> None:
 
 def test_compare_takes_files_too(file: Path, cli: Cli) -> None:
     done = cli("compare", f"{file}:make_net", "meliusnet22", "--input", "64", "--format", "json")
-    value = json.loads(done.stdout)
+    value = json.loads(done.stdout)["networks"]
     assert [entry["arch"] for entry in value] == [f"{file}:make_net", "meliusnet22"]
     assert [entry["input"] for entry in value] == [[3, 64, 64]] * 2
 

@@ -169,7 +169,7 @@ def test_one_function_renders_every_format() -> None:
     """CSV is the first table unless the answer has another; what follows the tables is the format's own."""
     table = Table("a title", (Column("name", numeric=False), Column("n")), (("x", 1),))
     answer = Answer((table, replace(table, title="second")), lambda: {"n": 1}, endings={"markdown": "the end\n"})
-    assert render(answer, "json") == '{\n  "n": 1\n}\n'
+    assert render(answer, "json") == '{\n  "schema_version": 1,\n  "n": 1\n}\n'
     assert render(answer, "csv") == "name,n\nx,1\n"
     assert render(replace(answer, csv=lambda: "raw\n"), "csv") == "raw\n"
     assert render(answer, "table").count("----") == 2

@@ -315,6 +315,21 @@ def journal(directory: Path) -> optuna.storages.JournalStorage:
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
 
 
+@pytest.mark.parametrize("sampler", ["cost-aware", "tpe", "nsga2"])
+def test_a_space_of_one_network_ends_after_it(tmp_path: Path, sampler: str) -> None:
+    """A public report of a categorical with one choice: Optuna asks no sampler for it, and the search went on for ever."""
+    fixed = TINY_SPACE.replace("low = 1, high = 2", "low = 1, high = 1").replace("[32, 64]", "[32]")
+    fixed = fixed.replace("low = 32, high = 96", "low = 32, high = 32").replace(
+        "low = 32, high = 64", "low = 32, high = 32"
+    )
+    (tmp_path / "one.toml").write_text(fixed.replace("[1, 2]", "[1]").replace('["meliusnet22"]', "[]"))
+    space = load_space(str(tmp_path / "one.toml"))[1]
+    assert space.size == 1
+    study = Study(tmp_path, settings(sampler=sampler), space)
+    assert study._ask() is not None
+    assert study._ask() is None
+
+
 def test_a_failing_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "hot.toml"
     path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e30", 1))

@@ -177,8 +177,14 @@ def validate(model: type[Model], fields: dict[str, Any], where: str = "") -> Mod
         raise SpecError(f"{where}{error.key}", error.problem, error.hint) from None
 
 
+MAX_TOML = 2**20
+"""More bytes than a network, a space or a recipe has."""
+
+
 def parse_toml(content: bytes, where: object) -> dict[str, Any]:
     """TOML as a dict. Raises ``BadInputError`` naming ``where`` it is from."""
+    if len(content) > MAX_TOML:
+        raise BadInputError(f"{where}: not valid TOML: it has more than {MAX_TOML:,} bytes")
     try:
         return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError:
@@ -190,7 +196,8 @@ def parse_toml(content: bytes, where: object) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; a missing, unreadable or malformed one is a clear error."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_TOML + 1)  # a device ends nowhere
     except (FileNotFoundError, NotADirectoryError):
         raise BadInputError(f"{path}: no such file") from None
     except IsADirectoryError:

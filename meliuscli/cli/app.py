@@ -23,10 +23,22 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from meliuscli.cli.configuration import as_words, configured, key_of, table_of_settings
-from meliuscli.cli.console import be_quiet, complain, give, is_configured, is_given, log_to, speak_any_encoding, talk
+from meliuscli.cli.console import (
+    be_quiet,
+    complain,
+    end_talk,
+    give,
+    is_configured,
+    is_given,
+    log_to,
+    say_what_is_done,
+    speak_any_encoding,
+    talk,
+)
 from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.version import __version__
+from meliuscli.work.interrupts import hear_interrupts, was_interrupted
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
@@ -51,13 +63,18 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         epilog="Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 something missing, 130 interrupted, 70 our bug.",
     )
     app.callback()(_options)
-    named = next((word for word in words if not word.startswith("-")), None)
+    named = _named(words)
     for name in (named,) if named in COMMANDS else COMMANDS:
         file = "import_" if name == "import" else name.replace("-", "_")
         module = importlib.import_module(f"meliuscli.cli.{file}")
         command = getattr(module, "list_" if name == "list" else file)
         app.command(name, cls=_Command, **_help_of(command))(_guarded(command))
     return app
+
+
+def _named(words: Sequence[str]) -> str | None:
+    """The command that these arguments name, if it is one."""
+    return next((word for word in words if not word.startswith("-")), None)
 
 
 def _help_of(command: Callable[..., None]) -> dict[str, Any]:
@@ -104,6 +121,8 @@ class _Command(TyperCommand):
             from meliuscli.results import add_to_command
 
             add_to_command(words)
+        if ctx.params.get("output") == Path("-") and "to" not in ctx.params:
+            ctx.params["output"] = None  # stdout
         if "output" in ctx.params:
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))
@@ -229,8 +248,19 @@ def main() -> NoReturn:
     gc.freeze()
     gc.enable()
     speak_any_encoding()
+    hear_interrupts()
+    try:
+        _run()
+    finally:
+        end_talk()
+        gc.freeze()  # or the interpreter looks for garbage in all of torch, which takes seconds, before it leaves
+
+
+def _run() -> NoReturn:
     try:
         words = _taken(sys.argv[1:])
+        if os.environ.get("RANK", "0") == "0":  # of several processes the leader speaks
+            say_what_is_done(_named(words) or "meliuscli")
         make_app(words)(words)
     except MeliusError as error:
         _debug_traceback()
@@ -249,6 +279,9 @@ def main() -> NoReturn:
         _leave(MissingError.exit_code)
     except Exception as error:
         _debug_traceback()
+        if was_interrupted():  # what a library made of it
+            complain("interrupted", None)
+            _leave(InterruptedByUser.exit_code)
         if lacks_memory(error):
             complain(
                 "there is not enough memory for this",

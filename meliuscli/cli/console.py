@@ -8,14 +8,14 @@ import io
 import os
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from meliuscli.cli.pulse import Pulse, TorchAnnounced
 from meliuscli.errors import MissingError
 from meliuscli.report.answers import Answer, render
 from meliuscli.report.prose import Part, part_text
@@ -79,10 +79,34 @@ def _note(message: str) -> None:
 
 
 def talk(message: str, style: str = "") -> None:
-    """A line on stderr."""
+    """A line on stderr; one that ends with "..." says what is done next."""
+    _pulse.heard(message.endswith("..."))
+    _tell(message, style)
+
+
+def _tell(message: str, style: str = "") -> None:
     _note(message)
     if not _is_quiet:
         _say(message, style)
+
+
+_pulse = Pulse(_tell)
+
+
+def say_what_is_done(command: str) -> None:
+    """From now on no silence is longer than a moment. Where nothing more is known, ``command`` is at work."""
+    _pulse.begin(f"{command} is at work")
+    sys.meta_path.insert(0, TorchAnnounced(_pulse))
+
+
+def end_talk() -> None:
+    """What is left is leaving."""
+    _pulse.end()
+
+
+def doing(message: str) -> AbstractContextManager[object]:
+    """Work that says by itself how far it is, after its first line."""
+    return _pulse.doing(message, repeats=False)
 
 
 def complain(message: str, hint: str | None) -> None:
@@ -110,30 +134,25 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
         talk(warning)
 
 
-QUIET_SECONDS = 1.5
-"""After which something that takes a moment is named, where there is no terminal to show it on."""
-
-
 @contextmanager
-def _named_when_long(message: str) -> Iterator[None]:
-    timer = threading.Timer(QUIET_SECONDS, talk, [f"{message} ..."])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def status(message: str) -> AbstractContextManager[object]:
+def status(message: str) -> Iterator[None]:
     """Something that takes a moment: a spinner on a terminal, elsewhere a line if it takes longer."""
-    if not sys.stderr.isatty():
-        return _named_when_long(message)
-    return _stderr().status(message) if not _is_quiet else nullcontext()
+    is_shown = _is_shown()
+    with (
+        _stderr().status(message) if is_shown else nullcontext(),
+        _pulse.doing(message, is_said=is_shown, repeats=not is_shown),
+    ):
+        yield
+
+
+def _is_shown() -> bool:
+    """Is stderr a terminal that shows what is being done?"""
+    return sys.stderr is not None and sys.stderr.isatty() and not _is_quiet
 
 
 def answer(content: str, output: Path | None) -> None:
     """Write the answer to a file, or to stdout."""
+    _pulse.heard(says_it=False)
     if output is not None:
         from meliuscli.results import require_directory, write_text
 
@@ -200,12 +219,14 @@ class StageBar(Steps):
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self._label, self._total, self._done, self._quiet = label, total, done, _is_quiet
         self._bar: rich.progress.Progress | None = None
+        self._doing = ExitStack()
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
-        if self._done < self._total and not self._quiet and not sys.stderr.isatty():
-            talk(f"{self._done} of {self._total} are done, the next {self._label} takes a moment ...")
-        if sys.stderr.isatty() and not self._quiet:
+        if self._done < self._total and not self._quiet and not _is_shown():
+            talk(f"{self._next()} ...")
+        self._now = self._doing.enter_context(_pulse.doing(self._next(), is_said=True, repeats=not _is_shown()))
+        if _is_shown():
             import rich.progress
 
             self._bar = rich.progress.Progress(
@@ -224,6 +245,7 @@ class StageBar(Steps):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._doing.close()
         if self._bar is not None:
             self._bar.stop()
 
@@ -231,6 +253,7 @@ class StageBar(Steps):
         """So many are done already; those before do not count for the time left."""
         self._first += done - self._done
         self._done = done
+        self._now.message = self._next()
 
     def within(self, part: float, label: str) -> None:
         """``part`` (0 to 1) of the next step is done: a terminal's bar says so, with ``label`` in front."""
@@ -240,6 +263,7 @@ class StageBar(Steps):
     def step(self, message: str) -> None:
         """One more is done."""
         self._done += 1
+        self._now.message = self._next()
         if self._bar is not None:
             _note(message)
             self._bar.console.print(message, markup=False)
@@ -248,8 +272,15 @@ class StageBar(Steps):
         if self._quiet:
             return
         each = (time.monotonic() - self._started) / (self._done - self._first)
-        left = format_duration(each * (self._total - self._done))
-        talk(f"{self._label} {self._done}/{self._total}: {message} ({left} left)")
+        to_do = self._total - self._done
+        left = f" ({format_duration(each * to_do)} left)" if to_do > 0 else ""  # of this stage; others may follow
+        _tell(f"{self._label} {self._done}/{self._total}: {message}{left}")
+        _pulse.heard(says_it=to_do > 0)
+        if to_do <= 0:
+            self._doing.close()
+
+    def _next(self) -> str:
+        return f"{self._done} of {self._total} are done, the next {self._label} takes a moment"
 
 
 class Counter:
@@ -260,11 +291,14 @@ class Counter:
         self._label = label
         self._bar: rich.progress.Progress | None = None
         self._began: tuple[float, int] | None = None
+        self._doing = ExitStack()
 
     def __enter__(self) -> Self:
+        self._doing.enter_context(doing(self._label))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._doing.close()
         if self._bar is not None:
             self._bar.stop()
 
@@ -273,7 +307,8 @@ class Counter:
         now = time.monotonic()
         if self._began is None:
             self._began, self._told = (now, done), now
-            if sys.stderr.isatty() and not _is_quiet:
+            if _is_shown():
+                self._doing.enter_context(_pulse.doing(self._label, is_said=True, repeats=False))
                 self._bar = _counting_bar(self._label, total)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)

@@ -151,6 +151,8 @@ def _format(asked: To | None, output: Path | None) -> To:
 
 def _check_place(path: Path, force: bool, to: To) -> None:
     """Refuse a place that cannot be written to, or what is there, before anything is computed."""
+    if path == Path("-"):
+        raise BadInputError("--output -: a network is no text for stdout", "name a file")
     require_directory(path, "--output")
     if to == "c":
         from meliuscli.export.c.writer import require_free

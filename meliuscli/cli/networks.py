@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meliuscli.arch.spec import ArchSpec, parse_toml
+from meliuscli.arch.spec import MAX_TOML, ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from meliuscli.counting.foreign import OwnCount
 
 DEFAULT_INPUT = (3, 224, 224)
-MAX_TOML = 2**20
-"""Bytes that are read from stdin: a network has some hundred."""
 
 
 def is_own(arch: str) -> bool:
@@ -81,7 +79,7 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
 def _stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise BadInputError("-: stdin has no TOML", "meliuscli show meliusnet22 --toml | meliuscli count -")
-    return sys.stdin.buffer.read(MAX_TOML)
+    return sys.stdin.buffer.read(MAX_TOML + 1)
 
 
 def count_named(

@@ -62,7 +62,7 @@ def predict(
             raise BadInputError(
                 f"{name}: nothing is believed about modules of your own", "name a network or a TOML file"
             )
-    counted = [count_named(name, set_ or [], None, Storage()) for name in networks]
+    counted = [count_named(name, set_ or [], None, Storage(), reports) for name in networks]
     beliefs = believe([n.spec for n in counted if n.spec is not None], [n.name for n in counted])
     give(predict_answer(counted, beliefs), fmt, output)
 

@@ -63,7 +63,10 @@ def search(
     ] = "meliusnet",
     trials: Annotated[int, typer.Option("--trials", min=1, max=100_000, help="Candidates to train.")] = 20,
     timeout: Annotated[
-        str, typer.Option("--timeout", help="Start no new candidate after this (5m, 2h); the finals follow.")
+        str,
+        typer.Option(
+            "--timeout", help="Start no new candidate after this (5m, 2h), from the first on; the finals follow."
+        ),
     ] = "5m",
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Everything random follows from it.")] = 0,
     sampler: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, status
+from meliuscli.cli.console import SHELL, answer, doing, status
 from meliuscli.errors import InterruptedByUser
 from meliuscli.units import parse_duration
 from meliuscli.work.folders import REPORTS
@@ -55,7 +55,8 @@ def worker(
     with status("loading"):
         from meliuscli.search.together import join_and_work
 
-    left = join_and_work(study, storage, reports, limit, max_trials, device, per_device, data, SHELL)
+    with doing(f"working on the study {study}"):
+        left = join_and_work(study, storage, reports, limit, max_trials, device, per_device, data, SHELL)
     answer(f"{left.sentence}\n", None)
     if left.interrupted:
         raise InterruptedByUser("interrupted; what was in training is handed back", "the same command goes on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,6 +29,8 @@ FEW = 256
 """Fewer files than this are decoded without other processes, which take a moment to start."""
 USED = 2**12
 """An image of 16 bits whose values all lie below holds numbers of 12 bits or fewer, as cameras and scanners write them."""
+WIDE = re.compile(r";16[BLN]$")
+"""Ends Pillow's names of pixels of 16 bits a channel; without an order of bytes (``BGR;16``) all channels share 16 bits."""
 HINT = "mend or delete it, or leave out such files with --skip-bad"
 
 
@@ -143,7 +146,10 @@ def shorter_side(path: Path) -> int | None:
 def _as_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image, ImageOps
 
+    is_wide = _has_wide_colours(image)
     turned = ImageOps.exif_transpose(image)
+    if is_wide and np.asarray(turned)[..., :3].max() < USED >> 8:
+        raise ValueError(f"its 16-bit colours lie all below {USED:,} and would come out black; rescale it")
     if turned.mode.startswith(("I", "F")):
         values = np.asarray(turned)
         if turned.mode == "F" or values.min() < 0 or values.max() > 65535:
@@ -155,6 +161,14 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", turned.size, "white")
         turned = Image.alpha_composite(white, turned.convert("RGBA"))
     return turned.convert("RGB")
+
+
+def _has_wide_colours(image: Image.Image) -> bool:
+    """Does the file hold 16 bits a channel in several channels? Pillow then keeps their high bytes alone, and says so only in
+    how it is going to decode the file."""
+    said = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in getattr(image, "tile", ())]
+    wide = any(args and (WIDE.search(str(args[0])) or args == ("RGB", 65535)) for args in said)
+    return wide and image.mode in ("RGB", "RGBA")
 
 
 def _told(path: Path, error: Exception) -> MeliusError:

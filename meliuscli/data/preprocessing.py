@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, MeliusError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,11 @@ def read_images(paths: Sequence[Path], how: Preprocessing) -> Tensor:
     require_pillow()
     edge = (how.resize - how.crop) // 2
     middle = slice(edge, edge + how.crop)
-    bytes_ = np.stack([read_image(path, how.resize)[:, middle, middle] for path in paths])
+    try:
+        bytes_ = np.stack([read_image(path, how.resize)[:, middle, middle] for path in paths])
+    except MeliusError as error:
+        error.hint = "mend it, or name other images"  # no folder, of which one can be left out
+        raise
     images = torch.from_numpy(bytes_)
     if how.channels == 1:  # ITU-R 601, as Pillow's "L"
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)

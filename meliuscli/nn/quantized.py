@@ -116,7 +116,7 @@ def integer_conv(
         kernel,
         stride,
         quantizer=SymmetricQuantizer(num_bits),
-        activation=SymmetricQuantizer(num_bits),
+        activation=SymmetricQuantizer(num_bits, per_image=True),
         weight_bits=num_bits,
         activation_bits=num_bits,
         padding=padding,

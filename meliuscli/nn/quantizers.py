@@ -117,14 +117,17 @@ class DoReFaActivation(nn.Module):
 
 class SymmetricQuantizer(nn.Module):
     """max|x| * round(x / max|x| * q) / q with q = 2^(k-1) - 1: signed integers of k bits under one scale; the gradient
-    passes (AQT's convolutions of 8 and 4 bits in PokeBNN, with a scale for the tensor)."""
+    passes (AQT's convolutions of 8 and 4 bits in PokeBNN, with a scale for the tensor). ``per_image``: a scale for each of a
+    batch, for activations: with one for all, an image's logits would depend on what stands beside it."""
 
-    def __init__(self, num_bits: int) -> None:
+    def __init__(self, num_bits: int, per_image: bool = False) -> None:
         super().__init__()
-        self.levels = 2 ** (num_bits - 1) - 1
+        self.levels, self.per_image = 2 ** (num_bits - 1) - 1, per_image
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = x.detach().abs().max().clamp(min=1e-8) / self.levels
+        magnitude = x.detach().abs()
+        largest = magnitude.amax(list(range(1, x.dim())), keepdim=True) if self.per_image else magnitude.max()
+        scale = largest.clamp(min=1e-8) / self.levels
         return straight_through(x, torch.round(x / scale) * scale)
 
 

@@ -18,6 +18,7 @@ from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
 from meliuscli.packed.timing import PACKED, WARM_UP, BenchResult, Counting, PartTime, Samples, in_turns
+from meliuscli.work.interrupts import was_interrupted
 
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
@@ -43,7 +44,7 @@ def bench_network(
     torch.set_num_threads(threads)
     network, images = random_network(spec, batch, seed)
     packed = pack(network, spec, isa, threads)
-    talk(f"{name}: checking every layer against torch")
+    talk(f"{name}: checking every layer against torch ...")
     checks = check(packed, network, images)
     require_exact(checks)
     with torch.inference_mode():
@@ -56,7 +57,7 @@ def bench_network(
             contenders |= _compiled(network, images, missing, talk, name)
         compile_seconds = time.perf_counter() - started if opponents == "all" else 0.0
         alone, missing_convs = conv_runs(network, images) if opponents != "none" else ({}, {})
-        talk(f"{name}: timing {len(contenders)} ways, {runs} runs each")
+        talk(f"{name}: timing {len(contenders)} ways, {runs} runs each ...")
         samples, parts = _timed(name, packed, images, contenders, alone, runs, counting)
     return _result(name, packed, batch, checks, samples, parts, {**missing, **missing_convs}, compile_seconds)
 
@@ -142,10 +143,12 @@ def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk:
         ("float twin, compiled fp32", float_twin, torch.float32),
     )
     for number, (way, make, dtype) in enumerate(ways, start=1):
-        talk(f"{name}: compiling {number}/{len(ways)}: {way} (about a minute)")
+        talk(f"{name}: compiling {number}/{len(ways)}: {way} (about a minute) ...")
         try:
             found[way] = compiled(make(network), images, dtype)
         except Exception as error:  # torch._dynamo raises what its compilers raise
+            if was_interrupted():
+                raise KeyboardInterrupt from None
             missing[way] = str(error).strip().splitlines()[0][:200]
     return found
 

@@ -15,6 +15,10 @@ RENDERERS: dict[Format, Callable[[Table], str]] = {
 }
 
 
+SCHEMA_VERSION = 1
+"""Of the JSON of all commands: one more where a key goes, changes its meaning or its type. New keys do not change it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Tables for people, and the ``value`` that JSON holds, made when it is asked for. CSV is one table, the first, or what
@@ -22,7 +26,7 @@ class Answer:
     terminal of so many columns, with Unicode or without; it may be empty."""
 
     tables: tuple[Table, ...]
-    value: Callable[[], object]
+    value: Callable[[], Mapping[str, object]]
     csv: Callable[[], str] | None = None
     endings: Mapping[Format, str] = field(default_factory=dict)
     drawing: Callable[[int, bool], str] | None = None
@@ -31,7 +35,7 @@ class Answer:
 def render(answer: Answer, fmt: Format) -> str:
     """An answer as text."""
     if fmt == "json":
-        return to_json(answer.value())
+        return to_json({"schema_version": SCHEMA_VERSION, **answer.value()})
     if fmt == "csv":
         return to_csv(answer.tables[0]) if answer.csv is None else answer.csv()
     return "\n".join(map(RENDERERS[fmt], answer.tables)) + answer.endings.get(fmt, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from meliuscli.arch.published import Published
 from meliuscli.counting.conventions import CONVENTIONS, Convention
@@ -18,16 +19,17 @@ def compare_answer(networks: Sequence[Counted], view: View) -> Answer:
     """Networks side by side."""
     return Answer(
         (compare_table(networks, view),),
-        lambda: [
-            {
-                **count_object(network, "stage", view, None),
-                "published": list(map(published_object, network.published)),
-                "believed": believed_object(network),
-                "run": None if network.run is None else network.run.fields(),
-            }
-            for network in networks
-        ],
+        lambda: {"networks": [_object(network, view) for network in networks]},
     )
+
+
+def _object(network: Counted, view: View) -> dict[str, Any]:
+    return {
+        **count_object(network, "stage", view, None),
+        "published": list(map(published_object, network.published)),
+        "believed": believed_object(network),
+        "run": None if network.run is None else network.run.fields(),
+    }
 
 
 def compare_table(networks: Sequence[Counted], view: View) -> Table:

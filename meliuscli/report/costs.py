@@ -63,7 +63,7 @@ class NetworkCosts:
         return count_table(self.counted, by, self.view)
 
     def to_dict(self, by: By = "stage") -> dict[str, Any]:
-        """What ``meliuscli count --format json --no-verify`` prints."""
+        """What ``meliuscli count --format json --no-verify`` prints, without the version of its schema."""
         return count_object(self.counted, by, self.view, None)
 
     def __str__(self) -> str:

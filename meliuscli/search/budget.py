@@ -48,10 +48,13 @@ def measure_latencies(
         nonlocal told
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            listener.talk(f"{count:,} parts are measured (a space of a few widths has some thousands)")
+            listener.talk(f"{count:,} parts are measured (a space of a few widths has some thousands) ...")
 
     table = LatencyTable(choose_isa(), measured=measured)
     listener.talk(f"measuring latencies with {table.isa.name} kernels; {len(table)} parts are known from {table.path}")
+    listener.talk(
+        "every part is measured once for all studies; Ctrl-C keeps what is measured, and --timeout begins behind it ..."
+    )
     if (jobs := _jobs()) > 1:
         listener.talk(f"note: the machine is busy ({jobs:.1f} jobs running), so latencies may come out too high")
     with listener.status("measuring"):

@@ -67,7 +67,15 @@ class CandidateSampler(BaseSampler):
         self.history(study, -1)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Optuna asks no sampler for a parameter of one value, so a space of one network would be proposed for ever.
+
+        Raises ``FailedError`` when that network was asked for."""
         self.num_decided = 0
+        if all(values.single() for values in self.distributions.values()):
+            only = self.candidate({name: axis.values[0] for name, axis in self.space.axes.items()})
+            asked = {other.archid for other in self.history(study, trial.number).candidates}
+            if only is None or only.archid in asked or not self.allows(only):
+                raise FailedError("the one network of this space was asked for, or is over a limit")
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self.distributions

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.runs import Run, record_path
+from meliuscli.training.waiting import scheduled, waiting_warning
 from meliuscli.work.folders import RUN
 from meliuscli.work.interrupts import first_interrupt_waits
 from meliuscli.work.listener import SILENT, Listener, Steps
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 0.5
 Measured = Callable[[str, int, Mapping[str, float]], None]
+LOOK_SECONDS = 10.0
+"""Of training, after which is looked at how much of it was waiting."""
+WAITS = "interrupted: the step at hand ends and is kept; a second Ctrl-C stops at once ..."
 
 
 def conduct_run(ready: Ready, listener: Listener = SILENT) -> tuple[Run | None, FailedError | InterruptedByUser | None]:
@@ -44,10 +48,16 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
         listener.talk(note)
     listener.begun(plan.id, plan.fields())
     stage = listener.stage("epoch", len(marks) * plan.seeds, len(marks) * len(session.runs))
-    with stage as steps, first_interrupt_waits() as asked:
+    with stage as steps, first_interrupt_waits(lambda: listener.talk(WAITS)) as asked:
         watch = _Watch(steps, listener.measured, asked, marks, plan.first_seed, len(session.runs))
+        threads = _Threads(plan.execution.threads if plan.execution.device == "cpu" else 1, listener)
+
+        def on_step(training: Training) -> None:
+            watch.on_step(training)
+            threads.look()
+
         try:
-            for result in session.train(ready.data, ready.teacher, watch.on_epoch, watch.on_step):
+            for result in session.train(ready.data, ready.teacher, watch.on_epoch, on_step):
                 if result.test_top1 is not None:
                     listener.measured(f"seed-{result.seed}", marks[-1], {"test_top1": result.test_top1})
                 watch.next(len(session.runs))
@@ -59,6 +69,20 @@ def train_seeds(ready: Ready, listener: Listener = SILENT) -> FailedError | Inte
         except FailedError as error:
             return error
     return None
+
+
+class _Threads:
+    """Warns once, when a training is on its way, that its threads wait longer than they work."""
+
+    def __init__(self, threads: int, listener: Listener) -> None:
+        self._threads, self._listener = threads, listener
+        self._began, self._before = time.monotonic(), scheduled()
+
+    def look(self) -> None:
+        if self._before is not None and time.monotonic() - self._began > LOOK_SECONDS:
+            if (warning := waiting_warning(self._before, scheduled(), self._threads)) is not None:
+                self._listener.talk(warning)
+            self._before = None
 
 
 class _Watch:

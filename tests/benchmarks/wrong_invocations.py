@@ -1,7 +1,8 @@
 """Right command lines made wrong at random, over all commands: none may end in our own bug (exit 70), in a traceback, in
-silence, or in memory above a limit.
+silence, in memory above a limit, or deaf to Ctrl-C.
 
-``python tests/benchmarks/wrong_invocations.py [COUNT] [SEED]`` prints what each kind of end was, and fails on those."""
+``python tests/benchmarks/wrong_invocations.py [COUNT] [SEED] [ENDS]`` prints what each kind of end was, and fails on those; the
+file ENDS gets a line an invocation. Each is a fork of this process, in which torch is loaded already."""
 
 from __future__ import annotations
 
@@ -9,18 +10,28 @@ import os
 import random
 import resource
 import shlex
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch  # noqa: F401 - once for all
+
+from meliuscli.cli.app import COMMANDS
+from meliuscli.cli.app import main as meliuscli_main
 
 MEMORY = 4 * 2**30
-SECONDS = 25.0
-SILENT = 4.0
-"""Seconds without a line after which something is wrong; torch alone takes two on a busy machine."""
+SECONDS = 6.0
+"""After which an invocation is interrupted as by Ctrl-C: it was no wrong one."""
+SILENT, DEAF = 3.0, 3.0
+"""Seconds without a line, and between Ctrl-C and an answer, after which something is wrong: two, and one for a busy machine."""
 
 RIGHT = (
     "count meliusnet22 --no-verify --by block --convention larq --format json",
@@ -45,6 +56,19 @@ RIGHT = (
     "bench net.toml --batch 2 --threads 1 --opponents none --runs 1 --seed 1 --isa nothing",
     "export net.toml --to packed -o x.safetensors --input 3x32x32 --seed 1",
     "export --weights run:12345678 --reports reports -o x.onnx",
+    "export net.toml --to c -o lib --prefix net_ --input 3x32x32 --force",
+    "count mynet.py:make --input 3x8x8 --bits layer*=1x8 --binary conv* --no-verify",
+    "evaluate run:12345678 --reports reports --dataset fashion-mnist-mini --limit 10 --threads 1 --split test",
+    "predict run:12345678 here --reports reports --top 3",
+    "import here/x.params --arch bmxnet-resnet18 --reports out",
+    "report meliusnet22 net.toml --html page.html",
+    "report study:none --reports out --storage journal",
+    "worker --study none --storage journal:out/none.log --time-limit 1s --max-trials 1",
+    "show space:meliusnet -o space.toml",
+    "show recipe:paper --format json -o recipe.json",
+    "train --resume run:12345678 --reports reports",
+    "search --budget 5ms --objectives accuracy,latency --space tiny.toml --trials 1 --timeout 1s --study l --reports out",
+    "help count",
 )
 VALUES = (
     *(
@@ -86,6 +110,9 @@ VALUES = (
 )
 
 
+assert {words.split()[0] for words in RIGHT} >= set(COMMANDS)
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How an invocation ended."""
@@ -94,6 +121,8 @@ class End:
     code: int
     seconds: float
     silence: float
+    deaf: float
+    memory: int
     said: str
 
     @property
@@ -105,6 +134,8 @@ class End:
             return "traceback"
         if self.code not in (0, 1, 2, 3, 130, -2):  # interrupted while Python itself was leaving
             return f"exit {self.code}"
+        if self.deaf > DEAF:
+            return f"deaf for {self.deaf:.0f} s"
         return f"silent for {self.silence:.0f} s" if self.silence > SILENT else ""
 
 
@@ -153,47 +184,74 @@ def prepare(place: Path) -> None:
     (place / "here").mkdir()
 
 
+def child(words: tuple[str, ...], place: Path, out: int) -> NoReturn:
+    """What the forked process does: the command line with its output on a pipe and a limit on its memory."""
+    code = 99
+    try:
+        os.setsid()
+        os.chdir(place)
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        for number in (1, 2):
+            os.dup2(out, number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.update(NO_COLOR="1", MELIUSCLI_CACHE=str(place / "cache"))
+        sys.argv = ["meliuscli", *words]
+        meliuscli_main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def run(words: tuple[str, ...], place: Path) -> End:
     """One invocation, with a limit on memory and time; one that takes long is interrupted as by Ctrl-C."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-
+    ours, its = os.pipe()
     started = last = time.monotonic()
-    silence, said = 0.0, b""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "MELIUSCLI_CACHE": str(place / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "meliuscli", *words],
-        cwd=place,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=limit,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    interrupted = False
-    while process.poll() is None:
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        child(words, place, its)
+    os.close(its)
+    os.set_blocking(ours, False)
+    silence, said, interrupted, deaf = 0.0, b"", 0.0, 0.0
+    done = status = 0
+    while done == 0:
         time.sleep(0.02)
-        piece, now = process.stdout.read() or b"", time.monotonic()
+        done, status, usage = os.wait4(process, os.WNOHANG)
+        piece, now = _read(ours), time.monotonic()
         said += piece
-        last = now if piece or said.endswith(b"...\n") else last  # such a line says what is being done
+        last = now if piece or said.endswith((b"...\n", b"left)\n")) else last  # such a line says what is being done
         silence = max(silence, now - last)
+        if interrupted and not deaf and (piece or done):
+            deaf = now - interrupted
         if now - started > SECONDS and not interrupted:
-            interrupted = True
-            os.killpg(process.pid, 2)
-        if now - started > SECONDS + 10:
-            os.killpg(process.pid, 9)
-    said += process.stdout.read() or b""
-    return End(words, process.returncode, time.monotonic() - started, silence, said.decode(errors="replace"))
+            interrupted = now
+            os.killpg(process, signal.SIGINT)
+        if now - started > SECONDS + 20:
+            os.killpg(process, signal.SIGKILL)
+    said += _read(ours)
+    os.close(ours)
+    code = os.waitstatus_to_exitcode(status)
+    return End(words, code, now - started, silence, deaf, usage.ru_maxrss * 1024, said.decode(errors="replace"))
 
 
-def main(count: int = 300, seed: int = 0) -> int:
+def _read(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 2**20)
+    except BlockingIOError:
+        return b""
+
+
+def main(count: int = 300, seed: int = 0, log: Path = Path(os.devnull)) -> int:
     """Run so many; the number of faults."""
-    rng, ends, faults = random.Random(seed), Counter[str](), 0
-    with tempfile.TemporaryDirectory() as directory:
+    rng, ends, faults, most = random.Random(seed), Counter[str](), 0, 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind nohup it would be ignored in all of them
+    with tempfile.TemporaryDirectory() as directory, log.open("w") as lines:
         place = Path(directory)
         prepare(place)
         for number in range(count):
@@ -202,14 +260,17 @@ def main(count: int = 300, seed: int = 0) -> int:
                 end = run(words, place)
             except ValueError:  # a word that no system passes on
                 continue
+            most = max(most, end.memory)
+            last = ascii(end.said.strip().splitlines()[-1:])
+            lines.write(f"{end.code} {end.seconds:.1f}s {end.memory >> 20}M {shlex.join(words)[:200]!a} {last[:200]}\n")
             ends[f"exit {end.code}"] += 1
             if end.fault:
                 faults += 1
                 print(f"{number}: {end.fault}: {shlex.join(word[:80] for word in end.words)!a}")
                 print("   ", ascii(end.said.strip()[-400:]))
-    print(f"{sum(ends.values())} invocations: {dict(ends)}; {faults} faults")
+    print(f"{sum(ends.values())} invocations: {dict(ends)}; {faults} faults; {most / 2**30:.2f} GiB at most")
     return faults
 
 
 if __name__ == "__main__":
-    sys.exit(min(1, main(*map(int, sys.argv[1:]))))
+    sys.exit(min(1, main(*map(int, sys.argv[1:3]), *map(Path, sys.argv[3:]))))

@@ -90,7 +90,7 @@ def build(spec: PokeBNNSpec, _clip: float) -> nn.Sequential:
         width,
         spec.num_classes,
         quantizer=SymmetricQuantizer(END_BITS),
-        activation=SymmetricQuantizer(END_BITS),
+        activation=SymmetricQuantizer(END_BITS, per_image=True),
         weight_bits=END_BITS,
         activation_bits=END_BITS,
         bias=True,
