@@ -10,9 +10,20 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-FREE_KEYS = ("macs", "weights", "disputed", "spec", "trained_as", "versions", "missing", "untrained", "recipe", "plan")
+FREE_KEYS = (
+    "macs",
+    "weights",
+    "disputed",
+    "printed",
+    "spec",
+    "trained_as",
+    "versions",
+    "missing",
+    "untrained",
+    "recipe",
+    "plan",
+)
 """Objects whose keys are data, or fields of a model that has a page of its own."""
-VERSION = "schema_version"
 
 Schema = dict[str, Any]
 TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
@@ -44,10 +55,9 @@ def _with_object(schema: Schema, value: dict[str, Any], name: str) -> Schema:
         return _ordered({**schema, "type": types, "additionalProperties": inner})
     properties = dict(schema.get("properties", {}))
     for key, one in value.items():
-        if key != VERSION:
-            properties[key] = widened(properties.get(key, {}), one, key)
+        properties[key] = widened(properties.get(key, {}), one, key)
     before = schema.get("required", list(value))
-    required = [key for key in before if key in value and key != VERSION]
+    required = [key for key in before if key in value]
     return _ordered({**schema, "type": types, "properties": properties, "required": required})
 
 
@@ -81,7 +91,7 @@ def problems(schema: Schema, value: Any, path: str = "$") -> Iterator[str]:
                 yield from () if rest is True else problems(rest, one, f"{path}.{key}")
             elif key in properties:
                 yield from problems(properties[key], one, f"{path}.{key}")
-            elif (path, key) != ("$", VERSION):
+            else:
                 yield f"{path}.{key} is in no schema"
     elif isinstance(value, list):
         for index, one in enumerate(value):

@@ -88,7 +88,8 @@ def test_the_json_of_compare_has_the_same_of_every_network(cli: Cli) -> None:
     assert (both[0]["believed"], both[0]["run"]) == (None, None)
     assert list(both[1]["believed"]) == ["top1", "low", "high", "level"]
     published = both[1]["published"][0]
-    assert (published["ops"], published["top1"], published["disputed"]) == ("208.13e6", "63.6", {})
+    assert (published["ops"], published["top1"], published["disputed"]) == (208_130_000, 63.6, {})
+    assert (published["printed"]["ops"], published["printed"]["top1"]) == ("208.13e6", "63.6")
     assert [value["arch"] for value in both] == ["mobilenet-v1", "meliusnet22"]
 
 

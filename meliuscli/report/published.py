@@ -10,18 +10,31 @@ from meliuscli.counting.agreement import disagreements
 from meliuscli.report.count import Counted
 from meliuscli.report.tables import Cell, Column, Table
 
+WHOLE = ("bops", "flops", "ops", "params")
+
 
 def published_object(row: Published) -> dict[str, Any]:
-    """A published row as JSON: figures as printed, and the columns that differ from our count with the reason's key."""
-    figures = {key: getattr(row, key) or None for key in (*COUNTS, "top1", "top5")}
+    """A published row as JSON: its figures as numbers and as printed (``4.62e9``), whose digits say how exact they are, and
+    the columns that differ from our count with the reason's key."""
+    printed = {key: getattr(row, key) for key in (*COUNTS, "top1", "top5")}
     return {
-        **figures,
+        **{key: (_count if key in WHOLE else _decimal)(text) for key, text in printed.items()},
+        "printed": {key: text for key, text in printed.items() if text},
         "convention": row.convention,
         "bn_params": row.bn_params,
         "confidence": row.confidence,
         "disputed": dict(row.disputed),
         "source": row.source,
     }
+
+
+def _count(text: str) -> int | None:
+    """``4.62e9`` as a whole number."""
+    return round(float(text)) if text else None
+
+
+def _decimal(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def best_published(rows: Sequence[Published]) -> Mapping[str, Published | None]:
