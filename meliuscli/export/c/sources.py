@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.export.c.arena import Arena, StagePlace, count_bits
 from meliuscli.export.c.tables import ConstTable, c_float, plain
 from meliuscli.version import __version__
@@ -18,8 +20,8 @@ def template(name: str, prefix: str) -> str:
     return text.replace("melius", prefix).replace("MELIUS", prefix.upper()).replace("NAME.h", f"{prefix}.h")
 
 
-def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
-    """``NAME.h``."""
+def header(spec: ArchSpec, title: str, prefix: str, arena_bytes: int, units: int, count: str, counts: str) -> str:
+    """``NAME.h``. ``count`` is C's type of what a binary convolution counts, and ``counts`` says what that is."""
     text = template("NAME.h", prefix)
     values = {
         "TITLE": title,
@@ -28,9 +30,11 @@ def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
         "CHANNELS": spec.input_channels,
         "SIZE": spec.input_size,
         "CLASSES": spec.num_classes,
-        "UNITS": sum(len(place.stage.units) for place in arena.places),
-        "ARENA": arena.size,
-        "COUNT_BITS": count_bits(spec),
+        "UNITS": units,
+        "ARENA": arena_bytes,
+        "COUNT_BITS": re.sub("[^0-9]", "", count),
+        "COUNTS": counts,
+        "COUNT": count,
     }
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
@@ -73,7 +77,8 @@ def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
     yield f"static const {prefix}_plane_conv stem_convs[{len(convs)}] = {{"
     yield ",\n".join(map(row, convs)) + "};"
     numbers = (len(convs), int(pools), spec.input_channels, spec.input_size, layers[-1].out_size)
-    yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(map(str, numbers))}}};"
+    values = [*map(str, numbers), *["NULL"] * 6]
+    yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(values)}}};"
     yield ""
 
 
@@ -112,8 +117,11 @@ def _run(prefix: str, arena: Arena) -> Iterator[str]:
     for (int i = 0; i < count; i++) {{
         {prefix}_run_unit(&units[i], map, &scratch->word);
         if (watch != NULL) {{
-            int behind = units[i].channels - map->num_floats - (units[i].adds ? units[i].outputs : 0);
-            watch(context, first + i, map->counts + behind, map->size * map->size, units[i].outputs, map->num_counts);
+            const {prefix}_count *counts =
+                map->counts + units[i].channels - map->num_floats - (units[i].adds ? units[i].outputs : 0);
+            for (int pixel = 0; pixel < map->size * map->size; pixel++, counts += map->num_counts) {{
+                watch(context, first + i, (uint32_t)(pixel * units[i].outputs), counts, units[i].outputs);
+            }}
         }}
     }}
 }}
@@ -127,7 +135,7 @@ void {prefix}_run_watched(const float *image, float *logits, {prefix}_cell *aren
 {{
     {prefix}_map map;
 
-    {prefix}_run_stem(&stem, image, {_real(0)}, {_real(arena.stem_scratch)});"""
+    {prefix}_run_stem(&stem, image, {_real(0)}, NULL, {_real(arena.stem_scratch)});"""
     first = 0
     for place, following in zip(arena.places, [*arena.places[1:], None], strict=True):
         name, units = place.stage.name, len(place.stage.units)

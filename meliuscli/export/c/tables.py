@@ -34,7 +34,7 @@ class ConstTable:
         numbers = (
             [c_float(value) for value in self.values.tolist()]
             if self.ctype == "float"
-            else [f"{value}u" for value in self.values.tolist()]
+            else [f"{value}{'u' if self.values.dtype.kind == 'u' else ''}" for value in self.values.tolist()]
         )
         lines = [", ".join(numbers[i : i + NUMBERS_A_LINE]) for i in range(0, len(numbers), NUMBERS_A_LINE)]
         body = ",\n    ".join(lines)

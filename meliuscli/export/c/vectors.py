@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import Preprocessing
+from meliuscli.export.c.chain import Chain
+from meliuscli.export.c.exact import run_chain
 from meliuscli.export.c.tables import c_float
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense
@@ -40,7 +42,7 @@ def checksum_of_floats(values: Array) -> int:
     return checksum(bits)
 
 
-def noise(spec: DenseFamilySpec, seed: int) -> Tensor:
+def noise(spec: ArchSpec, seed: int) -> Tensor:
     """(1, channels, size, size) floats between -2 and 2: multiples of 2^-22 that depend on the seed and on their place."""
     channels, height, width = spec.input_shape
     x = np.uint32(seed) + np.arange(channels * height * width, dtype=np.uint32) * np.uint32(2654435761)
@@ -67,6 +69,13 @@ def packed_answer(runner: PackedDense, image: Tensor) -> Expected:
     program.run(done)
     logits = plan.logits.data[0, 0, 0, : runner.spec.num_classes]
     return Expected(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
+
+
+def chain_answer(chain: Chain, image: Tensor) -> Expected:
+    """What a chain says of one image, exactly."""
+    ran = run_chain(chain, image.numpy())
+    sums = tuple(checksum(ran.counts[step.name]) for step in chain.binary)
+    return Expected(int(ran.logits[0].argmax()), checksum_of_floats(ran.logits[0]), sums)
 
 
 def vectors_header(
