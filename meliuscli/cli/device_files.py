@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
-    from meliuscli.packed.runner import PackedDense
+    from meliuscli.packed.runner import PackedDense, PackedNetwork
 
 
 def write_as_c(
-    name: str, runner: PackedDense, path: Path, how: Preprocessing | None, prefix: str | None, force: bool
+    name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None, prefix: str | None, force: bool
 ) -> None:
     """Write a directory of C, compile it where there is a compiler, and compare it with the runner."""
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
+    from meliuscli.packed.runner import PackedDense
 
     with status(f"exporting {name}"):
         library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
@@ -34,7 +35,22 @@ def write_as_c(
     if command is None:
         talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
     else:
-        answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
+        other = "the packed runner" if isinstance(runner, PackedDense) else "its steps in NumPy"
+        answer(f"compiled by {command}, it counts and answers as {other}, to the last bit\n", None)
+    if library.torch_top1 is not None:
+        equal, images = library.torch_top1
+        answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {images} random images\n", None)
+
+
+def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+    """Raises ``BadInputError`` for a family without a C library."""
+    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.export.c.chain import require_chained
+    from meliuscli.packed.runner import pack
+
+    if not isinstance(spec, DenseFamilySpec):
+        require_chained(spec)
+    return pack(network, spec)
 
 
 def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:

@@ -10,7 +10,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.device_files import packed_runner, write_as_c, write_as_qonnx, written
+from meliuscli.cli.device_files import network_for_c, packed_runner, write_as_c, write_as_qonnx, written
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -108,7 +108,7 @@ def export(
     shape = "x".join(map(str, spec.input_shape))
     require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     if to == "c":
-        write_as_c(name, packed_runner(network, spec, to), path, how, prefix, force)
+        write_as_c(name, network_for_c(network, spec), path, how, prefix, force)
     elif to == "qonnx":
         write_as_qonnx(name, packed_runner(network, spec, to), path, how)
     else:

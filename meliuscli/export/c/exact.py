@@ -102,11 +102,13 @@ def _plane_conv(conv: StemConv, x: Array) -> Array:
     padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     out = np.broadcast_to(conv.bias, (len(x), rows, rows, outputs)).copy()
     seen = np.arange(outputs) // width * inputs
-    for channel in range(inputs):
-        for ky in range(kernel):
-            for kx in range(kernel):
-                down, across = (slice(at, at + (rows - 1) * conv.stride + 1, conv.stride) for at in (ky, kx))
-                out = fma(padded[:, down, across][..., seen + channel], conv.weight[:, channel, ky, kx], out)
+    across = [slice(kx, kx + (rows - 1) * conv.stride + 1, conv.stride) for kx in range(kernel)]
+    for row in range(rows):  # one at a time, which stays in the cache
+        for channel in range(inputs):
+            for ky in range(kernel):
+                line = padded[:, row * conv.stride + ky][..., seen + channel if conv.groups > 1 else [channel]]
+                for kx in range(kernel):
+                    out[:, row] = fma(line[:, across[kx]], conv.weight[:, channel, ky, kx], out[:, row])
     return np.maximum(out, np.float32(0)) if conv.relu else out
 
 
@@ -161,11 +163,12 @@ def _numbers(step: BinaryStep, signs: Array) -> Array:
     """Dot products of signs, or their equal signs where the network counts those; of pixels, their whole multiples."""
     own, window = step.weights, step.weights.window
     if step.steps:
-        x = torch.from_numpy(pixels_of(signs, step.steps)).double()
+        x = torch.from_numpy(pixels_of(signs, step.steps)).float()
     else:
-        x = torch.from_numpy(np.where(signs, 1.0, -1.0)).permute(0, 3, 1, 2)
+        x = torch.from_numpy(np.where(signs, np.float32(1), np.float32(-1))).permute(0, 3, 1, 2)
     x = F.pad(x, (window.padding,) * 4, value=float(own.pad_value))
-    weight = torch.from_numpy(own.signs().astype(np.float64)).permute(0, 3, 1, 2)
+    assert step.most < 2**24  # which float32 is exact up to
+    weight = torch.from_numpy(own.signs().astype(np.float32)).permute(0, 3, 1, 2)
     dots = F.conv2d(x, weight, stride=window.stride, dilation=window.dilation).permute(0, 2, 3, 1).numpy()
     if own.xnor:
         dots = (dots + step.most) / 2

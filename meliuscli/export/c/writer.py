@@ -36,11 +36,13 @@ TARGETS = ("all", "clean", "help", "install", "package", "test")
 
 @dataclass(frozen=True, slots=True)
 class CLibrary:
-    """Files by their names within the directory, and what they come to: bytes of constants and of the arena."""
+    """Files by their names within the directory, and what they come to: bytes of constants and of the arena. ``torch_top1``:
+    on how many of how many test vectors torch gives the same class, where the vectors do not come from a packed runner."""
 
     files: Mapping[str, bytes]
     flash_bytes: int
     arena: Arena | ChainArena
+    torch_top1: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,15 @@ def make_library(runner: PackedNetwork, name: str, prefix: str, how: Preprocessi
     flash = sum(table.values.nbytes for table in parts.tables)
     texts["memory.json"] = json_text(_memory(parts.arena, parts.tables))
     texts[MANIFEST] = json_text(_manifest(spec, title, parts, how, texts))
-    return CLibrary({name: text.encode() for name, text in sorted(texts.items())}, flash, parts.arena)
+    files = {name: text.encode() for name, text in sorted(texts.items())}
+    return CLibrary(files, flash, parts.arena, _in_torch(runner, parts.answers))
+
+
+def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
+    if isinstance(runner, PackedDense):
+        return None
+    equal = [int(runner(noise(runner.spec, seed)).argmax()) == answer.top1 for seed, answer in answers]
+    return sum(equal), len(equal)
 
 
 def _dense_parts(runner: PackedDense, prefix: str) -> CParts:
