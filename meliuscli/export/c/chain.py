@@ -14,6 +14,7 @@ from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
 from meliuscli.arch.families.small import CNV_POOLED, INPUT_BITS, VGG_POOLED, FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.memory_chain import runs_as_chain
 from meliuscli.errors import BadInputError
 from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, scale_and_shift, thresholds
@@ -155,10 +156,10 @@ class Chain:
 
 def require_chained(spec: ArchSpec) -> Chained:
     """Raises ``BadInputError`` for a network that no chain is made of."""
-    if not isinstance(spec, Chained):
-        raise BadInputError(f"--to c: for {CHAINED}, not for {spec.family}")
-    if isinstance(spec, BiRealNetSpec) and (spec.block != "basic" or spec.padding != "symmetric"):
-        raise BadInputError(f"--to c: for {CHAINED}, with symmetric padding; not for {spec.archid}")
+    if not runs_as_chain(spec):
+        what = "bottlenecks or padding = same" if isinstance(spec, BiRealNetSpec) else spec.family
+        raise BadInputError(f"--to c: for {CHAINED}, not for {what}")
+    assert isinstance(spec, Chained)
     return spec
 
 
@@ -212,8 +213,7 @@ def _whole(table: SignTable, most: int, steps: int = 1) -> SignTable:
     assert table.values is not None
     with np.errstate(invalid="ignore", over="ignore"):
         whole = np.clip(np.ceil(table.values.astype(np.float64) * steps), -most, most + 1)
-    kind = np.int16 if most < np.iinfo(np.int16).max else np.int32
-    return replace(table, values=np.where(np.isnan(whole), most + 1, whole).astype(kind))
+    return replace(table, values=np.where(np.isnan(whole), most + 1, whole).astype(np.int32))
 
 
 # Stem, blocks of a convolution and a shortcut, head
@@ -262,7 +262,9 @@ def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weigh
     block, stage = network.get_submodule(name), name.partition(".")[0]
     own = weights[f"{name}.conv"]
     shift = getattr(block, "sign", None)
-    signs = _table(shift, own.channels) if isinstance(shift, RSign) else SignTable(own.channels)
+    signs = SignTable(own.channels)
+    if isinstance(shift, RSign):  # which rises, so that nothing is flipped
+        signs = replace(_table(shift, own.channels), flips=None)
     yield SignStep(f"{name}.sign", stage, stream, f"{name}.signs", size, size, signs)
     after, target = own.window.out_size(size), stream
     shortcut = block.get_submodule("shortcut")

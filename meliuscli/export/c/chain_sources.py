@@ -24,8 +24,9 @@ from meliuscli.packed.program import Array
 
 def chain_tables(chain: Chain) -> tuple[ConstTable, ...]:
     """All constants, in the order in which they are used."""
+    level = level_type(chain).removesuffix("_t")
     return tuple(
-        ConstTable(f"{plain(step.name)}_{name}", np.ascontiguousarray(values))
+        ConstTable(f"{plain(step.name)}_{name}", values.astype(level) if values.dtype == np.int32 else values)
         for step in chain.steps
         for name, values in _tables(step)
         if values is not None
@@ -33,9 +34,8 @@ def chain_tables(chain: Chain) -> tuple[ConstTable, ...]:
 
 
 def level_type(chain: Chain) -> str:
-    """C's type of a threshold of whole numbers."""
-    kinds = {step.signs.values.dtype for step in chain.binary if step.signs and step.signs.values is not None}
-    return "int32_t" if np.dtype(np.int32) in kinds else "int16_t"
+    """C's type of a threshold of whole numbers, one more than the largest of which stands for never."""
+    return "int16_t" if max(step.most for step in chain.binary) < np.iinfo(np.int16).max else "int32_t"
 
 
 def _tables(step: ChainStep) -> Iterator[tuple[str, Array | None]]:
@@ -95,7 +95,14 @@ class ChainSource:
             yield ",\n".join(rows) + "};"
             kind = "stem"
             values = [
-                *(f"{name}_convs", len(rows), int(step.pools), self.chain.spec.input_channels, step.size, step.out_size),
+                *(
+                    f"{name}_convs",
+                    len(rows),
+                    int(step.pools),
+                    self.chain.spec.input_channels,
+                    step.size,
+                    step.out_size,
+                ),
                 *self._tables(step, "image_scale", "image_shift", "norm_scale", "norm_shift", "thresholds", "flips"),
             ]
         elif isinstance(step, ShortcutStep):

@@ -69,7 +69,9 @@ def make_library(runner: PackedNetwork, name: str, prefix: str, how: Preprocessi
     Raises ``BadInputError`` for a family that has no library."""
     spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
     parts = _dense_parts(runner, prefix) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix)
-    kernels = {suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"}
+    kernels = {
+        suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
+    }
     properties = template("library.properties", prefix)
     texts = {
         f"{prefix}.h": header(spec, title, prefix, parts.arena.size, parts.units, parts.count, parts.counts),
