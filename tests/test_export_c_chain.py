@@ -25,6 +25,7 @@ from meliuscli.export.c.compiled import compile_library
 from meliuscli.export.c.exact import Maps, fma, pixels_of, run_chain
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import CLibrary, make_library
+from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.convs import fold_convs
 from meliuscli.packed.runner import pack
@@ -167,3 +168,10 @@ def test_networks_that_no_chain_is_made_of() -> None:
     for name, *changes in (("birealnet50",), ("birealnet18", "padding=same"), ("resnet20",), ("bnext-t",)):
         with pytest.raises(BadInputError, match="--to c: for"):
             require_chained(at_size(name, 64, *changes))
+
+
+@pytest.mark.parametrize("key", ["reactivated", "vgg-small", "cnv"])
+def test_a_packed_file_gives_the_same_library(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.packed.safetensors"
+    assert write_packed(network_of(key), spec_of(key), path)
+    assert make_library(load_packed(path), key, "net").files == chain_library(key).files

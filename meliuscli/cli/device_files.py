@@ -56,12 +56,19 @@ def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
 def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:
     """Raises ``BadInputError`` for a family that does not run packed from end to end."""
     from meliuscli.arch.families.dense import DenseFamilySpec
-    from meliuscli.packed.runner import PackedDense, pack
+    from meliuscli.packed.runner import pack
 
     if not isinstance(spec, DenseFamilySpec):
         raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
-    runner = pack(network, spec)
-    assert isinstance(runner, PackedDense)
+    return require_dense(pack(network, spec), to)
+
+
+def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
+    """Raises ``BadInputError`` for the runner of a family that does not run packed from end to end."""
+    from meliuscli.packed.runner import PackedDense
+
+    if not isinstance(runner, PackedDense):
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {runner.spec.family}")
     return runner
 
 

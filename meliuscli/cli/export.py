@@ -10,7 +10,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.device_files import network_for_c, packed_runner, write_as_c, write_as_qonnx, written
+from meliuscli.cli.device_files import network_for_c, packed_runner, require_dense, write_as_c, write_as_qonnx, written
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -135,7 +135,10 @@ def _again(source: Path, to: To, output: Path | None, prefix: str | None, force:
         answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
         return
     runner, how = load_packed(source), read_preprocessing(source)
-    write_as_c(name, runner, path, how, prefix, force) if to == "c" else write_as_qonnx(name, runner, path, how)
+    if to == "c":
+        write_as_c(name, runner, path, how, prefix, force)
+    else:
+        write_as_qonnx(name, require_dense(runner, to), path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

@@ -9,7 +9,7 @@ from importlib import resources
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.export.c.arena import Arena, StagePlace, count_bits
+from meliuscli.export.c.arena import Arena, StagePlace
 from meliuscli.export.c.tables import ConstTable, c_float, plain
 from meliuscli.version import __version__
 
