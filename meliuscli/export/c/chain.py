@@ -342,7 +342,7 @@ def _plain(network: nn.Module, spec: FinnConvSpec | VGGSmallSpec, weights: Weigh
 def _first_of_cnv(network: nn.Module) -> BinaryWeights:
     """Of the convolution whose activations are 8-bit pixels."""
     conv = network.get_submodule(f"{STEM}.conv")
-    bits = (conv.quantizer(conv.weight) > 0).permute(0, 2, 3, 1).numpy()  # type: ignore[operator, union-attr]
+    bits = (conv.quantizer(conv.weight) > 0).permute(0, 2, 3, 1).numpy()  # type: ignore[operator]
     return BinaryWeights(pack_bits(bits), bits.shape[3], Window(3), pad_value=0)
 
 

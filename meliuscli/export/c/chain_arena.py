@@ -99,9 +99,9 @@ def _scratch_bytes(chain: Chain, step: ChainStep) -> int:
     if isinstance(step, StemStep):
         return _stem_bytes(chain, step)
     if isinstance(step, ShortcutStep) and step.pools:
-        return 4 * PIXELS * step.weight.shape[1]
+        return 4 * PIXELS * len(step.weight[0])
     if isinstance(step, HeadStep) and step.averages:
-        return 4 * step.weight.shape[1]
+        return 4 * len(step.weight[0])
     if isinstance(step, BinaryStep) and step.source == IMAGE:
         return round_up(step.weights.channels * step.size**2, 4)
     return 0
