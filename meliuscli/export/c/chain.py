@@ -51,7 +51,8 @@ class SignTable:
 
 @dataclass(frozen=True, slots=True)
 class StemConv:
-    """A float convolution with its batch norm: (outputs, inputs a group, kernel, kernel) weights, bias."""
+    """A convolution with its batch norm: (outputs, inputs a group, kernel, kernel) weights, bias. With ``scale`` weights and what
+    it sees are int8, and what comes out is the nearest whole number to the sum times ``scale`` plus ``bias``."""
 
     name: str
     weight: Array
@@ -59,6 +60,7 @@ class StemConv:
     stride: int
     groups: int
     relu: bool
+    scale: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,15 @@ class BinaryStep(ChainStep):
 
 @dataclass(frozen=True, slots=True)
 class HeadStep(ChainStep):
-    """ReLU where there is one, the mean over all pixels where it ``averages``, and a float linear layer: (classes, inputs)."""
+    """ReLU where there is one, the mean over all pixels where it ``averages``, and a linear layer: (classes, inputs). With
+    ``steps``, one a class, weights are int8, and the inputs whole numbers of 1 / ``inverse``."""
 
     weight: Array
     bias: Array
     relu: bool
     averages: bool
+    steps: Array | None = None
+    inverse: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

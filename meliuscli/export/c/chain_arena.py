@@ -100,8 +100,8 @@ def _scratch_bytes(chain: Chain, step: ChainStep) -> int:
         return _stem_bytes(chain, step)
     if isinstance(step, ShortcutStep) and step.pools:
         return 4 * PIXELS * len(step.weight[0])
-    if isinstance(step, HeadStep) and step.averages:
-        return 4 * len(step.weight[0])
+    if isinstance(step, HeadStep) and (step.averages or step.steps is not None):
+        return round_up(len(step.weight[0]) * (4 if step.averages else 1), 4)
     if isinstance(step, BinaryStep) and step.source == IMAGE:
         return round_up(step.weights.channels * step.size**2, 4)
     return 0
@@ -111,9 +111,10 @@ def _stem_bytes(chain: Chain, step: StemStep) -> int:
     """Of the image and of each convolution the rows that the next layer's window sees; a row of floats that become signs."""
     size, channels, total = step.size, chain.spec.input_channels, 0
     windows = [(conv.weight.shape[2], conv.stride) for conv in step.convs] + [(3 if step.pools else 1, 1)]
+    each = 4 if step.convs[0].scale is None else 1
     for (kernel, parities), conv in zip(windows, [*step.convs, None], strict=True):
         margin = -(-(kernel // 2) // parities)
-        total += channels * kernel * parities * (-(-size // parities) + 2 * margin)
+        total += round_up(each * channels * kernel * parities * (-(-size // parities) + 2 * margin), 4)
         if conv is not None:
             size, channels = (size - 1) // conv.stride + 1, len(conv.weight)
-    return 4 * (total + (step.out_size * channels if step.signs is not None else 0))
+    return total + (4 * step.out_size * channels if step.signs is not None else 0)

@@ -42,13 +42,16 @@ def _tables(step: ChainStep) -> Iterator[tuple[str, Array | None]]:
     if isinstance(step, StemStep):
         for number, conv in enumerate(step.convs):
             yield f"weights{number}", conv.weight.reshape(-1)
+            yield f"scale{number}", conv.scale
             yield f"bias{number}", conv.bias
         for name, affine in (("image", step.before), ("norm", step.behind)):
             if affine is not None:
                 yield f"{name}_scale", affine[0]
                 yield f"{name}_shift", affine[1]
     if isinstance(step, ShortcutStep | HeadStep):
-        yield "weights", in_c_blocks(step.weight)
+        is_int8 = isinstance(step, HeadStep) and step.steps is not None
+        yield "weights", step.weight.reshape(-1) if is_int8 else in_c_blocks(step.weight)
+        yield "steps", step.steps if isinstance(step, HeadStep) else None
         yield "bias", step.bias
     if isinstance(step, BinaryStep):
         words = step.weights.words
@@ -115,7 +118,7 @@ class ChainSource:
             kind, pixels = "head", step.size**2
             channels = step.weight.shape[1] if step.averages else step.weight.shape[1] // pixels
             numbers = (channels, pixels, len(step.weight), int(step.relu), int(step.averages), c_float(1.0 / pixels))
-            values = [*self._tables(step, "weights", "bias"), *numbers]
+            values = [*self._tables(step, "weights", "steps", "bias"), *numbers, c_float(step.inverse)]
         elif isinstance(step, BinaryStep):
             kind = "binary"
             tables = ("weights", "thresholds", "flips", "scale", "shift", "gamma", "slope", "zeta")
@@ -128,7 +131,7 @@ class ChainSource:
         for number, conv in enumerate(step.convs):
             outputs, inputs, kernel, _ = conv.weight.shape
             numbers = (inputs, outputs, conv.groups, kernel, conv.stride, int(conv.relu))
-            tables = self._tables(step, f"weights{number}", f"bias{number}")
+            tables = self._tables(step, f"weights{number}", f"scale{number}", f"bias{number}")
             yield f"    {{{', '.join([*tables, *map(str, numbers)])}}}"
 
     def _run(self) -> Iterator[str]:
@@ -159,7 +162,7 @@ class ChainSource:
         if isinstance(step, ShortcutStep):
             return f"shortcut({constant}, {source}, {target}, {scratch if step.pools else 'NULL'})"
         if isinstance(step, HeadStep):
-            return f"head({constant}, {source}, logits, {scratch if step.averages else 'NULL'})"
+            return f"head({constant}, {source}, logits, {scratch})"
         out = f"{self._word(step.target)}, NULL" if is_signs(step) else f"NULL, {target}"
         watched = f"{number}, watch, context"
         if step.source == IMAGE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ Maps = dict[str, Array]
 """(N, rows, columns, channels) by name: float32, or booleans for signs; the image as (N, channels, rows, columns)."""
 
 
-def fma(a: Array, b: Array, c: Array) -> Array:
+def fma(a: Array, b: Any, c: Any) -> Array:
     """a * b + c in float32 with one rounding: in double the product is exact and the sum rounds once, to the odd neighbour
     where it was inexact, and then to float32 as the exact sum would (Boldo and Melquiond, 2008)."""
     product, third = a.astype(np.float64) * b, c.astype(np.float64)
@@ -62,14 +63,14 @@ def run_chain(chain: Chain, images: Array, before: Corrected = lambda *_: None) 
     for step in chain.steps:
         before(step, maps)
         if isinstance(step, StemStep):
-            maps[step.target] = _stem(step, maps[IMAGE])
+            maps[step.target] = run_stem(step, maps[IMAGE])
         elif isinstance(step, SignStep):
             x = maps[step.source]
             maps[step.target] = _signs(x.reshape(len(x), 1, 1, -1) if step.source == IMAGE else x, step.signs)
         elif isinstance(step, ShortcutStep):
             maps[step.target] = _shortcut(step, maps[step.source])
         elif isinstance(step, HeadStep):
-            maps[step.target] = _head(step, maps[step.source])
+            maps[step.target] = run_linear(step, head_inputs(step, maps[step.source]))
         elif isinstance(step, BinaryStep):
             counts[step.name] = numbers = _numbers(step, maps[step.source])
             maps[step.target] = _behind(step, numbers, maps.get(step.target))
@@ -82,17 +83,36 @@ def _signs(x: Array, table: SignTable) -> Array:
     return flipped
 
 
-def _stem(step: StemStep, images: Array) -> Array:
+def run_stem(step: StemStep, images: Array) -> Array:
+    """(N, channels, rows, columns) images -> the map, or the signs, behind a stem."""
     x = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     if step.before is not None:
         x = fma(x, *step.before)
+    if step.convs[0].scale is not None:
+        x = nearest(x)
     for conv in step.convs:
-        x = _plane_conv(conv, x)
+        x = _plane_conv(conv, x) if conv.scale is None else _int8_conv(conv, x)
     if step.pools:
         x = _max_pool(x, 3, 1)
     if step.behind is not None:
         x = fma(x, *step.behind)
     return x if step.signs is None else _signs(x, step.signs)
+
+
+def nearest(x: Array) -> Array:
+    """The nearest whole number from -127 to 127, of two that are as near the even one."""
+    whole: Array = np.round(np.clip(x, np.float32(-127), np.float32(127)))
+    return whole
+
+
+def _int8_conv(conv: StemConv, x: Array) -> Array:
+    assert conv.scale is not None
+    assert 127**2 * conv.weight[0].size < 2**24  # which float32 is exact up to
+    seen = torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
+    weight, edge = torch.from_numpy(conv.weight.astype(np.float32)), conv.weight.shape[2] // 2
+    sums = F.conv2d(seen, weight, stride=conv.stride, padding=edge, groups=conv.groups).permute(0, 2, 3, 1)
+    whole = nearest(fma(sums.round().numpy(), conv.scale, conv.bias))
+    return np.maximum(whole, np.float32(0)) if conv.relu else whole
 
 
 def _plane_conv(conv: StemConv, x: Array) -> Array:
@@ -140,7 +160,8 @@ def _average(x: Array) -> Array:
     return total * (np.float32(1) / counted)[..., None]
 
 
-def _head(step: HeadStep, x: Array) -> Array:
+def head_inputs(step: HeadStep, x: Array) -> Array:
+    """What the linear layer sees: (N, inputs)."""
     flat = x.reshape(len(x), -1, x.shape[3])
     if step.relu:
         flat = np.maximum(flat, np.float32(0))
@@ -149,7 +170,16 @@ def _head(step: HeadStep, x: Array) -> Array:
         for pixel in range(flat.shape[1]):
             total += flat[:, pixel]
         flat = total * np.float32(1.0 / flat.shape[1])
-    return _linear(flat.reshape(len(x), -1), step.weight) + step.bias
+    return flat.reshape(len(x), -1)
+
+
+def run_linear(step: HeadStep, inputs: Array) -> Array:
+    """(N, inputs) -> (N, classes)."""
+    if step.steps is None:
+        return _linear(inputs, step.weight) + step.bias
+    seen = nearest(fma(inputs, np.float32(step.inverse), np.float32(0)))
+    sums = seen.astype(np.float64) @ step.weight.T.astype(np.float64)
+    return fma(sums.astype(np.float32), step.steps, step.bias)
 
 
 def _linear(x: Array, weight: Array) -> Array:

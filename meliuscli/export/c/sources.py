@@ -41,8 +41,10 @@ def header(spec: ArchSpec, title: str, prefix: str, arena_bytes: int, units: int
     return text
 
 
-def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[ConstTable]) -> str:
-    """``NAME.c``: the network's layers as constants, and the function that runs them."""
+def network_source(
+    spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[ConstTable], inverse: float = 1.0
+) -> str:
+    """``NAME.c``: the network's layers as constants, and the function that runs them. ``inverse`` is that of a head in int8."""
     names = {table.name for table in tables}
     lines = [
         "/* The network: what its layers are, and where in the arena they work. */",
@@ -50,18 +52,18 @@ def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Seq
         '#include "kernels.h"',
         '#include "weights.h"',
         "",
-        *_stem(spec, prefix),
+        *_stem(spec, prefix, names),
     ]
     for place in arena.places:
         rows = [_unit(unit, prefix, names) for unit in place.stage.units]
         lines += [f"static const {prefix}_unit {place.stage.name}_units[{len(rows)}] = {{", ",\n".join(rows) + "};", ""]
         if place.stage.transition is not None:
             lines += _transition(place.stage.transition, prefix, names)
-    lines += _head(arena.places[-1], spec, prefix)
+    lines += _head(arena.places[-1], spec, prefix, names, inverse)
     return "\n".join([*lines, *_run(prefix, arena)]) + "\n"
 
 
-def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
+def _stem(spec: DenseFamilySpec, prefix: str, names: set[str]) -> Iterator[str]:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
     convs, pools = (
         [layer for layer in layers if layer.kind == "conv"],
@@ -69,15 +71,17 @@ def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
     )
 
     def row(conv: Layer) -> str:
-        name = f"{prefix}_{plain(conv.name)}"
+        name = plain(conv.name)
+        scale = _or_null(prefix, f"{name}_scale", names)
         inputs = conv.in_channels // conv.groups
         numbers = (inputs, conv.out_channels, conv.groups, conv.kernel, conv.stride, int(pools))
-        return f"    {{{name}_weights, {name}_bias, {', '.join(map(str, numbers))}}}"
+        return f"    {{{prefix}_{name}_weights, {scale}, {prefix}_{name}_bias, {', '.join(map(str, numbers))}}}"
 
     yield f"static const {prefix}_plane_conv stem_convs[{len(convs)}] = {{"
     yield ",\n".join(map(row, convs)) + "};"
     numbers = (len(convs), int(pools), spec.input_channels, spec.input_size, layers[-1].out_size)
-    values = [*map(str, numbers), *["NULL"] * 6]
+    affine = ("image_scale", "image_shift", "stem_out_scale", "stem_out_shift")
+    values = [*map(str, numbers), *(_or_null(prefix, name, names) for name in affine), "NULL", "NULL"]
     yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(values)}}};"
     yield ""
 
@@ -103,10 +107,10 @@ def _transition(transition: Transition, prefix: str, names: set[str]) -> Iterato
     yield ""
 
 
-def _head(place: StagePlace, spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
-    tables = ", ".join(f"{prefix}_head_{what}" for what in ("scale", "shift", "weights", "bias"))
-    weight = c_float(1.0 / place.stage.size**2)
-    yield f"static const {prefix}_head head = {{{tables}, {place.stage.channels}, {spec.num_classes}, {weight}}};"
+def _head(place: StagePlace, spec: DenseFamilySpec, prefix: str, names: set[str], inverse: float) -> Iterator[str]:
+    tables = ", ".join(_or_null(prefix, f"head_{what}", names) for what in ("scale", "shift", "weights", "steps", "bias"))
+    numbers = f"{place.stage.channels}, {spec.num_classes}, {c_float(1.0 / place.stage.size**2)}, {c_float(inverse)}"
+    yield f"static const {prefix}_head head = {{{tables}, {numbers}}};"
     yield ""
 
 

@@ -22,6 +22,7 @@ from meliuscli.export.c.arena import Arena, count_bits, plan_arena
 from meliuscli.export.c.chain import fold_chain
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
 from meliuscli.export.c.chain_sources import ChainSource, chain_tables, level_type
+from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.sources import header, network_source, template
 from meliuscli.export.c.tables import ConstTable, make_tables, weights_header, weights_source
 from meliuscli.export.c.vectors import SEEDS, Expected, chain_answer, noise, packed_answer, vectors_header
@@ -62,13 +63,21 @@ class CParts:
     answers: Sequence[tuple[int, Expected]]
 
 
-def make_library(runner: PackedNetwork, name: str, prefix: str, how: Preprocessing | None = None) -> CLibrary:
+def make_library(
+    runner: PackedNetwork,
+    name: str,
+    prefix: str,
+    how: Preprocessing | None = None,
+    int8: Int8Network | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> CLibrary:
     """The library of a packed network: the same bytes every time. ``name`` is what to call the network, ``prefix`` begins
-    all names in C, and ``how`` is what images go through.
+    all names in C, and ``how`` is what images go through. ``int8``: the network with stem and head in 8 bits, and ``measured``
+    what that costs.
 
     Raises ``BadInputError`` for a family that has no library."""
     spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
-    parts = _dense_parts(runner, prefix) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix)
+    parts = _dense_parts(runner, prefix, int8) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix, int8)
     kernels = {
         suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
     }
@@ -76,7 +85,7 @@ def make_library(runner: PackedNetwork, name: str, prefix: str, how: Preprocessi
     texts = {
         f"{prefix}.h": header(spec, title, prefix, parts.arena.size, parts.units, parts.count, parts.counts),
         f"{prefix}.c": parts.source,
-        "kernels.h": (kernels["h"] + template("closing.h", prefix)).replace("@LEVEL@", parts.level),
+        "kernels.h": _filled(kernels["h"] + template("closing.h", prefix), parts.level, int8 is not None),
         "kernels.c": kernels["c"],
         "weights.h": weights_header(prefix, parts.tables),
         "weights.c": weights_source(prefix, parts.tables),
@@ -89,9 +98,13 @@ def make_library(runner: PackedNetwork, name: str, prefix: str, how: Preprocessi
     }
     flash = sum(table.values.nbytes for table in parts.tables)
     texts["memory.json"] = json_text(_memory(parts.arena, parts.tables))
-    texts[MANIFEST] = json_text(_manifest(spec, title, parts, how, texts))
+    texts[MANIFEST] = json_text(_manifest(spec, title, parts, how, texts, measured))
     files = {name: text.encode() for name, text in sorted(texts.items())}
     return CLibrary(files, flash, parts.arena, _in_torch(runner, parts.answers))
+
+
+def _filled(header: str, level: str, is_int8: bool) -> str:
+    return header.replace("@LEVEL@", level).replace("@INT8@", str(int(is_int8)))
 
 
 def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
@@ -101,26 +114,30 @@ def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) ->
     return sum(equal), len(equal)
 
 
-def _dense_parts(runner: PackedDense, prefix: str) -> CParts:
+def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None) -> CParts:
     spec, bits = runner.spec, count_bits(runner.spec)
-    arena, tables = plan_arena(spec), make_tables(spec, runner.tensors)
+    ends = None if int8 is None else int8.ends
+    arena, tables = plan_arena(spec, 4 if int8 is None else 1), make_tables(spec, runner.tensors, ends)
+    images = [(seed, noise(spec, seed)) for seed in SEEDS]
+    kinds = "stem, transitions and head are float32" if int8 is None else "stem and head are int8, transitions float32"
     return CParts(
         arena,
         tables,
-        network_source(spec, prefix, arena, tables),
+        network_source(spec, prefix, arena, tables, 1.0 if ends is None else ends.head.inverse),
         sum(len(place.stage.units) for place in arena.places),
         f"uint{bits}_t",
         "What a binary convolution counts, and the sum of two such.",
         "dense",
         f"uint{bits}_t",
-        "stem, transitions and head are float32; binary convolutions and thresholds of their counts are integers",
-        [(seed, packed_answer(runner, noise(spec, seed))) for seed in SEEDS],
+        f"{kinds}; binary convolutions and thresholds of their counts are integers",
+        [(seed, packed_answer(runner, image) if int8 is None else int8.answer(image)) for seed, image in images],
     )
 
 
-def _chain_parts(runner: PackedNetwork, prefix: str) -> CParts:
+def _chain_parts(runner: PackedNetwork, prefix: str, int8: Int8Network | None) -> CParts:
     assert isinstance(runner, PackedModule)
-    chain = fold_chain(runner.network, runner.spec, runner.weights)
+    chain = fold_chain(runner.network, runner.spec, runner.weights) if int8 is None else int8.chain
+    kinds = "stem, shortcuts and head are float32" if int8 is None else "stem and head are int8, shortcuts float32"
     arena = plan_chain(chain)
     return CParts(
         arena,
@@ -131,8 +148,7 @@ def _chain_parts(runner: PackedNetwork, prefix: str) -> CParts:
         "What a binary layer counts: a dot product of signs, or how many are equal.",
         "chain",
         level_type(chain),
-        "stem, shortcuts and head are float32, and so are sums of blocks; binary convolutions and thresholds of their numbers are"
-        " integers",
+        f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers",
         [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in SEEDS],
     )
 
@@ -160,7 +176,12 @@ def _memory(arena: Arena | ChainArena, tables: Sequence[ConstTable]) -> dict[str
 
 
 def _manifest(
-    spec: ArchSpec, title: str, parts: CParts, how: Preprocessing | None, texts: Mapping[str, str]
+    spec: ArchSpec,
+    title: str,
+    parts: CParts,
+    how: Preprocessing | None,
+    texts: Mapping[str, str],
+    measured: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     total = count_spec(spec).total
     sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in parts.tables))
@@ -172,6 +193,7 @@ def _manifest(
         "spec": spec.model_dump(mode="json"),
         "counts": {"binary_macs": total.binary_macs, "float_macs": total.float_macs, "params": total.params},
         "float_parts": parts.float_parts,
+        "int8": measured,
         "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
         "preprocessing": None if how is None else asdict(how),
         "weights_sha256": sha.hexdigest(),

@@ -233,5 +233,5 @@ void melius_run_head(const melius_head *head, const float *reals, float *logits,
         }
         reals = scratch;
     }
-    pointwise(reals, 1, inputs, head->weights, inputs, head->outputs, NULL, head->bias, logits, head->outputs);
+    linear(reals, inputs, head->weights, head->steps, head->bias, head->inverse, head->outputs, logits, scratch);
 }

@@ -22,11 +22,12 @@ typedef struct {
     int pools, lowest, counts_equal, relu, adds, steps;
 } melius_binary;
 
-/* ReLU, the mean over all pixels where it averages, a linear layer. */
+/* ReLU, the mean over all pixels where it averages, a linear layer; of 8 bits as `linear` in kernels.c. */
 typedef struct {
-    const float *weights, *bias;
+    const melius_value *weights;
+    const float *steps, *bias;
     int channels, pixels, outputs, relu, averages;
-    float weight;
+    float weight, inverse;
 } melius_head;
 
 void melius_run_signs(const float *reals, const float *thresholds, const uint32_t *flips, int channels, int pixels,

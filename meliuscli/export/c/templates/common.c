@@ -201,6 +201,15 @@ static void sign_pixel(const float *RESTRICT reals, const float *thresholds, con
     }
 }
 
+/* The nearest whole number from -127 to 127, of two that are as near the even one. */
+INLINE int nearest(float x)
+{
+    float inside = x < -127.0f ? -127.0f : x > 127.0f ? 127.0f : x;
+    int below = (int)inside - (inside < (float)(int)inside);
+    float part = inside - (float)below;
+    return below + (part > 0.5f || (part == 0.5f && below % 2 != 0));
+}
+
 /* The stem */
 
 /* Floats of a row of a plane: what a window may see on the left, the row, what it may see on the right. */
@@ -211,22 +220,22 @@ INLINE int row_floats(int width, int kernel, int parities)
 }
 
 typedef struct {
-    float *data;
+    melius_value *data;
     int channels, width, height, slots, parities, margin, row;
 } planes;
 
 static planes make_planes(float **scratch, int channels, int size, int kernel, int parities)
 {
-    planes made = {*scratch, channels, size, size, kernel, parities, margin_of(kernel, parities),
+    planes made = {(melius_value *)(void *)*scratch, channels, size, size, kernel, parities, margin_of(kernel, parities),
                    row_floats(size, kernel, parities)};
     size_t total = (size_t)channels * (size_t)kernel * (size_t)parities * (size_t)made.row;
-    memset(made.data, 0, total * sizeof(float));
-    *scratch += total;
+    memset(made.data, 0, total * sizeof(melius_value));
+    *scratch += (total * sizeof(melius_value) + 3) / 4;
     return made;
 }
 
 /* The first column of a row of a channel, of its even columns. */
-INLINE float *plane_row(const planes *p, int channel, int row)
+INLINE melius_value *plane_row(const planes *p, int channel, int row)
 {
     return p->data + ((size_t)channel * (size_t)p->slots + (size_t)(row % p->slots)) * (size_t)(p->parities * p->row) +
            p->margin;
@@ -236,10 +245,14 @@ static void split_row(const melius_stem *stem, const planes *out, const float *i
 {
     for (int channel = 0; channel < out->channels; channel++) {
         const float *from = image + ((size_t)channel * (size_t)out->height + (size_t)row) * (size_t)out->width;
-        float *to = plane_row(out, channel, row);
+        melius_value *to = plane_row(out, channel, row);
         for (int x = 0; x < out->width; x++) {
-            to[x % out->parities * out->row + x / out->parities] =
-                stem->scale == NULL ? from[x] : FMA(from[x], stem->scale[channel], stem->shift[channel]);
+            float value = stem->scale == NULL ? from[x] : FMA(from[x], stem->scale[channel], stem->shift[channel]);
+#if MELIUS_INT8
+            to[x % out->parities * out->row + x / out->parities] = (int8_t)nearest(value);
+#else
+            to[x % out->parities * out->row + x / out->parities] = value;
+#endif
         }
     }
 }
@@ -251,7 +264,7 @@ INLINE int column_offset(const planes *p, int column)
     return shifted % p->parities * p->row + shifted / p->parities - p->margin;
 }
 
-#if LANES > 1
+#if LANES > 1 && !MELIUS_INT8
 /* `channels` output channels of `LANES` pixels from x on. */
 INLINE void plane_tile(const melius_plane_conv *conv, const planes *from, int first, int channels, int x, const planes *to,
                        int row)
@@ -285,29 +298,42 @@ INLINE void plane_tile(const melius_plane_conv *conv, const planes *from, int fi
 }
 #endif
 
-static float plane_pixel(const melius_plane_conv *conv, const planes *from, int output, int x, int row)
+static melius_value plane_pixel(const melius_plane_conv *conv, const planes *from, int output, int x, int row)
 {
     int kernel = conv->kernel, plane = output / (conv->outputs / conv->groups) * conv->inputs;
-    const float *weights = conv->weights + (size_t)output * (size_t)(conv->inputs * kernel * kernel);
+    const melius_value *weights = conv->weights + (size_t)output * (size_t)(conv->inputs * kernel * kernel);
+#if MELIUS_INT8
+    int32_t sum = 0;
+#else
     float sum = conv->bias[output];
+#endif
     for (int input = 0; input < conv->inputs; input++) {
         for (int ky = 0; ky < kernel; ky++, weights += kernel) {
             int seen = row * conv->stride - kernel / 2 + ky;
             if (seen < 0 || seen >= from->height) {
                 continue;
             }
-            const float *line = plane_row(from, plane + input, seen) + x;
+            const melius_value *line = plane_row(from, plane + input, seen) + x;
             for (int kx = 0; kx < kernel; kx++) {
+#if MELIUS_INT8
+                sum += weights[kx] * line[column_offset(from, kx - kernel / 2)];
+#else
                 sum = FMA(weights[kx], line[column_offset(from, kx - kernel / 2)], sum);
+#endif
             }
         }
     }
+#if MELIUS_INT8
+    int value = nearest(FMA((float)sum, conv->scale[output], conv->bias[output]));
+    return (int8_t)(conv->relu && value < 0 ? 0 : value);
+#else
     return conv->relu && !(sum > 0.0f) ? 0.0f : sum;
+#endif
 }
 
 static void plane_conv_row(const melius_plane_conv *conv, const planes *from, const planes *to, int row)
 {
-#if LANES > 1
+#if LANES > 1 && !MELIUS_INT8
     if (to->width >= LANES) {
         int together = conv->outputs / conv->groups % 4 == 0 ? 4 : 1;
         for (int output = 0; output < conv->outputs; output += together) {
@@ -325,7 +351,7 @@ static void plane_conv_row(const melius_plane_conv *conv, const planes *from, co
     }
 #endif
     for (int output = 0; output < conv->outputs; output++) {
-        float *out = plane_row(to, output, row);
+        melius_value *out = plane_row(to, output, row);
         for (int x = 0; x < to->width; x++) {
             out[x] = plane_pixel(conv, from, output, x, row);
         }
@@ -338,13 +364,14 @@ static void gather_row(const planes *from, float *out, int row, int width, int p
     for (int channel = 0; channel < from->channels; channel++) {
         int first = pools ? 2 * row - 1 : row, last = pools ? least(2 * row + 1, from->height - 1) : row;
         for (int x = 0; x < width; x++) {
-            out[(size_t)x * (size_t)from->channels + (size_t)channel] = pools ? LOWEST : plane_row(from, channel, row)[x];
+            out[(size_t)x * (size_t)from->channels + (size_t)channel] = pools ? LOWEST : (float)plane_row(from, channel, row)[x];
         }
         for (int seen = first < 0 ? 0 : first; pools && seen <= last; seen++) {
-            const float *line = plane_row(from, channel, seen);
+            const melius_value *line = plane_row(from, channel, seen);
             for (int x = 0; x < width; x++) {
                 float *best = out + (size_t)x * (size_t)from->channels + (size_t)channel;
-                float b = line[2 * x], a = x > 0 ? line[2 * x - 1] : b, c = 2 * x + 1 < from->width ? line[2 * x + 1] : b;
+                float b = (float)line[2 * x], a = x > 0 ? (float)line[2 * x - 1] : b;
+                float c = 2 * x + 1 < from->width ? (float)line[2 * x + 1] : b;
                 a = a > b ? a : b;
                 a = a > c ? a : c;
                 *best = a > *best ? a : *best;
@@ -470,4 +497,28 @@ static void pointwise(const float *pixels, int many, int apart, const float *wei
         }
         weights += (size_t)inputs * (size_t)lanes;
     }
+}
+
+/* The classifier: of `inputs` floats, which are in `scratch` and may be lost. Of 8 bits they become whole numbers of
+ * 1 / `inverse`, and a sum counts `steps` of its class. */
+INLINE void linear(const float *values, int inputs, const melius_value *weights, const float *steps, const float *bias,
+                   float inverse, int outputs, float *logits, float *scratch)
+{
+#if MELIUS_INT8
+    int8_t *seen = (int8_t *)(void *)scratch; /* from the first on: no value is written over before it is read */
+    for (int i = 0; i < inputs; i++) {
+        float value = values[i];
+        seen[i] = (int8_t)nearest(FMA(value, inverse, 0.0f));
+    }
+    for (int output = 0; output < outputs; output++, weights += inputs) {
+        int32_t sum = 0;
+        for (int i = 0; i < inputs; i++) {
+            sum += weights[i] * seen[i];
+        }
+        logits[output] = FMA((float)sum, steps[output], bias[output]);
+    }
+#else
+    (void)steps, (void)inverse, (void)scratch;
+    pointwise(values, 1, inputs, weights, inputs, outputs, NULL, bias, logits, outputs);
+#endif
 }

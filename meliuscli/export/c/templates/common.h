@@ -17,14 +17,24 @@ extern "C" {
 /* Layers of a stem at most: the image, three convolutions, pooling. */
 #define MELIUS_STEM_LAYERS 5
 
-/* A float convolution of planes: weights (outputs, inputs a group, kernel, kernel), its batch norm folded into them. */
+/* Weights of stem and head, and what lies between a stem's layers: floats, or whole numbers of 8 bits. */
+#define MELIUS_INT8 @INT8@
+#if MELIUS_INT8
+typedef int8_t melius_value;
+#else
+typedef float melius_value;
+#endif
+
+/* A convolution of planes: weights (outputs, inputs a group, kernel, kernel), its batch norm folded into them. Of 8 bits: what
+ * comes out is the sum times `scale` plus `bias`. */
 typedef struct {
-    const float *weights, *bias;
+    const melius_value *weights;
+    const float *scale, *bias;
     int inputs, outputs, groups, kernel, stride, relu;
 } melius_plane_conv;
 
-/* A stem: convolutions, then 3x3 max pooling of stride 2 where it pools; what is NULL is not done. Of every layer, and of the image, only the rows
- * that the next layer sees are there: (channels, slots, parities, row), row r in slot r modulo the slots. Two parities are
+/* A stem: convolutions, then 3x3 max pooling of stride 2 where it pools; what is NULL is not done. Of every layer, and of the
+ * image, only the rows that the next layer sees are there: (channels, slots, parities, row), row r in slot r modulo the slots. Two parities are
  * the even and the odd columns, for a convolution of stride 2. */
 typedef struct {
     const melius_plane_conv *convs;

@@ -241,5 +241,5 @@ void melius_run_head(const melius_head *head, const melius_map *map, float *logi
     for (int c = 0; c < head->inputs; c++) {
         scratch[c] *= head->weight;
     }
-    pointwise(scratch, 1, head->inputs, head->weights, head->inputs, head->outputs, NULL, head->bias, logits, head->outputs);
+    linear(scratch, head->inputs, head->weights, head->steps, head->bias, head->inverse, head->outputs, logits, scratch);
 }

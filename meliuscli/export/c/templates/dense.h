@@ -23,11 +23,13 @@ typedef struct {
     int inputs, outputs, groups, pools;
 } melius_transition;
 
-/* Batch norm, ReLU, the mean over all pixels, a linear layer. */
+/* Batch norm, ReLU, the mean over all pixels, a linear layer; of 8 bits as `linear` in kernels.c. */
 typedef struct {
-    const float *scale, *shift, *weights, *bias;
+    const float *scale, *shift;
+    const melius_value *weights;
+    const float *steps, *bias;
     int inputs, outputs;
-    float weight;
+    float weight, inverse;
 } melius_head;
 
 void melius_run_unit(const melius_unit *unit, const melius_map *map, uint32_t *scratch);
