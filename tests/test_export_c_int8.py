@@ -60,8 +60,10 @@ def test_weights_are_within_half_a_step_and_a_stem_within_a_few() -> None:
         steps = np.abs(theirs.weight).max((1, 2, 3), keepdims=True) / 127
         assert ours.weight.dtype == np.int8
         assert np.abs(ours.weight * steps - theirs.weight).max() <= 0.51 * steps.max()
-    exact, rounded = run_stem(stem, images), run_stem(int8, images)
-    assert 0 < np.abs(exact - rounded).mean() < 0.02 * np.abs(exact).mean()
+    assert int8.behind is not None
+    gaps = np.abs(run_stem(stem, images) - run_stem(int8, images)) / np.abs(int8.behind[0])
+    assert 0 < gaps.mean() < 1
+    assert gaps.max() < 5
 
 
 def test_batches_do_not_matter() -> None:

@@ -79,7 +79,9 @@ def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing 
         other = "the packed runner" if isinstance(runner, PackedDense) and int8 is None else "its steps in NumPy"
         answer(f"compiled by {command}, it counts and answers as {other}, to the last bit\n", None)
     if measured is not None:
-        change = f"top-1 {measured['int8_top1']:.2%} with stem and head in int8, {measured['float32_top1']:.2%} in float32"
+        change = (
+            f"top-1 {measured['int8_top1']:.2%} with stem and head in int8, {measured['float32_top1']:.2%} in float32"
+        )
         images = f"{measured['images']:,} test images of {measured['dataset']}"
         answer(f"{change}, on {images} (the same class on {measured['equal']:,})\n", None)
     elif library.torch_top1 is not None:

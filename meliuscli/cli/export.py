@@ -10,7 +10,16 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.device_files import InC, in_c_of, network_for_c, packed_runner, require_dense, write_as_c, write_as_qonnx, written
+from meliuscli.cli.device_files import (
+    InC,
+    in_c_of,
+    network_for_c,
+    packed_runner,
+    require_dense,
+    write_as_c,
+    write_as_qonnx,
+    written,
+)
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -78,7 +87,9 @@ def export(
     ] = 32,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="For --float-bits 8 (the run's own, else the embedded one).", show_default=False),
+        typer.Option(
+            "--dataset", help="For --float-bits 8 (the run's own, else the embedded one).", show_default=False
+        ),
     ] = None,
     data: options.Data = None,
     force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,

@@ -1,5 +1,6 @@
 """Stem and head in 8 bits: weights symmetric, a scale a filter; images, what lies between a stem's layers, and what the head sees
-with one scale each, by the largest value that calibration images give. Zero is zero, so borders stay what they were."""
+with one scale each (what leaves the stem with one a channel), by the largest value that calibration images give. Zero is zero,
+so borders stay what they were."""
 
 from __future__ import annotations
 
@@ -30,18 +31,17 @@ def int8_stem(stem: StemStep, images: Array) -> StemStep:
     channels = images.shape[1]
     scale, shift = stem.before or (np.ones(channels, np.float32), np.zeros(channels, np.float32))
     x = x * _column(scale) + _column(shift)
-    step = _step(x.numpy())
+    step: Array = _step(x.numpy())
     before = _affine(scale / step, shift / step)
     convs = []
     for conv in stem.convs:
-        x = F.conv2d(
-            x, torch.from_numpy(conv.weight), torch.from_numpy(conv.bias), conv.stride, conv.weight.shape[2] // 2, 1, conv.groups
-        )
+        filters, bias, edge = torch.from_numpy(conv.weight), torch.from_numpy(conv.bias), conv.weight.shape[2] // 2
+        x = F.conv2d(x, filters, bias, conv.stride, edge, groups=conv.groups)
         x = F.relu(x) if conv.relu else x
         weight, steps = _filters(conv.weight)
-        out = _step(x.numpy())
-        folded, bias = _affine(steps * step / out, conv.bias / out)
-        convs.append(replace(conv, weight=weight, scale=folded, bias=bias))
+        out = _step(x.numpy(), (0, 2, 3) if conv is stem.convs[-1] else None)
+        folded = _affine(steps * step / out, conv.bias / out)
+        convs.append(replace(conv, weight=weight, scale=folded[0], bias=folded[1]))
         step = out
     outputs = len(stem.convs[-1].weight)
     scale, shift = stem.behind or (np.ones(outputs), np.zeros(outputs))
@@ -52,7 +52,9 @@ def int8_head(head: HeadStep, inputs: Array) -> HeadStep:
     """A float head in int8, calibrated on (N, inputs) of what its linear layer sees."""
     weight, steps = _filters(head.weight)
     step = _step(inputs)
-    return replace(head, weight=weight, steps=(steps * step).astype(np.float32), inverse=float(np.float32(1 / step)))
+    return replace(
+        head, weight=weight, steps=(steps * step).astype(np.float32), inverse=float(np.float32(1 / float(step)))
+    )
 
 
 def _filters(weight: Array) -> tuple[Array, Array]:
@@ -63,8 +65,10 @@ def _filters(weight: Array) -> tuple[Array, Array]:
     return np.round(rows / steps[:, None]).astype(np.int8).reshape(weight.shape), steps
 
 
-def _step(values: Array) -> float:
-    return float(np.abs(values).max()) / MOST or 1.0
+def _step(values: Array, axes: tuple[int, ...] | None = None) -> Array:
+    """What one of the whole numbers stands for: of all values, or of those along ``axes``."""
+    step = np.asarray(np.abs(values).max(axis=axes), np.float64) / MOST
+    return np.where(step == 0, 1.0, step)
 
 
 def _affine(scale: Any, shift: Any) -> Affine:

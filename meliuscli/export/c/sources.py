@@ -108,7 +108,9 @@ def _transition(transition: Transition, prefix: str, names: set[str]) -> Iterato
 
 
 def _head(place: StagePlace, spec: DenseFamilySpec, prefix: str, names: set[str], inverse: float) -> Iterator[str]:
-    tables = ", ".join(_or_null(prefix, f"head_{what}", names) for what in ("scale", "shift", "weights", "steps", "bias"))
+    tables = ", ".join(
+        _or_null(prefix, f"head_{what}", names) for what in ("scale", "shift", "weights", "steps", "bias")
+    )
     numbers = f"{place.stage.channels}, {spec.num_classes}, {c_float(1.0 / place.stage.size**2)}, {c_float(inverse)}"
     yield f"static const {prefix}_head head = {{{tables}, {numbers}}};"
     yield ""

@@ -77,7 +77,9 @@ def make_library(
 
     Raises ``BadInputError`` for a family that has no library."""
     spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
-    parts = _dense_parts(runner, prefix, int8) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix, int8)
+    parts = (
+        _dense_parts(runner, prefix, int8) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix, int8)
+    )
     kernels = {
         suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
     }
