@@ -85,8 +85,8 @@ def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing 
         images = f"{measured['images']:,} test images of {measured['dataset']}"
         answer(f"{change}, on {images} (the same class on {measured['equal']:,})\n", None)
     elif library.torch_top1 is not None:
-        equal, images = library.torch_top1
-        answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {images} random images\n", None)
+        equal, random = library.torch_top1
+        answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {random} random images\n", None)
 
 
 def _in_int8(

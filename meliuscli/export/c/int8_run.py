@@ -33,7 +33,7 @@ class Int8Network:
             assert isinstance(runner, PackedModule)
             self._chain = fold_chain(runner.network, runner.spec, runner.weights)
             stem, head = _chain_ends(self._chain)
-        inputs = np.concatenate([self._inputs(head, images) for images in calibration.split(BATCH)])
+        inputs = np.concatenate([self._inputs(head, images) for images in torch.split(calibration, BATCH)])
         self.ends = Ends(int8_stem(stem, calibration.numpy()), int8_head(head, inputs))
 
     @property
@@ -44,7 +44,7 @@ class Int8Network:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(np.concatenate([self._run(part)[0] for part in images.split(BATCH)]))
+        return torch.from_numpy(np.concatenate([self._run(part)[0] for part in torch.split(images, BATCH)]))
 
     def answer(self, image: Tensor) -> Expected:
         """What the library must say of one image, (1, C, S, S)."""
