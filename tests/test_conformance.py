@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from meliuscli.arch.adapt import as_proxy, at_input
 from meliuscli.arch.families import FAMILIES, family_class
-from meliuscli.arch.families.dense import DenseFamilySpec, MeliusNetSpec
+from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.arch.plan import STEM, place_name
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch, load_name, spec_from_fields, zoo_table
@@ -28,7 +28,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.traced import differences, trace_module
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.export.onnx import IMAGES, frozen, write_onnx
-from meliuscli.export.packed import write_packed
+from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.nn.build import build
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.runner import pack
@@ -374,12 +374,16 @@ def test_a_network_is_packed_exactly_or_refused_for_what_it_lacks(family: str) -
 def test_a_packed_file_predicts_the_same_or_is_refused(family: str, tmp_path: Path) -> None:
     spec, path = small(family), tmp_path / "network.safetensors"
     network, _ = random_network(spec, 1, 0)
-    if isinstance(spec, DenseFamilySpec):
+    has_binary = any(layer.weight_bits == layer.activation_bits == 1 for layer in spec.layers())
+    if has_binary:
         assert write_packed(network, spec, path)
+        again = load_packed(path)
+        images = torch.randn(2, *spec.input_shape, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(again(images), pack(network, spec)(images))
     else:
-        with pytest.raises(BadInputError, match=f"not for {family}"):
+        with pytest.raises(BadInputError, match=f"nothing of this {family} can be packed"):
             write_packed(network, spec, path)
-    assert path.exists() == isinstance(spec, DenseFamilySpec)
+    assert path.exists() == has_binary
 
 
 @torch.no_grad()

@@ -48,8 +48,8 @@ def test_the_page_runs(tmp_path: Path) -> None:
             ram, flash = re.search(r"RAM ([\d,]+) bytes.*flash ([\d,]+) bytes", done.stdout).groups()  # type: ignore[union-attr]
             assert f"{ram} bytes, while the first transition runs, and flash is {flash} bytes of constants" in text
     assert "100% tests passed" in out
-    assert re.search(r"^1\. .* \(logit ", done.stdout)
-    assert len(commands) == 8
+    assert re.search(r"^1\. .* \(logit ", out, re.MULTILINE)
+    assert len(commands) == 9
 
 
 def _run_id(directory: Path) -> str:

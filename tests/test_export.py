@@ -211,10 +211,21 @@ def test_a_file_for_images_of_another_size(cli: Cli, tmp_path: Path) -> None:
     assert "do not fit" in done.stderr
 
 
-def test_other_families_do_not_run_packed_whole(tmp_path: Path) -> None:
+def test_a_network_without_binary_layers_is_not_packed(tmp_path: Path) -> None:
     spec = load_name("resnet18").replace(input_size=32)
     with pytest.raises(BadInputError, match="resnet"):
         write_packed(build(spec).eval(), spec, tmp_path / "network.safetensors")
+
+
+def test_a_packed_file_has_a_bit_a_binary_weight_in_every_family(tmp_path: Path) -> None:
+    """Besides, all that is float: of a batch norm four values a channel, where counting takes two."""
+    spec = load_arch("birealnet18", ["input_size=32"]).spec
+    path = tmp_path / "network.safetensors"
+    assert write_packed(trained_like(spec), spec, path)
+    total = count_spec(spec).total
+    norms = sum(layer.out_channels for layer in spec.layers() if layer.kind == "batch_norm")
+    floats = total.params - total.binary_params
+    assert path.stat().st_size == pytest.approx(total.binary_params / 8 + 4 * (floats + 2 * norms), rel=0.02)
 
 
 @pytest.fixture(scope="module")

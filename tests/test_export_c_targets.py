@@ -6,14 +6,18 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import at_size
 from test_export_c import SANITIZED, SMALL, STRICT, library_of, need, packed, run
+from test_export_c_chain import chain_library, chain_of, images_of, network_of
+from test_export_c_int8 import int8_of, runner_of
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.export.c.compiled import compile_library
-from meliuscli.export.c.vectors import Expected, checksum, noise, packed_answer
+from meliuscli.export.c.exact import run_chain
+from meliuscli.export.c.vectors import Expected, checksum, checksum_of_floats, noise, packed_answer
 from meliuscli.export.c.writer import CLibrary, lay_out, make_library
 from meliuscli.packed.runner import PackedDense
 
@@ -56,6 +60,16 @@ LINUX = {
 }
 
 
+CHAINED = ("resnete", "cnv", "int8")
+
+
+def either(key: str) -> CLibrary:
+    """The library of a key of this file's, with stem and head of one in int8."""
+    if key == "int8":
+        return make_library(runner_of("reactivated"), key, "net", None, int8_of("reactivated"))
+    return library_of(key) if key in SMALL else chain_library(key)
+
+
 @cache
 def five(key: str) -> tuple[PackedDense, CLibrary, tuple[tuple[int, int, int], ...]]:
     """A network, its library, and for a thousand images the class, the checksum of all layers' and that of the logits."""
@@ -84,21 +98,42 @@ def test_a_thousand_images(key: str, cc: str, tmp_path: Path) -> None:
     assert len({top1 for top1, *_ in expected}) > 1
 
 
-@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("key", ["resnete", "reactivated", "vgg-small", "tfc", "cnv"])
+def test_a_thousand_images_of_a_chain(key: str, cc: str, tmp_path: Path) -> None:
+    """All whole numbers and logits of the run in NumPy, and torch's top-1 but where two logits are as good as equal."""
+    need(cc)
+    program = compile_library(chain_library(key), tmp_path, cc, "-std=c11", *STRICT, *SANITIZED)
+    images = images_of(key, IMAGES)
+    (tmp_path / "images.f32").write_bytes(images.numpy().tobytes())
+    lines = [line.split() for line in run(program, tmp_path / "images.f32").splitlines()]
+    ran = [run_chain(chain_of(key), part.numpy()) for part in images.split(50)]
+    logits = np.concatenate([one.logits for one in ran])
+    counts = [np.concatenate([one.counts[step.name] for one in ran]) for step in chain_of(key).binary]
+    for number, (top1, sums, last) in enumerate(lines):
+        units = np.array([checksum(numbers[number]) for numbers in counts])
+        assert (int(top1), int(sums, 16)) == (logits[number].argmax(), checksum(units))
+        assert int(last, 16) == checksum_of_floats(logits[number])
+    with torch.inference_mode():
+        torchs = network_of(key)(images).numpy()
+    assert (torchs.argmax(1) == logits.argmax(1)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("key", [*SMALL, *CHAINED])
 @pytest.mark.parametrize("target", LINUX)
 def test_under_linux_on(target: str, key: str, tmp_path: Path) -> None:
     """NEON on the A53; no fused multiply-add on armhf; one in RISC-V's F."""
     cc, flags, emulator = LINUX[target]
     need(cc, emulator[0])
-    program = compile_library(library_of(key), tmp_path, cc, "-std=c11", *STRICT, "-O2", "-static", *flags)
+    program = compile_library(either(key), tmp_path, cc, "-std=c11", *STRICT, "-O2", "-static", *flags)
     assert run(*emulator, program).endswith("all 4 vectors are as expected\n")
 
 
-@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize("key", [*SMALL, *CHAINED])
 @pytest.mark.parametrize("core", CORTEX_M)
 def test_on_bare_metal(core: str, key: str, tmp_path: Path) -> None:
     machine, flags = CORTEX_M[core]
-    assert on_board(library_of(key), core, machine, 0x003FF000, tmp_path, *flags).endswith("as expected\n")
+    assert on_board(either(key), core, machine, 0x003FF000, tmp_path, *flags).endswith("as expected\n")
 
 
 def test_on_a_cortex_m0_with_16_kib(tmp_path: Path) -> None:

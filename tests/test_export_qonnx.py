@@ -17,7 +17,7 @@ from meliuscli.counting.conventions import CONVENTIONS
 from meliuscli.counting.counts import Op, add
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.vectors import noise
-from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, write_qonnx
+from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, run_qonnx
 from meliuscli.packed.steps import pack_bits
 
 onnx = pytest.importorskip("onnx")
@@ -63,15 +63,18 @@ def test_signs_are_the_packed_runners_for_every_float() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", SMALL)
-def test_qonnx_answers_as_the_packed_runner(key: str, tmp_path: Path) -> None:
-    """64 images: top-1 equal, logits within rounding, for signs turn on a rounding of a float layer on none of them."""
+def test_qonnx_answers_as_the_packed_runner(key: str) -> None:
+    """64 images: top-1 equal on all; logits within rounding but where the rounding of a float layer turns a sign, which depends
+    on the machine and happens on one of the images at most."""
     pytest.importorskip("qonnx", reason="qonnx is not installed")
     runner = packed(small(key))
     images = torch.cat([noise(runner.spec, seed) for seed in range(64)])
-    compared = write_qonnx(runner, tmp_path / "net.onnx", None, images)
-    assert compared is not None
-    assert compared[0] == 64
-    assert compared[1] < 1e-4
+    theirs = run_qonnx(qonnx_model(runner.spec, runner.tensors), images)
+    assert theirs is not None
+    ours = runner(images).numpy()
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
+    far = np.abs(ours - theirs).max(1) > 1e-4 * ours.std()
+    assert far.sum() <= 1
 
 
 @pytest.mark.parametrize("key", SMALL)

@@ -551,9 +551,19 @@ def test_the_real_tfc_is_counted_by_its_file_and_answers_as_its_nodes_do(tmp_pat
 
 
 def test_cnv_has_the_macs_that_qonnx_counts() -> None:
-    """``qonnx-inference-cost`` of finn-examples' CNV_1W1A: op_mac of 8 by 1 and of 1 by 1 bits."""
-    macs = {(op.weight_bits, op.activation_bits): count for op, count in count_spec(load_arch("cnv").spec).total.macs}
+    """Of the same layers at 2 bits, CNV_2W2A: qonnx's tests/analysis/test_inference_cost.py says op_mac_SCALEDINT<8>_INT2,
+    op_mac_INT2_INT2 and mem_w_INT2. And by hand from Brevitas' bnn_pynq/models/CNV.py: channels, pooling, dense layers."""
+    total = count_spec(load_arch("cnv").spec).total
+    macs = {(op.weight_bits, op.activation_bits): count for op, count in total.macs}
     assert macs == {(1, 8): 1_555_200, (1, 1): 57_906_176}
+    assert total.binary_params == 1_542_848
+    channels, size, products = 3, 32, []
+    for width, pools in ((64, False), (64, True), (128, False), (128, True), (256, False), (256, False)):
+        size -= 2
+        products.append(9 * channels * width * size**2)
+        channels, size = width, size // 2 if pools else size
+    dense = [256 * 512, 512 * 512, 512 * 10]
+    assert (size, products[0], sum(products[1:]) + sum(dense)) == (1, macs[1, 8], macs[1, 1])
 
 
 def test_damaged_and_other_onnx_files_are_refused(tmp_path: Path) -> None:

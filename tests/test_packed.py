@@ -174,7 +174,7 @@ def test_thresholds_sign_as_batch_norm_does_on_both_sides_of_every_threshold(see
         norm.running_mean.normal_(0, 10)
         norm.running_var.uniform_(1e-6, 4)
         norm.weight[:4], norm.bias[:2] = 0, 0
-        values, flips = fold.thresholds(norm)
+        values, flips = fold.thresholds(norm, norm.num_features)
         known = np.clip(np.nan_to_num(values), np.float32(-1e38), np.float32(1e38))
         near = [known, np.nextafter(known, np.float32(np.inf)), np.nextafter(known, np.float32(-np.inf))]
         rows = [*near, np.zeros(40), np.full(40, 1e30), np.full(40, -1e30), *torch.randn(5, 40).mul(10).numpy()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.console import SHELL, Counter, answer, status, talk
+from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.units import format_mib
 
@@ -14,18 +16,58 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
-    from meliuscli.packed.runner import PackedDense
+    from meliuscli.export.c.int8_run import Int8Network
+    from meliuscli.packed.runner import PackedDense, PackedNetwork
 
 
-def write_as_c(
-    name: str, runner: PackedDense, path: Path, how: Preprocessing | None, prefix: str | None, force: bool
-) -> None:
+CALIBRATED, SCORED = 200, 1000
+"""Training images that int8 is calibrated on, and test images that it is scored on."""
+
+
+@dataclass(frozen=True, slots=True)
+class InC:
+    """How ``--to c`` is done: what names begin with, and float parts in 32 or 8 bits, these on a data set."""
+
+    prefix: str | None = None
+    float_bits: int = 32
+    dataset: str | None = None
+    data: Path | None = None
+
+    def on_data_of(self, weights: str | None, reports: Path) -> InC:
+        """With the data set of a run where none is named."""
+        from meliuscli.runs import load_run
+
+        if self.dataset is not None or self.float_bits == 32 or not (weights or "").lower().startswith("run:"):
+            return self
+        name = load_run(str(weights).partition(":")[2], reports).fields["dataset"]["name"]
+        return self if name == "unknown" else replace(self, dataset=name)
+
+
+def in_c_of(to: str, prefix: str | None, float_bits: int, dataset: str | None, data: Path | None) -> InC:
+    """Raises ``BadInputError`` for other bits, and where another format is asked for."""
+    if float_bits not in (8, 32):
+        raise BadInputError(f"--float-bits {float_bits}: stem and head have 32 bits, or 8")
+    if dataset is not None:
+        check_dataset_name(dataset)
+    given = {"--prefix": prefix is not None, "--float-bits": float_bits != 32}
+    for option, is_given in given.items():
+        if is_given and to != "c":
+            raise BadInputError(f"{option}: is for --to c")
+    if float_bits == 32 and (dataset is not None or data is not None):
+        raise BadInputError("--dataset and --data: are for --float-bits 8")
+    return InC(prefix, float_bits, dataset, data)
+
+
+def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
     """Write a directory of C, compile it where there is a compiler, and compare it with the runner."""
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
+    from meliuscli.packed.runner import PackedDense
 
+    prefix = prefix_of(name) if in_c.prefix is None else require_prefix(in_c.prefix)
+    int8, measured = (None, None) if in_c.float_bits == 32 else _in_int8(name, runner, how, in_c)
     with status(f"exporting {name}"):
-        library = make_library(runner, name, prefix_of(name) if prefix is None else require_prefix(prefix), how)
+        library = make_library(runner, name, prefix, how, int8, measured)
         command = run_vectors(library)
         write_library(library, path, force)
     flash, arena, spec = library.flash_bytes, library.arena.size, runner.spec
@@ -34,18 +76,73 @@ def write_as_c(
     if command is None:
         talk("not compiled: this machine has no C compiler (cc, gcc or clang)")
     else:
-        answer(f"compiled by {command}, it counts and answers as the packed runner, to the last bit\n", None)
+        other = "the packed runner" if isinstance(runner, PackedDense) and int8 is None else "its steps in NumPy"
+        answer(f"compiled by {command}, it counts and answers as {other}, to the last bit\n", None)
+    if measured is not None:
+        change = (
+            f"top-1 {measured['int8_top1']:.2%} with stem and head in int8, {measured['float32_top1']:.2%} in float32"
+        )
+        images = f"{measured['images']:,} test images of {measured['dataset']}"
+        answer(f"{change}, on {images} (the same class on {measured['equal']:,})\n", None)
+    elif library.torch_top1 is not None:
+        equal, random = library.torch_top1
+        answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {random} random images\n", None)
+
+
+def _in_int8(
+    name: str, runner: PackedNetwork, how: Preprocessing | None, in_c: InC
+) -> tuple[Int8Network, dict[str, object]]:
+    """Stem and head calibrated on training images, and what that costs on test images."""
+    import torch
+
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.data.decoding import prepare_and_tell
+    from meliuscli.exchange.evaluation import calibration_images, check_classes, evaluate_on
+    from meliuscli.exchange.opened import Opened
+    from meliuscli.export.c.int8_run import Int8Network
+
+    dataset = DEFAULT_DATASET if in_c.dataset is None else in_c.dataset
+    opened = Opened(name, runner.spec, how, {"float32": runner}, {})
+    loaded = load_dataset(dataset, in_c.data)
+    check_classes(opened, loaded.num_classes, dataset)
+    prepared = prepare_and_tell(loaded, runner.spec.input_size, SHELL)
+    with status("calibrating"), torch.inference_mode():
+        int8 = Int8Network(runner, calibration_images(opened, prepared, CALIBRATED))
+    both = replace(opened, ways={"float32": runner, "int8": int8})
+    with Counter("scoring") as counter:
+        result = evaluate_on(both, dataset, prepared, "test", SCORED, counter)
+    tops = {f"{way}_top1": scores.top1 for way, scores in result.scores.items()}
+    images = {"calibration_images": CALIBRATED, "images": result.num_images, "equal": result.agreeing}
+    return int8, {"dataset": dataset, "split": "test", **images, **tops}
+
+
+def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+    """Raises ``BadInputError`` for a family without a C library."""
+    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.export.c.chain import require_chained
+    from meliuscli.packed.runner import pack
+
+    if not isinstance(spec, DenseFamilySpec):
+        require_chained(spec)
+    return pack(network, spec)
 
 
 def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:
     """Raises ``BadInputError`` for a family that does not run packed from end to end."""
     from meliuscli.arch.families.dense import DenseFamilySpec
-    from meliuscli.packed.runner import PackedDense, pack
+    from meliuscli.packed.runner import pack
 
     if not isinstance(spec, DenseFamilySpec):
         raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
-    runner = pack(network, spec)
-    assert isinstance(runner, PackedDense)
+    return require_dense(pack(network, spec), to)
+
+
+def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
+    """Raises ``BadInputError`` for the runner of a family that does not run packed from end to end."""
+    from meliuscli.packed.runner import PackedDense
+
+    if not isinstance(runner, PackedDense):
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {runner.spec.family}")
     return runner
 
 

@@ -10,7 +10,16 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.device_files import packed_runner, write_as_c, write_as_qonnx, written
+from meliuscli.cli.device_files import (
+    InC,
+    in_c_of,
+    network_for_c,
+    packed_runner,
+    require_dense,
+    write_as_c,
+    write_as_qonnx,
+    written,
+)
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -70,6 +79,19 @@ def export(
         str | None,
         typer.Option("--prefix", help="What all names in C begin with (the network's name).", show_default=False),
     ] = None,
+    float_bits: Annotated[
+        int,
+        typer.Option(
+            "--float-bits", help="With --to c: 8 for stem and head in int8, calibrated on --dataset, and scored there."
+        ),
+    ] = 32,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="For --float-bits 8 (the run's own, else the embedded one).", show_default=False
+        ),
+    ] = None,
+    data: options.Data = None,
     force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
     reports: options.Reports = REPORTS,
     output: Annotated[
@@ -89,15 +111,14 @@ def export(
 
     Example: meliuscli export meliusnet22 --input 64 --to packed"""
     to = _format(to, output)
-    if prefix is not None and to != "c":
-        raise BadInputError("--prefix: is for --to c")
+    in_c = in_c_of(to, prefix, float_bits, dataset, data)
     if output is not None:
         _check_place(output, force, to)
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
     if arch is not None and names_packed(arch):
-        _again(Path(arch), to, output, prefix, force, bool(set_ or weights or input_))
+        _again(Path(arch), to, output, in_c, force, bool(set_ or weights or input_))
         return
     if is_own(arch or ""):
         name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
@@ -108,14 +129,14 @@ def export(
     shape = "x".join(map(str, spec.input_shape))
     require_room(spec, *NEEDS[to], f"exporting {name} for images of {shape}", "take a smaller --input", copies=5)
     if to == "c":
-        write_as_c(name, packed_runner(network, spec, to), path, how, prefix, force)
+        write_as_c(name, network_for_c(network, spec), path, how, in_c.on_data_of(weights, reports), force)
     elif to == "qonnx":
         write_as_qonnx(name, packed_runner(network, spec, to), path, how)
     else:
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
-def _again(source: Path, to: To, output: Path | None, prefix: str | None, force: bool, is_changed: bool) -> None:
+def _again(source: Path, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
     """A packed file: as it is, checked, or in C or QONNX. Its batch norms are thresholds, of which no ONNX graph is made."""
     from meliuscli.export.packed import copy_packed, load_packed
     from meliuscli.training.weights import read_preprocessing
@@ -135,7 +156,10 @@ def _again(source: Path, to: To, output: Path | None, prefix: str | None, force:
         answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
         return
     runner, how = load_packed(source), read_preprocessing(source)
-    write_as_c(name, runner, path, how, prefix, force) if to == "c" else write_as_qonnx(name, runner, path, how)
+    if to == "c":
+        write_as_c(name, runner, path, how, in_c, force)
+    else:
+        write_as_qonnx(name, require_dense(runner, to), path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

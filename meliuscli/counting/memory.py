@@ -3,7 +3,7 @@ constants. No torch.
 
 MeliusNet and BinaryDenseNet are laid out as the C library runs them (``meliuscli.export.c``): maps pixel by pixel, float
 channels in 32 bits and counts in 16, a stage as one map that blocks write into, and of the stem's maps and of signs only the
-rows that a window sees. Of the other families each layer is taken on its own, in the order of the network: what it reads
+rows that a window sees. So are the residual and small networks that have a C library (``memory_chain``). Of the other families each layer is taken on its own, in the order of the network: what it reads
 and what it writes are there, and what came into its block where the block adds to that or joins it."""
 
 from __future__ import annotations
@@ -15,25 +15,8 @@ from itertools import groupby
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
-
-WORD_BITS = 32
-PIXELS = 8
-"""That a float 1x1 convolution of the C library takes at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    """Bytes of the maps that are alive at once, at most, while a part of the network runs: those of floats, those of
-    8 or 16 bits, and packed signs."""
-
-    part: str
-    float_bytes: int = 0
-    integer_bytes: int = 0
-    sign_bytes: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.float_bytes + self.integer_bytes + self.sign_bytes
+from meliuscli.counting.memory_chain import chain_flash, chain_parts, runs_as_chain
+from meliuscli.counting.memory_parts import PIXELS, WORD_BITS, Alive, map_bytes, stem_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +46,8 @@ def memory_of(spec: ArchSpec) -> Memory:
     layers = spec.layers()
     if isinstance(spec, DenseFamilySpec):
         return Memory(tuple(_dense_parts(spec, layers)), _dense_flash(spec, layers), True)
+    if runs_as_chain(spec):
+        return Memory(tuple(chain_parts(spec, layers)), chain_flash(spec, layers), True)
     return Memory(tuple(_parts(layers)), sum(map(_constant_bytes, layers)), False)
 
 
@@ -72,7 +57,7 @@ def memory_of(spec: ArchSpec) -> Memory:
 def _dense_parts(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
     parts = [(stage, list(group)) for stage, group in groupby(layers, lambda layer: layer.stage)]
     first = next(layer for layer in layers if layer.stage == "stage1")
-    yield Alive(STEM, _map_bytes(first.in_channels, first.out_size) + _stem_rows(spec, parts[0][1]))
+    yield Alive(STEM, map_bytes(first.in_channels, first.out_size) + stem_rows(spec, parts[0][1]))
     counts = entered = 0
     for stage, own in parts[1:]:
         pixels = own[0].out_size ** 2
@@ -83,12 +68,8 @@ def _dense_parts(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> Iterator[A
         elif stage == HEAD:
             yield Alive(stage, 4 * (own[0].out_size ** 2 * entered + 2 * own[0].in_channels), counts)
         else:
-            left = _map_bytes(own[-1].out_channels, own[-1].out_size) + 4 * PIXELS * own[0].in_channels
+            left = map_bytes(own[-1].out_channels, own[-1].out_size) + 4 * PIXELS * own[0].in_channels
             yield Alive(stage, 4 * pixels * entered + left, counts)
-
-
-def _map_bytes(channels: int, size: int, bits: int = FLOAT_BITS) -> int:
-    return -(-channels * size**2 * bits // 8)
 
 
 def _count_bits(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> int:
@@ -103,22 +84,6 @@ def _sign_rows(layer: Layer) -> int:
         return 0
     rows, columns = 2 * layer.dilation + 2, layer.out_size + 2 * layer.dilation
     return 4 * rows * columns * -(-layer.in_channels // WORD_BITS)
-
-
-def _stem_rows(spec: ArchSpec, layers: list[Layer]) -> int:
-    """Every layer of a stem keeps the rows that the next one's window sees, with that window's margins: of the image even and
-    odd columns apart where the first convolution has stride 2."""
-    total, channels, size = 0, spec.input_channels, spec.input_size
-    for layer in layers:
-        if layer.kind not in ("conv", "max_pool"):
-            continue
-        split = layer.stride if layer.kind == "conv" else 1
-        margin = -(-(layer.kernel // 2) // split)
-        total += 4 * channels * layer.kernel * split * (-(-size // split) + 2 * margin)
-        channels, size = layer.out_channels, layer.out_size
-    if layers[-1].kind == "conv":
-        total += 4 * channels * size
-    return total
 
 
 def _dense_flash(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> int:
@@ -157,7 +122,7 @@ def _parts(layers: tuple[Layer, ...]) -> Iterator[Alive]:
             for layer in members:
                 moments.append(_moment(stage, layer, kept, reads, before))
                 if (layer.kind in _MAKING or before == 0) and ".shortcut." not in f".{layer.name}.":
-                    reads = before = _map_bytes(layer.out_channels, layer.out_size)
+                    reads = before = map_bytes(layer.out_channels, layer.out_size)
         yield max(moments, key=lambda moment: moment.total)
 
 
@@ -170,7 +135,7 @@ def _moment(stage: str, layer: Layer, kept: int, reads: int, before: int) -> Ali
     input (float, ``before`` bytes) in its own bits, and the float map is gone where nobody else wants it."""
     if layer.kind not in _MAKING and before > 0:
         return Alive(stage, kept + reads)
-    out, bits = _map_bytes(layer.out_channels, layer.out_size), layer.activation_bits
+    out, bits = map_bytes(layer.out_channels, layer.out_size), layer.activation_bits
     if bits > 8:
         return Alive(stage, kept + reads + out)
     copied = before * (1 if bits == 1 else 8) // FLOAT_BITS

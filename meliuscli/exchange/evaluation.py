@@ -73,8 +73,7 @@ def evaluate_on(
     if limit is not None and limit < len(labels):
         chosen = torch.linspace(0, len(labels) - 1, limit).round().long()
     wanted = _labels(labels, how, data)[chosen]
-    edge = (images.shape[-1] - how.input_size) // 2  # training images have a margin for crops
-    inner = slice(edge, edge + how.input_size)
+    inner = _inner(images, how)
     logits: dict[str, list[Tensor]] = {name: [] for name in opened.ways}
     seconds = dict.fromkeys(opened.ways, 0.0)
     with torch.inference_mode():
@@ -87,6 +86,21 @@ def evaluate_on(
             on_progress(min(start + BATCH, len(chosen)), len(chosen))
     whole = {name: torch.cat(parts) for name, parts in logits.items()}
     return _evaluation(opened, dataset, split, whole, wanted, seconds, how, notes)
+
+
+def calibration_images(opened: Opened, data: Prepared, count: int) -> Tensor:
+    """(count, C, S, S), evenly from the training images, as the network takes them."""
+    how, _ = _normalisation(opened, data)
+    images = data.train[0]
+    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+    inner = _inner(images, how)
+    return how.normalise(images[chosen][:, :, inner, inner])
+
+
+def _inner(images: Tensor, how: Preprocessing) -> slice:
+    """Rows, or columns, without the margin that training images have for crops."""
+    edge = (images.shape[-1] - how.input_size) // 2
+    return slice(edge, edge + how.input_size)
 
 
 def _evaluation(

@@ -1,8 +1,9 @@
-"""One safetensors file of a network with a bit a binary weight and its batch norms folded, and back.
+"""One safetensors file of a network with a bit a binary weight, and back.
 
-It holds the packed runner's tensors (``fold_dense``), one behind the other in the order of their names, as the bytes of
-one tensor: a header that names each would outweigh the 2 % by which a small network's file may differ from what is
-counted. Those of bits, ``NAME.words`` and ``NAME.flips``, are without padding, the first channel in the lowest bit, to
+It holds the packed runner's tensors: of MeliusNet and BinaryDenseNet ``fold_dense``'s, of the other families words and scales of
+their binary convolutions and all else as torch has it; one behind the other in the order of their names, as the bytes of
+one tensor: a header that names each would outweigh the 2 % by which a file of a MeliusNet or BinaryDenseNet may differ from
+what is counted (of the others batch norms have four values a channel, where counting takes two). Those of bits, ``NAME.words`` and ``NAME.flips``, are without padding, the first channel in the lowest bit, to
 whole bytes; the others are little-endian float32. The spec in the metadata says their names and shapes."""
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +27,15 @@ from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.build import build
-from meliuscli.packed.dense import fold_dense
+from meliuscli.nn.quantizers import SteSign
+from meliuscli.packed.convs import fold_convs
+from meliuscli.packed.dense import Tensors, fold_dense
 from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.program import Array
-from meliuscli.packed.runner import PackedDense, pack
+from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, pack
 from meliuscli.packed.selftest import check, require_exact
-from meliuscli.packed.steps import pack_bits
+from meliuscli.packed.steps import BinaryWeights, pack_bits
 from meliuscli.results import write_bytes
 from meliuscli.runs import PACKED_FORMAT
 
@@ -46,18 +49,13 @@ logits to the last bit."""
 def write_packed(network: nn.Module, spec: ArchSpec, path: Path, preprocessing: Preprocessing | None = None) -> bool:
     """Write a network in eval mode and read it again; nothing is written where that predicts otherwise (False).
 
-    Raises ``FailedError`` where a packed layer differs from the network's, ``BadInputError`` for a family that does not
-    run packed from end to end, ``MissingError`` without llvmlite or where the file cannot be written."""
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"--to packed: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+    Raises ``FailedError`` where a packed layer differs from the network's, ``BadInputError`` for a network without
+    anything to pack, ``MissingError`` without llvmlite or where the file cannot be written."""
     runner = pack(network, spec)
-    assert isinstance(runner, PackedDense)
     images = torch.randn(IMAGES, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     require_exact(check(runner, network, images))
-    channels = _bit_channels(network)
-    pieces = (
-        _bits(value, channels[name]) if name in channels else value for name, value in sorted(runner.tensors.items())
-    )
+    channels, tensors = _bit_channels(network), _tensors(network, spec)
+    pieces = (_bits(value, channels[name]) if name in channels else value for name, value in sorted(tensors.items()))
     stored = np.concatenate([np.ascontiguousarray(piece).reshape(-1).view(np.uint8) for piece in pieces])
     about = {"format": FORMAT, "archid": spec.archid, "spec": spec.model_dump_json()}
     if preprocessing is not None:
@@ -88,7 +86,7 @@ def is_packed(path: Path) -> bool:
         raise BadInputError(f"{path}: corrupt, or no safetensors file: {error}") from None
 
 
-def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedDense:
+def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedNetwork:
     """The runner of a file. Nothing is executed, and nothing reaches a kernel whose shape is not that of the file's spec.
 
     Raises ``MissingError`` where the file is not there, ``BadInputError`` for anything but a whole file of ours."""
@@ -108,26 +106,52 @@ def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedD
                 raise ValueError(f"its network is {spec.archid}, not {metadata['archid']}")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInputError(f"{path}: corrupt, or no packed network: {error}") from None
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"{path}: a {spec.family} does not run packed from end to end")
     counted = count_spec(spec).total.size_bytes  # before anything of that size is built
-    if not 0.5 * counted < stored.nbytes < 2 * counted:
+    if not 0.5 * counted < stored.nbytes < 4 * counted:
         raise BadInputError(f"{path}: it has {stored.nbytes:,} bytes of weights, its network about {counted:,}")
     with torch.random.fork_rng(devices=[]):
         network = build(spec).eval()
-    channels, expected = _bit_channels(network), sorted(fold_dense(network, spec).items())
+    channels, expected = _bit_channels(network), sorted(_tensors(network, spec).items())
     sizes = [
         -(-like[..., 0].size * channels[name] // 8) if name in channels else like.nbytes for name, like in expected
     ]
     if stored.dtype != np.uint8 or stored.shape != (sum(sizes),):
         raise BadInputError(f"{path}: its weights are {stored.dtype}{list(stored.shape)}, not uint8[{sum(sizes)}]")
-    tensors: dict[str, Array] = {}
+    tensors: Tensors = {}
     for (name, like), piece in zip(expected, np.split(stored, np.cumsum(sizes)[:-1]), strict=True):
         if name in channels:
             tensors[name] = _words(piece, like.shape, channels[name])
         else:
             tensors[name] = piece.copy().view(like.dtype).reshape(like.shape)
-    return PackedDense(spec, tensors, choose_isa(isa), threads)
+    if isinstance(spec, DenseFamilySpec):
+        return PackedDense(spec, tensors, choose_isa(isa), threads)
+    return PackedModule(network, spec, choose_isa(isa), threads, _filled(network, tensors))
+
+
+@torch.no_grad()
+def _tensors(network: nn.Module, spec: ArchSpec) -> Tensors:
+    """What a file holds of a network, by name."""
+    if isinstance(spec, DenseFamilySpec):
+        return fold_dense(network, spec)
+    tensors = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+    stored = {name: value.float().numpy().copy() for name, value in tensors.items()}
+    for name, weights in fold_convs(network).items():
+        del stored[f"{name}.weight"]
+        stored[f"{name}.words"] = weights.words
+        if weights.scale is not None and not isinstance(network.get_submodule(f"{name}.quantizer"), SteSign):
+            stored[f"{name}.scale"] = weights.scale
+    return stored
+
+
+@torch.no_grad()
+def _filled(network: nn.Module, tensors: Tensors) -> dict[str, BinaryWeights]:
+    """The binary convolutions exactly as they were packed; all else of a file's tensors goes into the network."""
+    weights = {}
+    for name, made in fold_convs(network).items():
+        scale = tensors.pop(f"{name}.scale", made.scale)
+        weights[name] = replace(made, words=tensors.pop(f"{name}.words"), scale=scale)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()}, strict=False)
+    return weights
 
 
 def copy_packed(path: Path, to: Path) -> ArchSpec:
@@ -143,9 +167,9 @@ def _digest(stored: Array, about: Mapping[str, str]) -> str:
 
 
 def _bit_channels(network: nn.Module) -> dict[str, int]:
-    """Names of the runner's tensors that hold bits -> channels."""
-    convs = [(name, module) for name, module in network.named_modules() if isinstance(module, BinaryConv2d)]
-    return {f"{name}.{what}": conv.weight.shape[1] for name, conv in convs for what in ("words", "flips")}
+    """Names of the tensors that hold bits -> channels."""
+    convs = fold_convs(network).items()
+    return {f"{name}.{what}": weights.channels for name, weights in convs for what in ("words", "flips")}
 
 
 def _bits(words: Array, channels: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -91,21 +92,28 @@ class PackedConv2d(nn.Module):
         return self._result
 
 
-def pack_convs(network: nn.Module, isa: Isa, crew: Crew) -> tuple[nn.Module, list[str], list[str]]:
-    """A copy in torch's channels-last layout with binary convolutions packed and batch norm folded into the float
-    convolutions before it; the names of what was packed, and of the convolutions of few bits that were not."""
+def fold_convs(network: nn.Module) -> dict[str, BinaryWeights]:
+    """The binary convolutions that can be packed, by name."""
+    folded = {name: binary_weights(module) for name, module in network.named_modules()}
+    return {name: weights for name, weights in folded.items() if weights is not None}
+
+
+def pack_convs(
+    network: nn.Module, known: Mapping[str, BinaryWeights], isa: Isa, crew: Crew
+) -> tuple[nn.Module, list[str], list[str]]:
+    """A copy in torch's channels-last layout with the ``known`` binary convolutions packed and batch norm folded into the
+    float convolutions before it; the names of what was packed, and of the convolutions of few bits that were not."""
     packed: list[str] = []
     left: list[str] = []
     copied = copy.deepcopy(network)
     for name, module in list(copied.named_modules()):
         if not isinstance(module, BinaryConv2d | QuantConv2d):
             continue
-        weights = binary_weights(module)
-        if weights is None:
+        if name not in known:
             left.append(name)
             continue
         packed.append(name)
-        replace_module(copied, name, PackedConv2d(weights, isa, crew))
+        replace_module(copied, name, PackedConv2d(known[name], isa, crew))
     if not any(copied.get_submodule(name).activation_bits == 1 for name in left):
         # The packed convolutions take the sign themselves.
         for name, module in list(copied.named_modules()):

@@ -48,7 +48,7 @@ def fold_dense(network: nn.Module, spec: DenseFamilySpec) -> Tensors:
         if isinstance(module, BinaryConv2d):
             assert before is not None
             tensors[f"{name}.words"] = pack_bits((module.weight.detach() >= 0).permute(0, 2, 3, 1).numpy())
-            values, flips = thresholds(_norm(network, before))
+            values, flips = thresholds(_norm(network, before), before.out_channels)
             tensors[f"{name}.thresholds"], tensors[f"{name}.flips"] = values, pack_bits(flips)
         elif isinstance(module, nn.Conv2d) and layer.stage == STEM:
             assert after is not None

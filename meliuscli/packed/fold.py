@@ -13,12 +13,11 @@ _TOP = 0x7F7FFFFF
 
 
 @torch.no_grad()
-def thresholds(norm: nn.BatchNorm2d) -> tuple[Array, Array]:
+def thresholds(norm: nn.Module, channels: int) -> tuple[Array, Array]:
     """(values, flips) a channel such that norm(x) >= 0 exactly where (x >= value) != flip, for every finite float x.
 
-    Batch norm in eval mode rounds, but it is monotone; so the x at which its sign changes is found by bisection over all
+    Batch norm in eval mode (or another shift before a sign) rounds, but it is monotone; so the x at which its sign changes is found by bisection over all
     floats, with torch's own arithmetic: no formula could be off by one in the last place."""
-    channels = norm.num_features
     high = torch.full((channels,), _TOP, dtype=torch.int64)
     low = -high - 1  # below every finite float: not above any threshold
     flips = _sign(norm, _float(high)) < _sign(norm, _float(-high))
@@ -37,7 +36,7 @@ def _float(order: Tensor) -> Tensor:
     return bits.to(torch.int32).view(torch.float32)
 
 
-def _sign(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _sign(norm: nn.Module, x: Tensor) -> Tensor:
     normed: Tensor = norm(x[None, :, None, None])
     return normed[0, :, 0, 0] >= 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import groupby
 
 import numpy as np
@@ -17,10 +17,11 @@ from meliuscli.arch.plan import FLOAT_BITS
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import BadInputError
 from meliuscli.nn.build import build
-from meliuscli.packed.convs import PackedConv2d, pack_convs
+from meliuscli.packed.convs import PackedConv2d, fold_convs, pack_convs
 from meliuscli.packed.dense import DensePlan, Tensors, fold_dense
 from meliuscli.packed.isa import Isa, choose_isa
 from meliuscli.packed.program import Crew, Kind, Program, clock
+from meliuscli.packed.steps import BinaryWeights
 
 PartSeconds = dict[tuple[str, Kind], float]
 """Seconds by part of the network (stem, stage, transition, head) and kind of work, by ``program.clock``."""
@@ -110,11 +111,21 @@ class PackedDense(PackedNetwork):
 
 
 class PackedModule(PackedNetwork):
-    """The other families: binary convolutions in our kernels, what is between them in torch."""
+    """The other families: binary convolutions in our kernels, what is between them in torch. ``weights`` are those of the
+    binary convolutions by name, and of ``network`` all else counts."""
 
-    def __init__(self, network: nn.Module, spec: ArchSpec, isa: Isa, threads: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ArchSpec,
+        isa: Isa,
+        threads: int = 1,
+        weights: Mapping[str, BinaryWeights] | None = None,
+    ) -> None:
         super().__init__(spec, isa, threads)
-        self.module, packed, left = pack_convs(network, isa, self._crew)
+        self.network = network
+        self.weights = fold_convs(network) if weights is None else weights
+        self.module, packed, left = pack_convs(network, self.weights, isa, self._crew)
         self.packed, self.left, self.num_convs = tuple(packed), tuple(left), len(packed)
         if not packed:
             raise _nothing_to_pack(spec, bool(left))

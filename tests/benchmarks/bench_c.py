@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_name
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import make_library, write_library
 from meliuscli.packed.bench import random_network
-from meliuscli.packed.runner import PackedDense, pack
+from meliuscli.packed.runner import pack
 from meliuscli.packed.timing import in_turns
 
 FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=off")
@@ -35,10 +34,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     spec = load_name(args.network)
-    assert isinstance(spec, DenseFamilySpec)
     network, _ = random_network(spec, batch=1, seed=0)
     runner = pack(network, spec)
-    assert isinstance(runner, PackedDense)
     library = make_library(runner, args.network, "net")
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory) / "net"

@@ -63,12 +63,13 @@ def count_bits(spec: DenseFamilySpec) -> int:
     return 16 if most * (2 if spec.improvement else 1) < 2**16 - 1 else 32
 
 
-def plan_arena(spec: DenseFamilySpec) -> Arena:
-    """Stages of even number lie at the bottom, the others at the top; each is there until the next one is entered."""
+def plan_arena(spec: DenseFamilySpec, stem_bytes: int = 4) -> Arena:
+    """Stages of even number lie at the bottom, the others at the top; each is there until the next one is entered.
+    ``stem_bytes`` are those of a value between the layers of the stem."""
     stages = [
         _StageBytes(spec, stage, num_floats) for stage, num_floats in zip(spec.stages(), entering(spec), strict=True)
     ]
-    moments = [Moment(STEM, stages[0].floats + _stem_rows(spec))]
+    moments = [Moment(STEM, stages[0].floats + _stem_rows(spec, stem_bytes))]
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         moments.append(Moment(stage.stage.name, stage.floats, stage.counts, stage.signs))
         behind = stage.scratch + (0 if following is None else following.floats)
@@ -110,7 +111,7 @@ def _sign_rows(unit: DenseUnit) -> int:
     return 4 * (2 * unit.dilation + 2) * (unit.size + 2 * unit.dilation) * num_words(unit.channels)
 
 
-def _stem_rows(spec: DenseFamilySpec) -> int:
+def _stem_rows(spec: DenseFamilySpec, each: int) -> int:
     """Of the image and of each convolution the rows that the next layer's window sees, with what is outside of them."""
     layers = [layer for layer in spec.layers() if layer.stage == STEM and layer.kind in ("conv", "max_pool")]
     widths = [spec.input_size, *(layer.out_size for layer in layers if layer.kind == "conv")]
@@ -120,5 +121,5 @@ def _stem_rows(spec: DenseFamilySpec) -> int:
     total = 0
     for width, count, (kernel, parities) in zip(widths, channels, windows, strict=True):
         row = -(-width // parities) + 2 * -(-(kernel // 2) // parities)
-        total += 4 * count * kernel * parities * row
+        total += round_up(each * count * kernel * parities * row, 4)
     return total

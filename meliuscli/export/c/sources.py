@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
-from meliuscli.export.c.arena import Arena, StagePlace, count_bits
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.export.c.arena import Arena, StagePlace
 from meliuscli.export.c.tables import ConstTable, c_float, plain
 from meliuscli.version import __version__
 
@@ -18,8 +20,8 @@ def template(name: str, prefix: str) -> str:
     return text.replace("melius", prefix).replace("MELIUS", prefix.upper()).replace("NAME.h", f"{prefix}.h")
 
 
-def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
-    """``NAME.h``."""
+def header(spec: ArchSpec, title: str, prefix: str, arena_bytes: int, units: int, count: str, counts: str) -> str:
+    """``NAME.h``. ``count`` is C's type of what a binary convolution counts, and ``counts`` says what that is."""
     text = template("NAME.h", prefix)
     values = {
         "TITLE": title,
@@ -28,17 +30,21 @@ def header(spec: DenseFamilySpec, title: str, prefix: str, arena: Arena) -> str:
         "CHANNELS": spec.input_channels,
         "SIZE": spec.input_size,
         "CLASSES": spec.num_classes,
-        "UNITS": sum(len(place.stage.units) for place in arena.places),
-        "ARENA": arena.size,
-        "COUNT_BITS": count_bits(spec),
+        "UNITS": units,
+        "ARENA": arena_bytes,
+        "COUNT_BITS": re.sub("[^0-9]", "", count),
+        "COUNTS": counts,
+        "COUNT": count,
     }
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 
 
-def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[ConstTable]) -> str:
-    """``NAME.c``: the network's layers as constants, and the function that runs them."""
+def network_source(
+    spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Sequence[ConstTable], inverse: float = 1.0
+) -> str:
+    """``NAME.c``: the network's layers as constants, and the function that runs them. ``inverse`` is that of a head in int8."""
     names = {table.name for table in tables}
     lines = [
         "/* The network: what its layers are, and where in the arena they work. */",
@@ -46,18 +52,18 @@ def network_source(spec: DenseFamilySpec, prefix: str, arena: Arena, tables: Seq
         '#include "kernels.h"',
         '#include "weights.h"',
         "",
-        *_stem(spec, prefix),
+        *_stem(spec, prefix, names),
     ]
     for place in arena.places:
         rows = [_unit(unit, prefix, names) for unit in place.stage.units]
         lines += [f"static const {prefix}_unit {place.stage.name}_units[{len(rows)}] = {{", ",\n".join(rows) + "};", ""]
         if place.stage.transition is not None:
             lines += _transition(place.stage.transition, prefix, names)
-    lines += _head(arena.places[-1], spec, prefix)
+    lines += _head(arena.places[-1], spec, prefix, names, inverse)
     return "\n".join([*lines, *_run(prefix, arena)]) + "\n"
 
 
-def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
+def _stem(spec: DenseFamilySpec, prefix: str, names: set[str]) -> Iterator[str]:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
     convs, pools = (
         [layer for layer in layers if layer.kind == "conv"],
@@ -65,15 +71,18 @@ def _stem(spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
     )
 
     def row(conv: Layer) -> str:
-        name = f"{prefix}_{plain(conv.name)}"
+        name = plain(conv.name)
+        scale = _or_null(prefix, f"{name}_scale", names)
         inputs = conv.in_channels // conv.groups
         numbers = (inputs, conv.out_channels, conv.groups, conv.kernel, conv.stride, int(pools))
-        return f"    {{{name}_weights, {name}_bias, {', '.join(map(str, numbers))}}}"
+        return f"    {{{prefix}_{name}_weights, {scale}, {prefix}_{name}_bias, {', '.join(map(str, numbers))}}}"
 
     yield f"static const {prefix}_plane_conv stem_convs[{len(convs)}] = {{"
     yield ",\n".join(map(row, convs)) + "};"
     numbers = (len(convs), int(pools), spec.input_channels, spec.input_size, layers[-1].out_size)
-    yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(map(str, numbers))}}};"
+    affine = ("image_scale", "image_shift", "stem_out_scale", "stem_out_shift")
+    values = [*map(str, numbers), *(_or_null(prefix, name, names) for name in affine), "NULL", "NULL"]
+    yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(values)}}};"
     yield ""
 
 
@@ -98,10 +107,12 @@ def _transition(transition: Transition, prefix: str, names: set[str]) -> Iterato
     yield ""
 
 
-def _head(place: StagePlace, spec: DenseFamilySpec, prefix: str) -> Iterator[str]:
-    tables = ", ".join(f"{prefix}_head_{what}" for what in ("scale", "shift", "weights", "bias"))
-    weight = c_float(1.0 / place.stage.size**2)
-    yield f"static const {prefix}_head head = {{{tables}, {place.stage.channels}, {spec.num_classes}, {weight}}};"
+def _head(place: StagePlace, spec: DenseFamilySpec, prefix: str, names: set[str], inverse: float) -> Iterator[str]:
+    tables = ", ".join(
+        _or_null(prefix, f"head_{what}", names) for what in ("scale", "shift", "weights", "steps", "bias")
+    )
+    numbers = f"{place.stage.channels}, {spec.num_classes}, {c_float(1.0 / place.stage.size**2)}, {c_float(inverse)}"
+    yield f"static const {prefix}_head head = {{{tables}, {numbers}}};"
     yield ""
 
 
@@ -112,8 +123,11 @@ def _run(prefix: str, arena: Arena) -> Iterator[str]:
     for (int i = 0; i < count; i++) {{
         {prefix}_run_unit(&units[i], map, &scratch->word);
         if (watch != NULL) {{
-            int behind = units[i].channels - map->num_floats - (units[i].adds ? units[i].outputs : 0);
-            watch(context, first + i, map->counts + behind, map->size * map->size, units[i].outputs, map->num_counts);
+            const {prefix}_count *counts =
+                map->counts + units[i].channels - map->num_floats - (units[i].adds ? units[i].outputs : 0);
+            for (int pixel = 0; pixel < map->size * map->size; pixel++, counts += map->num_counts) {{
+                watch(context, first + i, (uint32_t)(pixel * units[i].outputs), counts, units[i].outputs);
+            }}
         }}
     }}
 }}
@@ -127,7 +141,7 @@ void {prefix}_run_watched(const float *image, float *logits, {prefix}_cell *aren
 {{
     {prefix}_map map;
 
-    {prefix}_run_stem(&stem, image, {_real(0)}, {_real(arena.stem_scratch)});"""
+    {prefix}_run_stem(&stem, image, {_real(0)}, NULL, {_real(arena.stem_scratch)});"""
     first = 0
     for place, following in zip(arena.places, [*arena.places[1:], None], strict=True):
         name, units = place.stage.name, len(place.stage.units)

@@ -10,6 +10,7 @@ import numpy as np
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit
 from meliuscli.arch.plan import STEM
 from meliuscli.export.c.arena import count_bits, entering
+from meliuscli.export.c.int8 import Ends
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.program import Array
 
@@ -34,7 +35,7 @@ class ConstTable:
         numbers = (
             [c_float(value) for value in self.values.tolist()]
             if self.ctype == "float"
-            else [f"{value}u" for value in self.values.tolist()]
+            else [f"{value}{'u' if self.values.dtype.kind == 'u' else ''}" for value in self.values.tolist()]
         )
         lines = [", ".join(numbers[i : i + NUMBERS_A_LINE]) for i in range(0, len(numbers), NUMBERS_A_LINE)]
         body = ",\n    ".join(lines)
@@ -63,16 +64,31 @@ def in_c_blocks(weights: Array) -> Array:
     return np.concatenate(blocks)
 
 
-def make_tables(spec: DenseFamilySpec, tensors: Tensors) -> tuple[ConstTable, ...]:
-    """All constants of a network, in the order in which they are used."""
-    return tuple(_tables(spec, tensors))
+def make_tables(spec: DenseFamilySpec, tensors: Tensors, int8: Ends | None = None) -> tuple[ConstTable, ...]:
+    """All constants of a network, in the order in which they are used; with stem and head in ``int8`` where that is given."""
+    return tuple(_tables(spec, tensors, int8))
 
 
-def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[ConstTable]:
-    for layer in spec.layers():
-        if layer.stage == STEM and layer.kind == "conv":
-            yield ConstTable(plain(f"{layer.name}.weights"), tensors[f"{layer.name}.weight"].reshape(-1))
-            yield ConstTable(plain(f"{layer.name}.bias"), tensors[f"{layer.name}.bias"])
+def _stem_tables(spec: DenseFamilySpec, tensors: Tensors, int8: Ends | None) -> Iterator[ConstTable]:
+    if int8 is None:
+        for layer in spec.layers():
+            if layer.stage == STEM and layer.kind == "conv":
+                yield ConstTable(plain(f"{layer.name}.weights"), tensors[f"{layer.name}.weight"].reshape(-1))
+                yield ConstTable(plain(f"{layer.name}.bias"), tensors[f"{layer.name}.bias"])
+        return
+    for conv in int8.stem.convs:
+        assert conv.scale is not None
+        yield ConstTable(plain(f"{conv.name}.weights"), conv.weight.reshape(-1))
+        yield ConstTable(plain(f"{conv.name}.scale"), conv.scale)
+        yield ConstTable(plain(f"{conv.name}.bias"), conv.bias)
+    for name, affine in (("image", int8.stem.before), ("stem_out", int8.stem.behind)):
+        assert affine is not None
+        yield ConstTable(f"{name}_scale", affine[0])
+        yield ConstTable(f"{name}_shift", affine[1])
+
+
+def _tables(spec: DenseFamilySpec, tensors: Tensors, int8: Ends | None) -> Iterator[ConstTable]:
+    yield from _stem_tables(spec, tensors, int8)
     for stage, num_floats in zip(spec.stages(), entering(spec), strict=True):
         for unit in stage.units:
             yield from _unit_tables(unit, num_floats, count_bits(spec), tensors)
@@ -84,7 +100,12 @@ def _tables(spec: DenseFamilySpec, tensors: Tensors) -> Iterator[ConstTable]:
             if groups > 1:
                 yield ConstTable(f"{name}_order", shuffled(channels).astype(np.uint16))
     yield from _norm_tables("head", tensors)
-    yield ConstTable("head_weights", in_c_blocks(tensors["head.fc.weight"]))
+    if int8 is None:
+        yield ConstTable("head_weights", in_c_blocks(tensors["head.fc.weight"]))
+    else:
+        assert int8.head.steps is not None
+        yield ConstTable("head_weights", int8.head.weight.reshape(-1))
+        yield ConstTable("head_steps", int8.head.steps)
     yield ConstTable("head_bias", tensors["head.fc.bias"])
 
 

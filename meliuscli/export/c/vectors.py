@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import Preprocessing
+from meliuscli.export.c.chain import Chain
+from meliuscli.export.c.exact import Ran, run_chain
 from meliuscli.export.c.tables import c_float
-from meliuscli.packed.program import Array
+from meliuscli.packed.dense import DensePlan
+from meliuscli.packed.program import Array, Program
 from meliuscli.packed.runner import PackedDense
 
 SEEDS = (1, 2, 3, 4)
@@ -40,7 +43,7 @@ def checksum_of_floats(values: Array) -> int:
     return checksum(bits)
 
 
-def noise(spec: DenseFamilySpec, seed: int) -> Tensor:
+def noise(spec: ArchSpec, seed: int) -> Tensor:
     """(1, channels, size, size) floats between -2 and 2: multiples of 2^-22 that depend on the seed and on their place."""
     channels, height, width = spec.input_shape
     x = np.uint32(seed) + np.arange(channels * height * width, dtype=np.uint32) * np.uint32(2654435761)
@@ -51,22 +54,44 @@ def noise(spec: DenseFamilySpec, seed: int) -> Tensor:
     return torch.from_numpy(values.reshape(1, *spec.input_shape))
 
 
+def expected(logits: Array, sums: tuple[int, ...]) -> Expected:
+    """Of logits and the checksums of the binary layers."""
+    return Expected(int(logits.argmax()), checksum_of_floats(logits), sums)
+
+
 def packed_answer(runner: PackedDense, image: Tensor) -> Expected:
     """What the packed runner says of one image, convolution by convolution."""
     plan, program = runner.plan(1)
     plan.images[..., : runner.spec.input_size] = image.numpy()
+    sums = binary_sums(runner, plan, program, 0, len(plan.steps))
+    return expected(plan.logits.data[0, 0, 0, : runner.spec.num_classes], sums)
+
+
+def binary_sums(runner: PackedDense, plan: DensePlan, program: Program, first: int, last: int) -> tuple[int, ...]:
+    """Run steps and take checksums of what their binary convolutions count."""
     units = {unit.name: unit for stage in runner.spec.stages() for unit in stage.units}
-    sums, done = [], 0
-    for number, step in enumerate(plan.steps, start=1):
+    sums = []
+    for number in range(first, last):
+        step = plan.steps[number]
         if step.kind != "binary":
             continue
-        program.run(done, number)
-        done, unit = number, units[step.layer]
-        first = unit.channels - unit.growth if unit.adds else unit.channels
-        sums.append(checksum(plan.maps[unit.name].inner[..., first : first + unit.growth]))
-    program.run(done)
-    logits = plan.logits.data[0, 0, 0, : runner.spec.num_classes]
-    return Expected(int(logits.argmax()), checksum_of_floats(logits), tuple(sums))
+        program.run(first, number + 1)
+        first, unit = number + 1, units[step.layer]
+        channel = unit.channels - unit.growth if unit.adds else unit.channels
+        sums.append(checksum(plan.maps[unit.name].inner[..., channel : channel + unit.growth]))
+    program.run(first, last)
+    return tuple(sums)
+
+
+def chain_answer(chain: Chain, image: Tensor) -> Expected:
+    """What a chain says of one image, exactly."""
+    ran = run_chain(chain, image.numpy())
+    return expected(ran.logits[0], chain_sums(chain, ran))
+
+
+def chain_sums(chain: Chain, ran: Ran) -> tuple[int, ...]:
+    """The checksums of its binary layers."""
+    return tuple(checksum(ran.counts[step.name]) for step in chain.binary)
 
 
 def vectors_header(

@@ -18,11 +18,15 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError
-from meliuscli.export.c.arena import Arena, plan_arena
+from meliuscli.export.c.arena import Arena, count_bits, plan_arena
+from meliuscli.export.c.chain import fold_chain
+from meliuscli.export.c.chain_arena import ChainArena, plan_chain
+from meliuscli.export.c.chain_sources import ChainSource, chain_tables, level_type
+from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.sources import header, network_source, template
 from meliuscli.export.c.tables import ConstTable, make_tables, weights_header, weights_source
-from meliuscli.export.c.vectors import SEEDS, noise, packed_answer, vectors_header
-from meliuscli.packed.runner import PackedDense
+from meliuscli.export.c.vectors import SEEDS, Expected, chain_answer, noise, packed_answer, vectors_header
+from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
 
@@ -33,41 +37,125 @@ TARGETS = ("all", "clean", "help", "install", "package", "test")
 
 @dataclass(frozen=True, slots=True)
 class CLibrary:
-    """Files by their names within the directory, and what they come to: bytes of constants and of the arena."""
+    """Files by their names within the directory, and what they come to: bytes of constants and of the arena. ``torch_top1``:
+    on how many of how many test vectors torch gives the same class, where the vectors do not come from a packed runner."""
 
     files: Mapping[str, bytes]
     flash_bytes: int
-    arena: Arena
+    arena: Arena | ChainArena
+    torch_top1: tuple[int, int] | None = None
 
 
-def make_library(runner: PackedDense, name: str, prefix: str, how: Preprocessing | None = None) -> CLibrary:
+@dataclass(frozen=True, slots=True)
+class CParts:
+    """What is a network's own in its library. ``count`` is C's type of what its binary layers count, ``counts`` says what that
+    is; ``kernels`` names the templates of its kernels, in which ``level`` is the type of a threshold."""
+
+    arena: Arena | ChainArena
+    tables: Sequence[ConstTable]
+    source: str
+    units: int
+    count: str
+    counts: str
+    kernels: str
+    level: str
+    float_parts: str
+    answers: Sequence[tuple[int, Expected]]
+
+
+def make_library(
+    runner: PackedNetwork,
+    name: str,
+    prefix: str,
+    how: Preprocessing | None = None,
+    int8: Int8Network | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> CLibrary:
     """The library of a packed network: the same bytes every time. ``name`` is what to call the network, ``prefix`` begins
-    all names in C, and ``how`` is what images go through."""
+    all names in C, and ``how`` is what images go through. ``int8``: the network with stem and head in 8 bits, and ``measured``
+    what that costs.
+
+    Raises ``BadInputError`` for a family that has no library."""
     spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
-    arena, tables = plan_arena(spec), make_tables(spec, runner.tensors)
-    answers = [(seed, packed_answer(runner, noise(spec, seed))) for seed in SEEDS]
+    parts = (
+        _dense_parts(runner, prefix, int8) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix, int8)
+    )
+    kernels = {
+        suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
+    }
     properties = template("library.properties", prefix)
     texts = {
-        f"{prefix}.h": header(spec, title, prefix, arena),
-        f"{prefix}.c": network_source(spec, prefix, arena, tables),
-        "kernels.h": template("kernels.h", prefix),
-        "kernels.c": template("kernels.c", prefix),
-        "weights.h": weights_header(prefix, tables),
-        "weights.c": weights_source(prefix, tables),
+        f"{prefix}.h": header(spec, title, prefix, parts.arena.size, parts.units, parts.count, parts.counts),
+        f"{prefix}.c": parts.source,
+        "kernels.h": _filled(kernels["h"] + template("closing.h", prefix), parts.level, int8 is not None),
+        "kernels.c": kernels["c"],
+        "weights.h": weights_header(prefix, parts.tables),
+        "weights.c": weights_source(prefix, parts.tables),
         "test/main.c": template("main.c", prefix),
-        "test/vectors.h": vectors_header(prefix, answers, how, spec.num_classes),
+        "test/vectors.h": vectors_header(prefix, parts.answers, how, spec.num_classes),
         "CMakeLists.txt": template("CMakeLists.txt", prefix),
         "zephyr/module.yml": template("module.yml", prefix),
         "zephyr/CMakeLists.txt": template("zephyr.cmake", prefix),
         "library.properties": properties.replace("@TITLE@", title).replace("@VERSION@", __version__),
     }
-    flash = sum(table.values.nbytes for table in tables)
-    texts["memory.json"] = json_text(_memory(arena, tables))
-    texts[MANIFEST] = json_text(_manifest(spec, title, tables, how, texts))
-    return CLibrary({name: text.encode() for name, text in sorted(texts.items())}, flash, arena)
+    flash = sum(table.values.nbytes for table in parts.tables)
+    texts["memory.json"] = json_text(_memory(parts.arena, parts.tables))
+    texts[MANIFEST] = json_text(_manifest(spec, title, parts, how, texts, measured))
+    files = {name: text.encode() for name, text in sorted(texts.items())}
+    return CLibrary(files, flash, parts.arena, _in_torch(runner, parts.answers))
 
 
-def _memory(arena: Arena, tables: Sequence[ConstTable]) -> dict[str, Any]:
+def _filled(header: str, level: str, is_int8: bool) -> str:
+    return header.replace("@LEVEL@", level).replace("@INT8@", str(int(is_int8)))
+
+
+def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
+    if isinstance(runner, PackedDense):
+        return None
+    equal = [int(runner(noise(runner.spec, seed)).argmax()) == answer.top1 for seed, answer in answers]
+    return sum(equal), len(equal)
+
+
+def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None) -> CParts:
+    spec, bits = runner.spec, count_bits(runner.spec)
+    ends = None if int8 is None else int8.ends
+    arena, tables = plan_arena(spec, 4 if int8 is None else 1), make_tables(spec, runner.tensors, ends)
+    images = [(seed, noise(spec, seed)) for seed in SEEDS]
+    kinds = "stem, transitions and head are float32" if int8 is None else "stem and head are int8, transitions float32"
+    return CParts(
+        arena,
+        tables,
+        network_source(spec, prefix, arena, tables, 1.0 if ends is None else ends.head.inverse),
+        sum(len(place.stage.units) for place in arena.places),
+        f"uint{bits}_t",
+        "What a binary convolution counts, and the sum of two such.",
+        "dense",
+        f"uint{bits}_t",
+        f"{kinds}; binary convolutions and thresholds of their counts are integers",
+        [(seed, packed_answer(runner, image) if int8 is None else int8.answer(image)) for seed, image in images],
+    )
+
+
+def _chain_parts(runner: PackedNetwork, prefix: str, int8: Int8Network | None) -> CParts:
+    assert isinstance(runner, PackedModule)
+    chain = fold_chain(runner.network, runner.spec, runner.weights) if int8 is None else int8.chain
+    kinds = "stem, shortcuts and head are float32" if int8 is None else "stem and head are int8, shortcuts float32"
+    arena = plan_chain(chain)
+    return CParts(
+        arena,
+        chain_tables(chain),
+        ChainSource(chain, prefix, arena).text(),
+        len(chain.binary),
+        "int32_t",
+        "What a binary layer counts: a dot product of signs, or how many are equal.",
+        "chain",
+        level_type(chain),
+        f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers",
+        [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in SEEDS],
+    )
+
+
+def _memory(arena: Arena | ChainArena, tables: Sequence[ConstTable]) -> dict[str, Any]:
     kinds = [
         {
             "part": moment.part,
@@ -90,10 +178,15 @@ def _memory(arena: Arena, tables: Sequence[ConstTable]) -> dict[str, Any]:
 
 
 def _manifest(
-    spec: ArchSpec, title: str, tables: Sequence[ConstTable], how: Preprocessing | None, texts: Mapping[str, str]
+    spec: ArchSpec,
+    title: str,
+    parts: CParts,
+    how: Preprocessing | None,
+    texts: Mapping[str, str],
+    measured: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     total = count_spec(spec).total
-    sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in tables))
+    sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in parts.tables))
     return {
         "format": FORMAT,
         "meliuscli": __version__,
@@ -101,7 +194,8 @@ def _manifest(
         "archid": spec.archid,
         "spec": spec.model_dump(mode="json"),
         "counts": {"binary_macs": total.binary_macs, "float_macs": total.float_macs, "params": total.params},
-        "float_parts": "stem, transitions and head are float32; binary convolutions and thresholds of their counts are integers",
+        "float_parts": parts.float_parts,
+        "int8": measured,
         "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
         "preprocessing": None if how is None else asdict(how),
         "weights_sha256": sha.hexdigest(),

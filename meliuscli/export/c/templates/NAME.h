@@ -19,8 +19,8 @@ extern "C" {
 #define MELIUS_ARENA_BYTES @ARENA@
 #define MELIUS_COUNT_BITS @COUNT_BITS@
 
-/* What a binary convolution counts, and the sum of two such. */
-typedef uint@COUNT_BITS@_t melius_count;
+/* @COUNTS@ */
+typedef @COUNT@ melius_count;
 
 /* What the arena is made of: `melius_cell arena[MELIUS_ARENA_BYTES / sizeof(melius_cell)];` */
 typedef union {
@@ -28,9 +28,9 @@ typedef union {
     uint32_t word;
 } melius_cell;
 
-/* Told of every binary convolution, as soon as it is through: its number, and what its output channels hold then, `channels`
- * of each pixel, `apart` from those of the next pixel. */
-typedef void (*melius_watch)(void *context, int unit, const melius_count *counts, int pixels, int channels, int apart);
+/* Told of what a binary convolution counts: its number, and `channels` neighbouring values, the first of which has the place
+ * `first` among all of the convolution (pixel by pixel, channels of a pixel side by side). */
+typedef void (*melius_watch)(void *context, int unit, uint32_t first, const melius_count *counts, int channels);
 
 /* One image, (channels, height, width) of normalised floats, to one logit a class. What is in the arena before does not
  * matter; a second call at the same time needs an arena of its own. */

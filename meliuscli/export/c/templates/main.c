@@ -21,14 +21,11 @@ static void add_value(uint32_t *sum, uint32_t index, uint32_t value)
     *sum += (value + 1u) * (index * 2654435761u + 1u);
 }
 
-static void watch(void *context, int unit, const melius_count *counts, int pixels, int channels, int apart)
+static void watch(void *context, int unit, uint32_t first, const melius_count *counts, int channels)
 {
-    uint32_t index = 0, *own = (uint32_t *)context + unit;
-    *own = 0;
-    for (int pixel = 0; pixel < pixels; pixel++) {
-        for (int c = 0; c < channels; c++) {
-            add_value(own, index++, counts[pixel * apart + c]);
-        }
+    uint32_t *own = (uint32_t *)context + unit;
+    for (int c = 0; c < channels; c++) {
+        add_value(own, first + (uint32_t)c, (uint32_t)counts[c]);
     }
 }
 
@@ -43,6 +40,7 @@ static int run(uint32_t *logits_sum)
 {
     int best = 0;
     *logits_sum = 0;
+    memset(sums, 0, sizeof sums);
     melius_run_watched(image, logits, arena, watch, sums);
     for (int c = 0; c < MELIUS_CLASSES; c++) {
         best = logits[c] > logits[best] ? c : best;

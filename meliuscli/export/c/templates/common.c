@@ -167,6 +167,49 @@ INLINE words differing(words sum, uint32_t seen, words weights)
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
+/* Of all floats but minus infinity. */
+#define LOWEST -3.40282347e38f
+
+/* Signs */
+
+/* Up to 32 bits behind the first `place` ones. */
+INLINE void put_bits(uint32_t *RESTRICT out, int place, uint32_t bits)
+{
+    int shift = place % 32;
+    out[place / 32] |= bits << shift;
+    if (shift != 0 && bits >> (32 - shift) != 0) {
+        out[place / 32 + 1] |= bits >> (32 - shift);
+    }
+}
+
+/* The signs of floats: +1 where they are at least their threshold, or 0 where there is none, but for those that are flipped. */
+static void sign_pixel(const float *RESTRICT reals, const float *thresholds, const uint32_t *flips, int channels,
+                       uint32_t *RESTRICT out)
+{
+    for (int c = 0; c < channels; c += 32, out++) {
+        int many = least(32, channels - c);
+        uint32_t bits = 0;
+#if defined(HAS_ABOVE)
+        if (many == 32 && thresholds != NULL) {
+            bits = floats_above(reals + c, thresholds + c);
+        } else
+#endif
+            for (int i = 0; i < many; i++) {
+                bits |= (uint32_t)(reals[c + i] >= (thresholds == NULL ? 0.0f : thresholds[c + i])) << i;
+            }
+        *out = flips == NULL ? bits : bits ^ flips[c / 32];
+    }
+}
+
+/* The nearest whole number from -127 to 127, of two that are as near the even one. */
+INLINE int nearest(float x)
+{
+    float inside = x < -127.0f ? -127.0f : x > 127.0f ? 127.0f : x;
+    int below = (int)inside - (inside < (float)(int)inside);
+    float part = inside - (float)below;
+    return below + (part > 0.5f || (part == 0.5f && below % 2 != 0));
+}
+
 /* The stem */
 
 /* Floats of a row of a plane: what a window may see on the left, the row, what it may see on the right. */
@@ -177,34 +220,39 @@ INLINE int row_floats(int width, int kernel, int parities)
 }
 
 typedef struct {
-    float *data;
+    melius_value *data;
     int channels, width, height, slots, parities, margin, row;
 } planes;
 
 static planes make_planes(float **scratch, int channels, int size, int kernel, int parities)
 {
-    planes made = {*scratch, channels, size, size, kernel, parities, margin_of(kernel, parities),
+    planes made = {(melius_value *)(void *)*scratch, channels, size, size, kernel, parities, margin_of(kernel, parities),
                    row_floats(size, kernel, parities)};
     size_t total = (size_t)channels * (size_t)kernel * (size_t)parities * (size_t)made.row;
-    memset(made.data, 0, total * sizeof(float));
-    *scratch += total;
+    memset(made.data, 0, total * sizeof(melius_value));
+    *scratch += (total * sizeof(melius_value) + 3) / 4;
     return made;
 }
 
 /* The first column of a row of a channel, of its even columns. */
-INLINE float *plane_row(const planes *p, int channel, int row)
+INLINE melius_value *plane_row(const planes *p, int channel, int row)
 {
     return p->data + ((size_t)channel * (size_t)p->slots + (size_t)(row % p->slots)) * (size_t)(p->parities * p->row) +
            p->margin;
 }
 
-static void split_row(const planes *out, const float *image, int row)
+static void split_row(const melius_stem *stem, const planes *out, const float *image, int row)
 {
     for (int channel = 0; channel < out->channels; channel++) {
         const float *from = image + ((size_t)channel * (size_t)out->height + (size_t)row) * (size_t)out->width;
-        float *to = plane_row(out, channel, row);
+        melius_value *to = plane_row(out, channel, row);
         for (int x = 0; x < out->width; x++) {
-            to[x % out->parities * out->row + x / out->parities] = from[x];
+            float value = stem->scale == NULL ? from[x] : FMA(from[x], stem->scale[channel], stem->shift[channel]);
+#if MELIUS_INT8
+            to[x % out->parities * out->row + x / out->parities] = (int8_t)nearest(value);
+#else
+            to[x % out->parities * out->row + x / out->parities] = value;
+#endif
         }
     }
 }
@@ -216,7 +264,7 @@ INLINE int column_offset(const planes *p, int column)
     return shifted % p->parities * p->row + shifted / p->parities - p->margin;
 }
 
-#if LANES > 1
+#if LANES > 1 && !MELIUS_INT8
 /* `channels` output channels of `LANES` pixels from x on. */
 INLINE void plane_tile(const melius_plane_conv *conv, const planes *from, int first, int channels, int x, const planes *to,
                        int row)
@@ -250,29 +298,42 @@ INLINE void plane_tile(const melius_plane_conv *conv, const planes *from, int fi
 }
 #endif
 
-static float plane_pixel(const melius_plane_conv *conv, const planes *from, int output, int x, int row)
+static melius_value plane_pixel(const melius_plane_conv *conv, const planes *from, int output, int x, int row)
 {
     int kernel = conv->kernel, plane = output / (conv->outputs / conv->groups) * conv->inputs;
-    const float *weights = conv->weights + (size_t)output * (size_t)(conv->inputs * kernel * kernel);
+    const melius_value *weights = conv->weights + (size_t)output * (size_t)(conv->inputs * kernel * kernel);
+#if MELIUS_INT8
+    int32_t sum = 0;
+#else
     float sum = conv->bias[output];
+#endif
     for (int input = 0; input < conv->inputs; input++) {
         for (int ky = 0; ky < kernel; ky++, weights += kernel) {
             int seen = row * conv->stride - kernel / 2 + ky;
             if (seen < 0 || seen >= from->height) {
                 continue;
             }
-            const float *line = plane_row(from, plane + input, seen) + x;
+            const melius_value *line = plane_row(from, plane + input, seen) + x;
             for (int kx = 0; kx < kernel; kx++) {
+#if MELIUS_INT8
+                sum += weights[kx] * line[column_offset(from, kx - kernel / 2)];
+#else
                 sum = FMA(weights[kx], line[column_offset(from, kx - kernel / 2)], sum);
+#endif
             }
         }
     }
+#if MELIUS_INT8
+    int value = nearest(FMA((float)sum, conv->scale[output], conv->bias[output]));
+    return (int8_t)(conv->relu && value < 0 ? 0 : value);
+#else
     return conv->relu && !(sum > 0.0f) ? 0.0f : sum;
+#endif
 }
 
 static void plane_conv_row(const melius_plane_conv *conv, const planes *from, const planes *to, int row)
 {
-#if LANES > 1
+#if LANES > 1 && !MELIUS_INT8
     if (to->width >= LANES) {
         int together = conv->outputs / conv->groups % 4 == 0 ? 4 : 1;
         for (int output = 0; output < conv->outputs; output += together) {
@@ -290,27 +351,27 @@ static void plane_conv_row(const melius_plane_conv *conv, const planes *from, co
     }
 #endif
     for (int output = 0; output < conv->outputs; output++) {
-        float *out = plane_row(to, output, row);
+        melius_value *out = plane_row(to, output, row);
         for (int x = 0; x < to->width; x++) {
             out[x] = plane_pixel(conv, from, output, x, row);
         }
     }
 }
 
-/* A row of planes, pixel by pixel, through 3x3 max pooling of stride 2 where it pools. What lies outside counts as 0, as
- * planes of ReLU are not negative. */
+/* A row of planes, pixel by pixel, through 3x3 max pooling of stride 2 where it pools, of what lies inside. */
 static void gather_row(const planes *from, float *out, int row, int width, int pools)
 {
     for (int channel = 0; channel < from->channels; channel++) {
         int first = pools ? 2 * row - 1 : row, last = pools ? least(2 * row + 1, from->height - 1) : row;
         for (int x = 0; x < width; x++) {
-            out[(size_t)x * (size_t)from->channels + (size_t)channel] = pools ? 0.0f : plane_row(from, channel, row)[x];
+            out[(size_t)x * (size_t)from->channels + (size_t)channel] = pools ? LOWEST : (float)plane_row(from, channel, row)[x];
         }
         for (int seen = first < 0 ? 0 : first; pools && seen <= last; seen++) {
-            const float *line = plane_row(from, channel, seen);
+            const melius_value *line = plane_row(from, channel, seen);
             for (int x = 0; x < width; x++) {
                 float *best = out + (size_t)x * (size_t)from->channels + (size_t)channel;
-                float a = line[2 * x - 1], b = line[2 * x], c = line[2 * x + 1];
+                float b = (float)line[2 * x], a = x > 0 ? (float)line[2 * x - 1] : b;
+                float c = 2 * x + 1 < from->width ? (float)line[2 * x + 1] : b;
                 a = a > b ? a : b;
                 a = a > c ? a : c;
                 *best = a > *best ? a : *best;
@@ -319,7 +380,21 @@ static void gather_row(const planes *from, float *out, int row, int width, int p
     }
 }
 
-void melius_run_stem(const melius_stem *stem, const float *image, float *out, float *scratch)
+/* Batch norm behind a stem, and the signs of a row of pixels. */
+static void finish_row(const melius_stem *stem, int channels, float *out, uint32_t *bits)
+{
+    int num_words = (channels + 31) / 32;
+    for (int x = 0; x < stem->out_size; x++, out += channels) {
+        for (int c = 0; stem->out_scale != NULL && c < channels; c++) {
+            out[c] = FMA(out[c], stem->out_scale[c], stem->out_shift[c]);
+        }
+        if (bits != NULL) {
+            sign_pixel(out, stem->thresholds, stem->flips, channels, bits + x * num_words);
+        }
+    }
+}
+
+void melius_run_stem(const melius_stem *stem, const float *image, float *out, uint32_t *bits, float *scratch)
 {
     planes layers[MELIUS_STEM_LAYERS];
     int done[MELIUS_STEM_LAYERS + 1], last = stem->num_convs + 1;
@@ -344,211 +419,17 @@ void melius_run_stem(const melius_stem *stem, const float *image, float *out, fl
             }
         }
         if (layer == 0) {
-            split_row(&layers[0], image, done[0]);
+            split_row(stem, &layers[0], image, done[0]);
         } else if (layer < last) {
             plane_conv_row(&stem->convs[layer - 1], &layers[layer - 1], &layers[layer], done[layer]);
         } else {
             const planes *from = &layers[last - 1];
-            size_t line = (size_t)stem->out_size * (size_t)from->channels;
-            gather_row(from, out + (size_t)done[last] * line, done[last], stem->out_size, stem->pools);
+            size_t row = (size_t)done[last] * (size_t)stem->out_size;
+            float *to = bits == NULL ? out + row * (size_t)from->channels : out; /* of signs alone, a row of floats is enough */
+            gather_row(from, to, done[last], stem->out_size, stem->pools);
+            finish_row(stem, from->channels, to, bits == NULL ? NULL : bits + row * (size_t)((from->channels + 31) / 32));
         }
         done[layer]++;
-    }
-}
-
-/* Signs */
-
-/* Up to 32 bits behind the first `place` ones. */
-INLINE void put_bits(uint32_t *RESTRICT out, int place, uint32_t bits)
-{
-    int shift = place % 32;
-    out[place / 32] |= bits << shift;
-    if (shift != 0 && bits >> (32 - shift) != 0) {
-        out[place / 32 + 1] |= bits >> (32 - shift);
-    }
-}
-
-static void pack_pixel(const melius_unit *unit, const float *RESTRICT reals, int num_floats,
-                       const melius_count *RESTRICT counts, int num_counts, uint32_t *RESTRICT out)
-{
-    int num_words = (unit->channels + 31) / 32;
-    memset(out, 0, (size_t)num_words * sizeof(uint32_t));
-    for (int c = 0; c < num_floats;) {
-        uint32_t bits = 0;
-        int many = least(32, num_floats - c);
-#if defined(HAS_ABOVE)
-        if (many == 32) {
-            bits = floats_above(reals + c, unit->float_thresholds + c);
-        } else
-#endif
-            for (int i = 0; i < many; i++) {
-                bits |= (uint32_t)(reals[c + i] >= unit->float_thresholds[c + i]) << i;
-            }
-        put_bits(out, c, bits);
-        c += many;
-    }
-    for (int c = 0; c < num_counts;) {
-        uint32_t bits = 0;
-        int many = least(32, num_counts - c);
-#if defined(HAS_ABOVE) && MELIUS_COUNT_BITS == 16
-        if (many == 32) {
-            bits = counts_above(counts + c, unit->count_thresholds + c);
-        } else
-#endif
-            for (int i = 0; i < many; i++) {
-                bits |= (uint32_t)(counts[c + i] >= unit->count_thresholds[c + i]) << i;
-            }
-        put_bits(out, num_floats + c, bits);
-        c += many;
-    }
-    for (int word = 0; word < num_words; word++) {
-        out[word] ^= unit->flips[word];
-    }
-}
-
-/* Binary convolutions */
-
-/* The windows of a row of pixels: for each row of the kernel where it begins; `runs` of `length` neighbouring words a row of
- * the kernel, `apart` words from each other. */
-typedef struct {
-    const uint32_t *rows[3];
-    int runs, length, apart, pixel, total;
-} windows;
-
-INLINE void write_count(melius_count *out, int total, uint32_t differ, int adds)
-{
-    *out = (melius_count)((adds ? *out : 0u) + ((uint32_t)total - differ));
-}
-
-/* `lanes` output channels of one pixel, whose weights are `lanes` apart. */
-static void count_pixel(const windows *seen, int x, const uint32_t *weights, int lanes, int adds, melius_count *out)
-{
-    for (int lane = 0; lane < lanes;) {
-        const uint32_t *at = weights + lane;
-        uint32_t sums[4] = {0, 0, 0, 0};
-        int many = lanes - lane >= 4 ? 4 : 1;
-        for (int ky = 0; ky < 3; ky++) {
-            for (int run = 0; run < seen->runs; run++) {
-                const uint32_t *word = seen->rows[ky] + (size_t)(x * seen->pixel) + (size_t)(run * seen->apart);
-                for (int i = 0; i < seen->length; i++, at += lanes) {
-                    sums[0] += POPCOUNT(word[i] ^ at[0]);
-                    if (many == 4) {
-                        sums[1] += POPCOUNT(word[i] ^ at[1]);
-                        sums[2] += POPCOUNT(word[i] ^ at[2]);
-                        sums[3] += POPCOUNT(word[i] ^ at[3]);
-                    }
-                }
-            }
-        }
-        for (int i = 0; i < many; i++) {
-            write_count(out + lane + i, seen->total, sums[i], adds);
-        }
-        lane += many;
-    }
-}
-
-#if LANES > 1
-/* A block of output channels of `pixels` neighbouring pixels. */
-INLINE void count_tile(const windows *seen, int x, int pixels, const uint32_t *weights, int adds, melius_count *out,
-                       int apart)
-{
-    words sums[8][VECTORS];
-    for (int p = 0; p < pixels; p++) {
-        for (int v = 0; v < VECTORS; v++) {
-            sums[p][v] = zero_words();
-        }
-    }
-    for (int ky = 0; ky < 3; ky++) {
-        for (int run = 0; run < seen->runs; run++) {
-            const uint32_t *word = seen->rows[ky] + (size_t)(x * seen->pixel) + (size_t)(run * seen->apart);
-            for (int i = 0; i < seen->length; i++, weights += MELIUS_BLOCK) {
-                words loaded[VECTORS];
-                for (int v = 0; v < VECTORS; v++) {
-                    loaded[v] = load_words(weights + v * LANES);
-                }
-                for (int p = 0; p < pixels; p++) {
-                    for (int v = 0; v < VECTORS; v++) {
-                        sums[p][v] = differing(sums[p][v], word[p * seen->pixel + i], loaded[v]);
-                    }
-                }
-            }
-        }
-    }
-    for (int p = 0; p < pixels; p++) {
-        uint32_t differ[MELIUS_BLOCK];
-        melius_count *to = out + (size_t)(p * apart);
-        for (int v = 0; v < VECTORS; v++) {
-            store_words(differ + v * LANES, sums[p][v]);
-        }
-        for (int lane = 0; lane < MELIUS_BLOCK; lane++) {
-            write_count(to + lane, seen->total, differ[lane], adds);
-        }
-    }
-}
-#endif
-
-static void count_row(const melius_unit *unit, const windows *seen, int width, melius_count *out, int apart)
-{
-    const uint32_t *weights = unit->weights;
-    int taps = 3 * seen->runs * seen->length;
-    for (int output = 0; output < unit->outputs; output += MELIUS_BLOCK) {
-        int lanes = least(MELIUS_BLOCK, unit->outputs - output);
-        for (int x = 0; x < width;) {
-            melius_count *to = out + (size_t)(x * apart + output);
-            int many = 1;
-#if LANES > 1
-            int rest = width - x;
-            if (lanes == MELIUS_BLOCK && rest % 7 == 0) {
-                many = 7;
-                count_tile(seen, x, 7, weights, unit->adds, to, apart);
-            } else if (lanes == MELIUS_BLOCK && rest >= 8) {
-                many = 8;
-                count_tile(seen, x, 8, weights, unit->adds, to, apart);
-            } else if (lanes == MELIUS_BLOCK && rest >= 4) {
-                many = 4;
-                count_tile(seen, x, 4, weights, unit->adds, to, apart);
-            } else
-#endif
-                count_pixel(seen, x, weights, lanes, unit->adds, to);
-            x += many;
-        }
-        weights += (size_t)taps * (size_t)lanes;
-    }
-}
-
-/* Of the signs only the rows that a window sees are there: row r in slot r modulo the slots, and a last row of zeros, which
- * are signs of -1, for what lies above and below. */
-void melius_run_unit(const melius_unit *unit, const melius_map *map, uint32_t *scratch)
-{
-    int num_words = (unit->channels + 31) / 32, dilation = unit->dilation, slots = 2 * dilation + 1;
-    int num_counts = unit->channels - map->num_floats, behind = num_counts - (unit->adds ? unit->outputs : 0);
-    size_t row = (size_t)((map->size + 2 * dilation) * num_words), line = (size_t)map->size;
-    const uint32_t *outside = scratch + (size_t)slots * row;
-    windows seen = {{0, 0, 0}, 1, 3 * num_words, 0, num_words, 9 * unit->channels};
-    if (dilation > 1) {
-        seen.runs = 3;
-        seen.length = num_words;
-        seen.apart = dilation * num_words;
-    }
-    memset(scratch, 0, ((size_t)slots + 1) * row * sizeof(uint32_t));
-    for (int y = -dilation; y < map->size; y++) {
-        int packed = y + dilation;
-        if (packed < map->size) {
-            uint32_t *to = scratch + (size_t)(packed % slots) * row + (size_t)(dilation * num_words);
-            for (size_t pixel = (size_t)packed * line; pixel < ((size_t)packed + 1) * line; pixel++, to += num_words) {
-                pack_pixel(unit, map->floats + pixel * (size_t)map->num_floats, map->num_floats,
-                           map->counts + pixel * (size_t)map->num_counts, num_counts, to);
-            }
-        }
-        if (y < 0) {
-            continue;
-        }
-        for (int ky = 0; ky < 3; ky++) {
-            int there = y + (ky - 1) * dilation;
-            seen.rows[ky] = there < 0 || there >= map->size ? outside : scratch + (size_t)(there % slots) * row;
-        }
-        count_row(unit, &seen, map->size, map->counts + (size_t)y * line * (size_t)map->num_counts + (size_t)behind,
-                  map->num_counts);
     }
 }
 
@@ -618,64 +499,26 @@ static void pointwise(const float *pixels, int many, int apart, const float *wei
     }
 }
 
-/* Where batch norm of a pixel is larger than what is there, it takes its place. */
-static void raise_to_norm(const melius_map *map, size_t pixel, const float *RESTRICT scale, const float *RESTRICT shift,
-                          float *RESTRICT out)
+/* The classifier: of `inputs` floats, which are in `scratch` and may be lost. Of 8 bits they become whole numbers of
+ * 1 / `inverse`, and a sum counts `steps` of its class. */
+INLINE void linear(const float *values, int inputs, const melius_value *weights, const float *steps, const float *bias,
+                   float inverse, int outputs, float *logits, float *scratch)
 {
-    const float *reals = map->floats + pixel * (size_t)map->num_floats;
-    const melius_count *counts = map->counts + pixel * (size_t)map->num_counts;
-    for (int c = 0; c < map->num_floats; c++) {
-        float value = FMA(reals[c], scale[c], shift[c]);
-        out[c] = value > out[c] ? value : out[c];
+#if MELIUS_INT8
+    int8_t *seen = (int8_t *)(void *)scratch; /* from the first on: no value is written over before it is read */
+    for (int i = 0; i < inputs; i++) {
+        float value = values[i];
+        seen[i] = (int8_t)nearest(FMA(value, inverse, 0.0f));
     }
-    scale += map->num_floats;
-    shift += map->num_floats;
-    out += map->num_floats;
-    for (int c = 0; c < map->num_counts; c++) {
-        float value = FMA((float)counts[c], scale[c], shift[c]);
-        out[c] = value > out[c] ? value : out[c];
-    }
-}
-
-void melius_run_transition(const melius_transition *step, const melius_map *map, float *out, float *scratch)
-{
-    int stride = step->pools ? 2 : 1, size = map->size / stride, inputs = step->inputs / step->groups;
-    int outputs = step->outputs / step->groups;
-    for (int y = 0; y < size; y++) {
-        for (int x = 0; x < size; x += MELIUS_PIXELS) {
-            int many = least(MELIUS_PIXELS, size - x);
-            for (int p = 0; p < many; p++) {
-                float *pooled = scratch + (size_t)p * (size_t)step->inputs;
-                memset(pooled, 0, (size_t)step->inputs * sizeof(float));
-                for (int place = 0; place < stride * stride; place++) {
-                    int row = y * stride + place / stride, column = (x + p) * stride + place % stride;
-                    raise_to_norm(map, (size_t)row * (size_t)map->size + (size_t)column, step->scale, step->shift, pooled);
-                }
-            }
-            for (int group = 0; group < step->groups; group++) {
-                const float *own = scratch + (step->order == NULL ? group * inputs : 0);
-                pointwise(own, many, step->inputs, step->weights + (size_t)group * (size_t)(outputs * inputs), inputs,
-                          outputs, step->order == NULL ? NULL : step->order + group * inputs, NULL,
-                          out + ((size_t)y * (size_t)size + (size_t)x) * (size_t)step->outputs + (size_t)(group * outputs),
-                          step->outputs);
-            }
+    for (int output = 0; output < outputs; output++, weights += inputs) {
+        int32_t sum = 0;
+        for (int i = 0; i < inputs; i++) {
+            sum += weights[i] * seen[i];
         }
+        logits[output] = FMA((float)sum, steps[output], bias[output]);
     }
-}
-
-void melius_run_head(const melius_head *head, const melius_map *map, float *logits, float *scratch)
-{
-    float *normed = scratch + head->inputs;
-    memset(scratch, 0, (size_t)head->inputs * sizeof(float));
-    for (size_t pixel = 0; pixel < (size_t)map->size * (size_t)map->size; pixel++) {
-        memset(normed, 0, (size_t)head->inputs * sizeof(float));
-        raise_to_norm(map, pixel, head->scale, head->shift, normed);
-        for (int c = 0; c < head->inputs; c++) {
-            scratch[c] += normed[c];
-        }
-    }
-    for (int c = 0; c < head->inputs; c++) {
-        scratch[c] *= head->weight;
-    }
-    pointwise(scratch, 1, head->inputs, head->weights, head->inputs, head->outputs, NULL, head->bias, logits, head->outputs);
+#else
+    (void)steps, (void)inverse, (void)scratch;
+    pointwise(values, 1, inputs, weights, inputs, outputs, NULL, bias, logits, outputs);
+#endif
 }

@@ -1,0 +1,120 @@
+"""Where a chain's maps lie in the arena of the C library: each from the step that writes it to the last one that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from meliuscli.export.c.arena import PIXELS, Moment
+from meliuscli.export.c.chain import (
+    IMAGE,
+    LOGITS,
+    BinaryStep,
+    Chain,
+    ChainStep,
+    HeadStep,
+    ShortcutStep,
+    SignStep,
+    StemStep,
+)
+from meliuscli.packed.layout import num_words, round_up
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that are needed from a step to another, inclusive. ``kind`` is what for: float, sign or count."""
+
+    name: str
+    kind: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainArena:
+    """``offsets`` in bytes, of maps and of what steps need for themselves, by name."""
+
+    size: int
+    offsets: Mapping[str, int]
+    moments: tuple[Moment, ...]
+
+
+def scratch_of(step: ChainStep) -> str:
+    """The name of what a step needs for itself."""
+    return f"{step.name} scratch"
+
+
+def plan_chain(chain: Chain) -> ChainArena:
+    """The largest first, each at the lowest place that is free while it is needed."""
+    rooms = list(_rooms(chain))
+    offsets: dict[str, int] = {}
+    placed: list[Room] = []
+    for room in sorted(rooms, key=lambda one: (-one.size, one.first)):
+        others = [one for one in placed if one.first <= room.last and room.first <= one.last]
+        offset = 0
+        for other in sorted(others, key=lambda one: offsets[one.name]):
+            if offsets[other.name] < offset + room.size and offset < offsets[other.name] + other.size:
+                offset = offsets[other.name] + other.size
+        offsets[room.name] = offset
+        placed.append(room)
+    size = max(offsets[room.name] + room.size for room in rooms)
+    return ChainArena(size, offsets, tuple(_moments(chain, rooms)))
+
+
+def _moments(chain: Chain, rooms: list[Room]) -> Iterator[Moment]:
+    """The largest moment of each part of the network."""
+    for stage, numbers in groupby(range(len(chain.steps)), lambda number: chain.steps[number].stage):
+        moments = []
+        for number in numbers:
+            alive = [room for room in rooms if room.first <= number <= room.last]
+            sums = {kind: sum(room.size for room in alive if room.kind == kind) for kind in ("float", "count", "sign")}
+            moments.append(Moment(stage, sums["float"], sums["count"], sums["sign"]))
+        yield max(moments, key=lambda moment: moment.total)
+
+
+def _rooms(chain: Chain) -> Iterator[Room]:
+    for name in chain.channels:
+        used = [i for i, step in enumerate(chain.steps) if name in (step.source, step.target)]
+        if name != LOGITS:
+            step = chain.steps[used[0]]
+            pixels, channels = step.out_size**2, chain.channels[name]
+            kind = "sign" if is_signs(step) else "float"
+            size = 4 * pixels * (num_words(channels) if kind == "sign" else channels)
+            yield Room(name, kind, size, used[0], used[-1])
+    for index, step in enumerate(chain.steps):
+        size = _scratch_bytes(chain, step)
+        if size:
+            kind = "count" if isinstance(step, BinaryStep) else "float"
+            yield Room(scratch_of(step), kind, size, index, index)
+
+
+def is_signs(step: ChainStep) -> bool:
+    """Does the step write packed signs, not floats?"""
+    return isinstance(step, SignStep) or (isinstance(step, BinaryStep | StemStep) and step.signs is not None)
+
+
+def _scratch_bytes(chain: Chain, step: ChainStep) -> int:
+    if isinstance(step, StemStep):
+        return _stem_bytes(chain, step)
+    if isinstance(step, ShortcutStep) and step.pools:
+        return 4 * PIXELS * len(step.weight[0])
+    if isinstance(step, HeadStep) and (step.averages or step.steps is not None):
+        return round_up(len(step.weight[0]) * (4 if step.averages else 1), 4)
+    if isinstance(step, BinaryStep) and step.source == IMAGE:
+        return round_up(step.weights.channels * step.size**2, 4)
+    return 0
+
+
+def _stem_bytes(chain: Chain, step: StemStep) -> int:
+    """Of the image and of each convolution the rows that the next layer's window sees; a row of floats that become signs."""
+    size, channels, total = step.size, chain.spec.input_channels, 0
+    windows = [(conv.weight.shape[2], conv.stride) for conv in step.convs] + [(3 if step.pools else 1, 1)]
+    each = 4 if step.convs[0].scale is None else 1
+    for (kernel, parities), conv in zip(windows, [*step.convs, None], strict=True):
+        margin = -(-(kernel // 2) // parities)
+        total += round_up(each * channels * kernel * parities * (-(-size // parities) + 2 * margin), 4)
+        if conv is not None:
+            size, channels = (size - 1) // conv.stride + 1, len(conv.weight)
+    return total + (4 * step.out_size * channels if step.signs is not None else 0)
