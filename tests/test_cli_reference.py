@@ -44,7 +44,7 @@ def test_lists_as_csv_and_json_hold_exact_values(cli: Cli) -> None:
     assert [row["name"] for row in rows] == list(arch_names())
     assert rows[0]["ops"] == "208130048"
     value = json.loads(cli("list", "archs", "conventions", "--format", "json").stdout)
-    assert list(value) == ["archs", "conventions"]
+    assert list(value) == ["schema_version", "archs", "conventions"]
     assert value["archs"][0]["size_bytes"] == 4_065_568
 
 

@@ -48,7 +48,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train meliusnet22 -o no/where.json", "no such directory no"),
         ("search --budget 5e8 -o no/where.json", "no such directory no"),
         ("train mynet.py:make_net", "mynet.py: no such file"),
-        ("show mynet.py", "a module of your own can be counted, compared, trained"),
+        ("show mynet.py", "a module of your own can be counted, compared, timed, trained and exported"),
         ("count .", "is a directory, not a network"),
         ("count", "which network"),
         ("train", "which network"),

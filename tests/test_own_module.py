@@ -625,7 +625,7 @@ def test_no_format_swallows_what_may_be_wrong(file: Path, capsys: Captured) -> N
     out, err = said_by(capsys)
     assert [(line in out, line in err) for line in lines] == [(False, True)] * 2
     compare(names, input_="8", fmt="json")
-    liar, dense = json.loads(capsys.readouterr().out)
+    liar, dense = json.loads(capsys.readouterr().out)["networks"]
     assert any(verdict["doubt"] for verdict in liar["verdicts"])
     assert dense["recognised"] == {"1": "binary: weights and activations take two values"}
 
