@@ -35,7 +35,7 @@ def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     (path,) = (tmp_path / "reports").glob("*.json")
-    assert json.loads(path.read_text()) == result
+    assert {"schema_version": 1, **json.loads(path.read_text())} == result
     assert result["n"] == 2
     tests = [run["test_top1"] for run in result["runs"]]
     assert result["test_top1"]["mean"] == pytest.approx(sum(tests) / 2)
