@@ -56,7 +56,7 @@ def _title(text: str) -> str:
 def _first_sentence(text: str) -> str:
     body = text.removeprefix(HEAD).partition("\n\n")[2].strip().partition("\n\n")
     first = body[0] if not body[0].startswith("`meliuscli explain") else body[2].partition("\n\n")[0]
-    return re.split(r"(?<=[.:])\s", " ".join(re.sub(r"[*]|\]\([^)]*\)|\[", "", first).split()))[0]
+    return re.split(r"(?<=[.:])\s", " ".join(re.sub(r"[*]{2}|<!--.*?-->|\[([^\]]*)\]\([^)]*\)", r"\1", first).split()))[0]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -190,7 +190,7 @@ def networks_page() -> str:
         derived = [
             key
             for key, field in model.model_fields.items()
-            if field.is_required() and not any(key in one for one in given)
+            if field.is_required() and not all(key in one for one in given)
         ]
         ratios = [f"{code(key)} gives {', '.join(map(code, widths))}" for key, widths in model.ratios.items()]
         parts += [

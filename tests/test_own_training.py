@@ -121,7 +121,7 @@ def test_a_module_of_ones_own_is_trained_and_found_again(file: Path, cli: Cli) -
 def run_in_a_comparison(run: str, record: dict[str, Any], cli: Cli) -> None:
     """With its count as recorded (nothing is executed), and its accuracy."""
     done = cli("compare", "mine.py:one_channel", run, "--input", "1x8x8", "--format", "json", "--pareto", "front.svg")
-    module, trained = json.loads(done.stdout)
+    module, trained = json.loads(done.stdout)["networks"]
     assert trained["derived"] == module["derived"]
     assert trained["total"]["weights"] == module["total"]["weights"]
     assert trained["total"]["size_bytes"] == module["total"]["size_bytes"] == record["trained"]["size_bytes"]
