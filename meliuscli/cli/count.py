@@ -19,7 +19,7 @@ from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
 
 def count(
-    network_: options.AnyNetwork = None,
+    network_: options.Network = None,
     arch_: options.Arch = None,
     set_: options.Set = None,
     by: Annotated[By, typer.Option("--by", help="One row a stage, a block or a layer.")] = "stage",

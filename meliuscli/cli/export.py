@@ -50,7 +50,7 @@ NEEDS: dict[To, tuple[int, float]] = {
 
 
 def export(
-    network_: options.AnyNetwork = None,
+    network_: options.Network = None,
     arch_: options.Arch = None,
     set_: options.Set = None,
     input_: options.Input = None,

@@ -18,15 +18,6 @@ Network = Annotated[
     str | None,
     typer.Argument(
         metavar="[NETWORK]",
-        help="A name (meliuscli list), a TOML file (- for stdin), or run:ID for what was trained.",
-        show_default=False,
-        autocompletion=completion.networks,
-    ),
-]
-AnyNetwork = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[NETWORK]",
         help="A name (meliuscli list), a TOML file (- for stdin), run:ID, or FILE.py:FACTORY for a module.",
         show_default=False,
         autocompletion=completion.networks,
