@@ -171,7 +171,7 @@ def test_the_search_that_is_shown_is_the_committed_one(page: str) -> None:
     report = (ROOT / "reports" / "transfer-cifar10" / "report.md").read_text(encoding="utf-8")
     rows = [cells(line) for line in report.splitlines()]
     sentences = " ".join(report.split())
-    (shown,) = (one for one in blocks((ROOT / page).read_text(encoding="utf-8")) if "found-9:" in one.text)
+    (shown,) = (one for one in blocks((ROOT / page).read_text(encoding="utf-8")) if "found-10:" in one.text)
     lines = [line for line in shown.text.splitlines() if line != "..." and not line.startswith(("$", "-"))]
     networks = [line for line in lines if re.match(r"(found-\d+:|meliusnet)", line)]
     assert len(networks) >= 4
