@@ -81,7 +81,7 @@ def test_a_study_is_drawn_on_terminals_that_have_room_and_nowhere_else(cli: Cli,
     (begin,) = (index for index, line in enumerate(wide) if line == "believed ImageNet top-1 % against OPs")
     drawing = wide[begin : begin + 20]
     assert max(map(len, drawing)) <= 80
-    assert any("found-7" in line and "●" in line for line in drawing)
+    assert any("found-18" in line and "●" in line for line in drawing)
     assert drawing[19] == "● front   · found   ■ published   ┊ budget"
     assert all("● front" not in line for line in on_a_terminal(40, tmp_path, *STUDY))
     assert "┊ budget" not in cli(*STUDY).stdout
@@ -99,8 +99,8 @@ def test_a_terminal_of_ascii_gets_a_drawing_of_ascii() -> None:
     assert front_drawing(report, NARROWEST - 1, with_unicode=True) == ""
     # The published networks are below and on the right of where the search put its own.
     lines = text.splitlines()
-    rows = {name: next(at for at, line in enumerate(lines) if name in line) for name in ("found-7", "meliusnet22")}
-    assert rows["found-7"] < rows["meliusnet22"]
+    rows = {name: next(at for at, line in enumerate(lines) if name in line) for name in ("found-18", "meliusnet22")}
+    assert rows["found-18"] < rows["meliusnet22"]
 
 
 def test_learning_curves_are_drawn_with_a_digit_a_seed() -> None:

@@ -85,7 +85,7 @@ def test_a_page_needs_nothing_else(page: Page) -> None:
 
 def test_a_page_holds_the_answer_every_trial_and_the_command(page: Page, report: StudyReport) -> None:
     assert report.answers_for in page.words
-    assert "the search prefers found-7" in page.words
+    assert "the search prefers found-18" in page.words
     assert "meliuscli search --budget 500000000" in page.words
     head, *rows = page.table("seconds")
     assert len(rows) == len(report.records) == 20
