@@ -154,9 +154,7 @@ class Round:
             process.join(self.rng.uniform(0, self.seconds))
         if kind == "read-only" and process.exitcode is None:
             assert disk is not None
-            # Writers that have a file open keep it busy, and then it stays writable until they let go.
-            while process.exitcode is None and not disk.mount("ro"):
-                process.join(0.02)
+            disk.turn_read_only()
         if kind == "signals":
             name = self._signal(process) if process.exitcode is None else "none"
         process.join(120)
@@ -165,7 +163,7 @@ class Round:
             os.killpg(process.pid or 0, signal.SIGKILL)
             process.join()
         if disk is not None:
-            disk.mount("rw")
+            disk.turn_back()
         if name != "none" and (disk is None or process.exitcode == 3):  # a large disk, or work that was done first
             self.outcome.faults[name] += 1
         allowed = (*ALLOWED[name], 0) if name in ALLOWED else (0, 3) if kind != "signals" else (0,)
@@ -192,15 +190,25 @@ class Disk:
     """A file system of its own in memory, whose size and mode can be changed while it is used."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path = path
+        self.path, self._is_read_only = path, False
         path.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path], check=True)
         stack.callback(subprocess.run, ["umount", "-l", path], check=True)
 
-    def mount(self, options: str) -> bool:
-        """Mount again with other options; False where the system refuses."""
-        command = ["mount", "-o", f"remount,{options}", self.path]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    def mount(self, options: str) -> None:
+        """Mount again with other options."""
+        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
+
+    def turn_read_only(self) -> None:
+        """For whoever opens a file from now on. (As a whole it cannot be while a work holds its lock open.)"""
+        subprocess.run(["mount", "--bind", self.path, self.path], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", self.path], check=True)
+        self._is_read_only = True
+
+    def turn_back(self) -> None:
+        if self._is_read_only:
+            subprocess.run(["umount", self.path], check=True)
+            self._is_read_only = False
 
     def used_kib(self) -> int:
         usage = shutil.disk_usage(self.path)
