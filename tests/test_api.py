@@ -108,6 +108,7 @@ class Heard(mc.Listener, mc.Steps):
         pass
 
 
+@pytest.mark.slow
 def test_a_search_from_python_goes_on_from_the_shell_and_back(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

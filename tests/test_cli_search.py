@@ -208,6 +208,7 @@ def test_a_search_writes_all_that_it_promises(finished: Path, cli: Cli) -> None:
     assert json.loads(counted.stdout)["derived"]["ops"] <= 1e8
 
 
+@pytest.mark.slow
 def test_the_report_says_how_to_get_the_same_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:
     page = (finished / "reports" / "tiny-100M" / "report.md").read_text()
     (command,) = re.findall("`(meliuscli search .*)` with the versions", page)
@@ -294,6 +295,7 @@ def test_a_renamed_study_goes_on_where_it_was(finished: Path, cli: Cli, tmp_path
     assert "trial" not in done.stderr.replace("trials.csv", "")
 
 
+@pytest.mark.slow
 def test_a_finished_study_takes_more_trials(finished: Path, cli: Cli, tmp_path: Path) -> None:
     shutil.copytree(finished / "reports", tmp_path / "reports")
     done = cli("search", "--resume", "--study", "tiny-100M", "--trials", "5")

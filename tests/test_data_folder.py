@@ -712,6 +712,7 @@ def test_a_training_records_how_many_bad_files_it_left_out(spoilt: Path, capsys:
     assert "left out: 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_can_leave_bad_files_out_and_goes_on_so(spoilt: Path) -> None:
     run_here("search", *WORK["search"], "--data", str(spoilt), "--skip-bad", "--study", "s", "--workers", "1")
     study = Path("reports/s")

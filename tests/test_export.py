@@ -95,6 +95,7 @@ def test_signs_stay_signs_in_front_of_a_batch_norm(tmp_path: Path) -> None:
         assert sum(set(np.unique(weight)) == {-1.0, 1.0} for weight in weights) == binary
 
 
+@pytest.mark.slow
 def test_nothing_compared_is_no_agreement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from meliuscli.export import onnx as exporter
 

@@ -180,6 +180,7 @@ def test_a_search_for_imagenet_ends_in_beliefs(cli: Cli, tmp_path: Path) -> None
     assert np.all(np.diff([row["believed"]["low"] for row in front]) > 0)
 
 
+@pytest.mark.slow
 def test_a_search_that_trains_only_published_networks_has_no_answer(cli: Cli, tmp_path: Path) -> None:
     text = load_space("meliusnet")[2].replace("epochs = 0.7", "epochs = 0.02")
     (tmp_path / "short.toml").write_text(re.sub(r"(?m)^known = .*$", 'known = ["meliusnet-c"]', text))

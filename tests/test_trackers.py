@@ -100,6 +100,7 @@ def test_a_run_is_told_and_its_weights_stay_the_same_to_the_bit(
     ]
 
 
+@pytest.mark.slow
 def test_a_search_tells_its_trials_and_finals(calls: Calls, tiny_space: Path) -> None:
     words = ("--trials", "3", "--finalists", "1", "--final-seeds", "1", "--workers", "1", "--format", "json")
     run_here(
