@@ -56,9 +56,8 @@ def _title(text: str) -> str:
 def _first_sentence(text: str) -> str:
     body = text.removeprefix(HEAD).partition("\n\n")[2].strip().partition("\n\n")
     first = body[0] if not body[0].startswith("`meliuscli explain") else body[2].partition("\n\n")[0]
-    return re.split(r"(?<=[.:])\s", " ".join(re.sub(r"[*]{2}|<!--.*?-->|\[([^\]]*)\]\([^)]*\)", r"\1", first).split()))[
-        0
-    ]
+    plain = re.sub(r"[*]{2}|<!--.*?-->|\[([^\]]*)\]\([^)]*\)", r"\1", first)
+    return re.split(r"(?<=[.:])\s", " ".join(plain.split()))[0]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -126,11 +126,16 @@ def test_every_kind_of_long_work_is_a_member() -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A space, and 1000 images to train on with 300 to test on in MNIST's format."""
     place = tmp_path_factory.mktemp("files")
+    write_files(place)
+    return place
+
+
+def write_files(place: Path) -> None:
+    """What the works of ``MEMBERS`` need."""
     (place / "idx").mkdir()
     write_small_idx(place / "idx")
     space = TINY_SPACE.replace('"fashion-mnist-mini"', '"idx"').replace("epochs = 0.05", "epochs = 0.2")
     (place / "tiny.toml").write_text(space.replace("epochs = 0.1", "epochs = 0.4"))
-    return place
 
 
 @pytest.fixture(scope="module", params=MEMBERS, ids=lambda member: member.kind.what)

@@ -117,7 +117,7 @@ class _Command(TyperCommand):
         if ctx.params["print_config"]:
             give(table_of_settings(ctx, ctx.obj), ctx.params.get("fmt", "table"), ctx.params.get("output"))
             return None
-        if words := as_words(ctx, ctx.obj):
+        if words := as_words(ctx):
             from meliuscli.results import add_to_command
 
             add_to_command(words)

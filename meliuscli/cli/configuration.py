@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperOption
 
+from meliuscli.cli.console import is_configured, is_given
 from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Column, Table
@@ -166,10 +167,9 @@ def table_of_settings(context: typer.Context, settings: Mapping[str, Setting]) -
 
 
 def _source(context: typer.Context, name: str, settings: Mapping[str, Setting]) -> str:
-    source = context.get_parameter_source(name)
-    if source is not None and source.name == "DEFAULT_MAP":
+    if is_configured(context, name):
         return settings[name].place
-    return "command line" if source is not None and source.name == "COMMANDLINE" else "default"
+    return "command line" if is_given(context, name) else "default"
 
 
 def _shown(value: Any) -> str | None:
@@ -180,15 +180,13 @@ def _shown(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def as_words(context: typer.Context, settings: Mapping[str, Setting]) -> list[str]:
-    """The settings that won, as on a command line that gives the same results without configuration."""
+def as_words(context: typer.Context) -> list[str]:
+    """The configured options, as on a command line that gives the same results without configuration."""
     words = []
     for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if not isinstance(option, TyperOption) or source is None or source.name != "DEFAULT_MAP":
+        if not isinstance(option, TyperOption) or not is_configured(context, option.name):
             continue
-        value = context.params[option.name]
-        name = max(option.opts, key=len)
+        value, name = context.params[option.name], f"--{key_of(option)}"
         if key_of(option) in HOW_OUTPUT_LOOKS:
             continue
         if option.is_flag:

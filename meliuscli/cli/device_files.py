@@ -107,12 +107,13 @@ def _in_int8(
     check_classes(opened, loaded.num_classes, dataset)
     prepared = prepare_and_tell(loaded, runner.spec.input_size, SHELL)
     with status("calibrating"), torch.inference_mode():
-        int8 = Int8Network(runner, calibration_images(opened, prepared, CALIBRATED))
+        calibration = calibration_images(opened, prepared, CALIBRATED)
+        int8 = Int8Network(runner, calibration)
     both = replace(opened, ways={"float32": runner, "int8": int8})
     with Counter("scoring") as counter:
         result = evaluate_on(both, dataset, prepared, "test", SCORED, counter)
     tops = {f"{way}_top1": scores.top1 for way, scores in result.scores.items()}
-    images = {"calibration_images": CALIBRATED, "images": result.num_images, "equal": result.agreeing}
+    images = {"calibration_images": len(calibration), "images": result.num_images, "equal": result.agreeing}
     return int8, {"dataset": dataset, "split": "test", **images, **tops}
 
 
@@ -129,11 +130,9 @@ def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
 
 def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:
     """Raises ``BadInputError`` for a family that does not run packed from end to end."""
-    from meliuscli.arch.families.dense import DenseFamilySpec
     from meliuscli.packed.runner import pack
 
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+    _require_dense_spec(spec, to)
     return require_dense(pack(network, spec), to)
 
 
@@ -141,9 +140,16 @@ def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
     """Raises ``BadInputError`` for the runner of a family that does not run packed from end to end."""
     from meliuscli.packed.runner import PackedDense
 
-    if not isinstance(runner, PackedDense):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {runner.spec.family}")
+    _require_dense_spec(runner.spec, to)
+    assert isinstance(runner, PackedDense)
     return runner
+
+
+def _require_dense_spec(spec: ArchSpec, to: str) -> None:
+    from meliuscli.arch.families.dense import DenseFamilySpec
+
+    if not isinstance(spec, DenseFamilySpec):
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
 
 
 def write_as_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:

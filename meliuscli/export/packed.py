@@ -35,7 +35,7 @@ from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, pack
 from meliuscli.packed.selftest import check, require_exact
-from meliuscli.packed.steps import BinaryWeights, pack_bits
+from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
 from meliuscli.results import write_bytes
 from meliuscli.runs import PACKED_FORMAT
 
@@ -174,8 +174,7 @@ def _bit_channels(network: nn.Module) -> dict[str, int]:
 
 def _bits(words: Array, channels: int) -> Array:
     """(..., words) of uint32 -> the bits of the channels, one after the other, in bytes."""
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
-    return np.packbits(bits[..., :channels], bitorder="little")
+    return np.packbits(unpack_bits(words, channels), bitorder="little")
 
 
 def _words(stored: Array, shape: tuple[int, ...], channels: int) -> Array:

@@ -22,7 +22,7 @@ from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense
-from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.steps import BinaryWeights, unpack_bits
 from meliuscli.results import write_bytes
 
 DOMAIN = "qonnx.custom_op.general"
@@ -170,7 +170,7 @@ def _channels(graph: QonnxGraph, x: Value, name: str, first: int, last: int) -> 
 def _before_sign(values: Array, flips: Array) -> tuple[Array, Array]:
     """(a, b) a channel such that a * x + b >= 0 exactly where (x >= value) != flip, in floats. What nothing is above (NaN) has
     an a of 0."""
-    turned = np.unpackbits(np.ascontiguousarray(flips).view(np.uint8), bitorder="little")[: len(values)].astype(bool)
+    turned = unpack_bits(flips, len(values))
     never = np.isnan(values)
     with np.errstate(over="ignore"):  # nothing is below the lowest float
         below = np.nextafter(values, np.float32(-np.inf))

@@ -18,7 +18,7 @@ from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
 from meliuscli.packed.timing import PACKED, WARM_UP, BenchResult, Counting, PartTime, Samples, in_turns
-from meliuscli.work.interrupts import was_interrupted
+from meliuscli.work.interrupts import heed_interrupt
 
 _PARTS, _ALONE = "part by part", "convolutions alone in "
 Talk = Callable[[str], None]
@@ -147,8 +147,7 @@ def _compiled(network: nn.Module, images: Tensor, missing: dict[str, str], talk:
         try:
             found[way] = compiled(make(network), images, dtype)
         except Exception as error:  # torch._dynamo raises what its compilers raise
-            if was_interrupted():
-                raise KeyboardInterrupt from None
+            heed_interrupt()
             missing[way] = str(error).strip().splitlines()[0][:200]
     return found
 

@@ -19,7 +19,7 @@ from meliuscli.packed.convs import PackedConv2d
 from meliuscli.packed.layout import Map
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, checked_images
-from meliuscli.packed.steps import pack_bits
+from meliuscli.packed.steps import pack_bits, unpack_bits
 
 FLOAT_TOLERANCE = 1e-4
 """Of float parts, against the largest value: they round in another order."""
@@ -150,7 +150,7 @@ def _pixels(x: Tensor) -> Array:
 def _bits(words: Map, channels: int) -> Array:
     inner = np.ascontiguousarray(words.inner)
     assert not (inner & ~pack_bits(np.ones(channels, bool))).any()
-    return np.unpackbits(inner.view(np.uint8), axis=-1, bitorder="little")[..., :channels].astype(bool)
+    return unpack_bits(inner, channels)
 
 
 def _equal(layer: str, kind: str, ours: Array, theirs: Array) -> LayerCheck:

@@ -47,8 +47,7 @@ class BinaryWeights:
 
     def signs(self) -> Array:
         """(outputs, kernel, kernel, channels) of -1 and 1."""
-        bits = np.unpackbits(np.ascontiguousarray(self.words).view(np.uint8), axis=-1, bitorder="little")
-        return bits[..., : self.channels].astype(np.int8) * 2 - 1
+        return unpack_bits(self.words, self.channels).astype(np.int8) * 2 - 1
 
 
 def pack_bits(bits: Array) -> Array:
@@ -57,6 +56,12 @@ def pack_bits(bits: Array) -> Array:
     full = np.zeros((*bits.shape[:-1], num_words(channels) * WORD), bool)
     full[..., :channels] = bits
     return np.packbits(full, axis=-1, bitorder="little").view(np.uint32)
+
+
+def unpack_bits(words: Array, channels: int) -> Array:
+    """The inverse of ``pack_bits``."""
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
+    return bits[..., :channels].astype(bool)
 
 
 def pack_step(layer: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:

@@ -71,6 +71,12 @@ class StudyReport:
         """The candidates that have an accuracy."""
         return [record for record in self.records if record.accuracy is not None]
 
+    @property
+    def named(self) -> list[TrialRecord]:
+        """Those of them that figures name: the known networks and the finalists."""
+        finalists = {entrant.name for entrant in self.entrants}
+        return [record for record in self.trained if record.known_as or record.name in finalists]
+
     def percent(self, record: TrialRecord) -> float:
         """What figures show of a trained candidate: believed ImageNet top-1, or the proxy's accuracy."""
         return self.beliefs[record.candidate.archid].top1 if self.beliefs else 100 * (record.accuracy or 0)
@@ -139,15 +145,15 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))
         study = open_study(replace(left, directory=copied))
-        entrants = choose_entrants(study)
+        report = gather(study, left.origin)
         stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
-        done = [f"{len(study.records())} of {study.settings.trials} trials"]
+        done = [f"{len(report.records)} of {study.settings.trials} trials"]
         done += [
-            f"{stage.num_done(entrants)} of {stage.seeds * len(entrants)} {noun}"
+            f"{stage.num_done(report.entrants)} of {stage.seeds * len(report.entrants)} {noun}"
             for noun, stage in stages.items()
             if stage is not None
         ]
-        return replace(gather(study, left.origin), directory=directory), f"done: {', '.join(done)}"
+        return replace(report, directory=directory), f"done: {', '.join(done)}"
 
 
 def _beliefs(study: Study) -> Beliefs:

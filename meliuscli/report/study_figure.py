@@ -42,9 +42,8 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     axes.margins(x=0.06, y=0.08)
     axes.legend(loc="lower right", fontsize=8)
     figure.tight_layout()
-    finalists = {entrant.name for entrant in report.entrants}
-    named = [r for r in trained if r.known_as or f"found-{r.number}" in finalists]
-    points = [Named(r.known_as or f"found-{r.number}", x(r), y(r), PUBLISHED if r.known_as else FRONT) for r in named]
+    named = report.named
+    points = [Named(r.name, x(r), y(r), PUBLISHED if r.known_as else FRONT) for r in named]
     others = [(x(r), y(r)) for r in trained if r not in named]
     write_names(figure, axes, points, [*step_lines(corners), *intervals], others)
     return encode(figure, suffix)

@@ -48,10 +48,6 @@ def _best(report: StudyReport) -> list[str]:
     return [f"The network is in {', '.join(f'`{name}`' for name in names)} of the study's folder."] if names else []
 
 
-def _name(record: TrialRecord) -> str:
-    return record.known_as or f"found-{record.number}"
-
-
 def _y_label(report: StudyReport) -> str:
     return "believed ImageNet top-1 (%)" if report.beliefs else "proxy validation top-1 (%)"
 
@@ -64,9 +60,7 @@ def _mark(report: StudyReport, record: TrialRecord, on_front: bool, name: str) -
     belief = report.beliefs.get(record.candidate.archid)
     said = f"believed {belief} %, " if belief is not None else ""
     cost = f"{report.cost.text(report.cost.of(record.candidate))} {report.cost.unit}"
-    told = (
-        f"{_name(record)}: {record.candidate.spec.summary()}; {cost}, {said}proxy {100 * (record.accuracy or 0):.2f} %"
-    )
+    told = f"{record.name}: {record.candidate.spec.summary()}; {cost}, {said}proxy {100 * (record.accuracy or 0):.2f} %"
     kind = "published" if record.known_as else "front" if on_front else "found"
     low, high = (None, None) if belief is None else (belief.low, belief.high)
     x = report.cost.of(record.candidate) / _cost_scale(report)[0]
@@ -76,12 +70,8 @@ def _mark(report: StudyReport, record: TrialRecord, on_front: bool, name: str) -
 def front_chart(report: StudyReport) -> Chart:
     """Every trained candidate against its cost, with believed intervals, the front and the budgets."""
     scale, x_label = _cost_scale(report)
-    numbers = {record.number for record in report.front}
-    finalists = {entrant.name for entrant in report.entrants}
-    marks = [
-        _mark(report, r, r.number in numbers, _name(r) if r.known_as or _name(r) in finalists else "")
-        for r in report.trained
-    ]
+    on_front, named = ({record.number for record in some} for some in (report.front, report.named))
+    marks = [_mark(report, r, r.number in on_front, r.name if r.number in named else "") for r in report.trained]
     steps = [(cost / scale, value) for cost, value in report.front_line]
     curves = (Curve(tuple(steps), steps=True, text="Pareto front"),) if steps else ()
     limits = tuple((budget / scale, f"{report.cost.text(budget)} {report.cost.unit}") for budget in report.budgets)
@@ -97,7 +87,7 @@ def _over_time(report: StudyReport) -> Chart:
         Mark(
             r.number,
             report.percent(r),
-            f"trial {r.number}, {_name(r)}: {report.percent(r):.2f} %",
+            f"trial {r.number}, {r.name}: {report.percent(r):.2f} %",
             "published" if r.known_as else "found",
         )
         for r in trained
@@ -157,7 +147,7 @@ def _trust(report: StudyReport) -> tuple[str, ...]:
         []
         if best is None
         else [
-            f"`{_name(best)}` is preferred for the lower end of its interval, {report.beliefs[best.candidate.archid].low:.1f} %."
+            f"`{best.name}` is preferred for the lower end of its interval, {report.beliefs[best.candidate.archid].low:.1f} %."
         ]
     )
     return (*words, *said, str(proxies()[0]), role)
@@ -193,7 +183,7 @@ def _cells(report: StudyReport, record: TrialRecord) -> tuple[Cell, ...]:
     )
     return (
         record.number,
-        _name(record),
+        record.name,
         record.candidate.spec.summary(),
         report.cost.text(report.cost.of(record.candidate)),
         f"{total.size_bytes / 2**20:.2f}",

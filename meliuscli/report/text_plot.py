@@ -125,11 +125,9 @@ def _draw_marks(grid: list[list[str]], report: StudyReport, x: _Scale, y: _Scale
     for record, (row, column) in sorted(marks, key=lambda mark: mark[1] in front):
         is_known = record.known_as is not None
         grid[row][column] = drawn.published if is_known else drawn.front if (row, column) in front else drawn.found
-    finalists = {entrant.name for entrant in report.entrants}
-    for record, (row, column) in marks:
-        name = record.known_as or f"found-{record.number}"
-        if record.known_as or name in finalists:
-            _write_beside(grid[row], column, name, drawn)
+    for record in report.named:
+        row, column = place(record)
+        _write_beside(grid[row], column, record.name, drawn)
 
 
 def _write_beside(line: list[str], column: int, name: str, drawn: Characters) -> None:

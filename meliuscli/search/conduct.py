@@ -76,9 +76,8 @@ def _values(study: Study, record: TrialRecord) -> dict[str, float]:
 
 def _run_round(noun: str, round_: Round, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
     with listener.stage(noun, len(entrants) * round_.seeds, round_.num_done(entrants)) as steps:
-        for entrant, seed in round_.run(entrants, workers):
+        for entrant, seed, outcome in round_.run(entrants, workers):
             steps.step(f"{entrant.name}, seed {seed}")
-            outcome = round_.outcomes()[entrant.candidate.archid][str(seed)]
             listener.measured(f"{noun}s/{entrant.name}", seed, scores(outcome))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -117,7 +118,7 @@ def choose_entrants(study: Study) -> list[Entrant]:
     found = [record for record in records if record.known_as is None and record.accuracy is not None]
     points = [(cost(record.candidate), worth[record.candidate.archid]) for record in found]
     chosen = [found[i] for i in choose(points, study.asked, study.settings.all_budgets, study.settings.finalists)]
-    entrants = [Entrant(f"found-{r.number}", None, r.candidate) for r in sorted(chosen, key=lambda r: r.number)]
+    entrants = [Entrant(r.name, None, r.candidate) for r in sorted(chosen, key=lambda r: r.number)]
     known = sorted(study.known.values(), key=lambda item: cost(item[1]))
     return entrants + [Entrant(name, name, candidate) for name, candidate in known]
 
@@ -168,8 +169,8 @@ class Round:
                 for entrant in group:
                     yield entrant, seed
 
-    def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int]]:
-        """Train every entrant from every seed; yields (entrant, seed) as each is written down."""
+    def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int, dict[str, Any]]]:
+        """Train every entrant from every seed; yields (entrant, seed, what came of it) as each is written down."""
         done = _load(self.path)
         todo = {
             (entrant, seed): self.task(entrant.candidate, seed)
@@ -177,9 +178,9 @@ class Round:
             if str(seed) not in done.get(entrant.candidate.archid, {})
         }
         for (entrant, seed), outcome in train_all(todo, workers):
-            done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
+            fields = done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
             write_json(self.path, done)
-            yield entrant, seed
+            yield entrant, seed, fields
 
     def num_done(self, entrants: Sequence[Entrant]) -> int:
         """How many of the trainings are written down."""

@@ -183,7 +183,6 @@ class CostAwareSampler(CandidateSampler):
     ) -> None:
         super().__init__(space, (budget_limit(cost, budget), *limits), seed)
         self._proposer = Proposer(space, budget, seed, cost, limits, goal, asked)
-        self._known = {candidate.archid for _, candidate in space.known_candidates()}
 
     def prepare(self, study: optuna.Study) -> None:
         super().prepare(study)
@@ -194,7 +193,7 @@ class CostAwareSampler(CandidateSampler):
     ) -> dict[str, Any]:
         history = self.history(study, trial.number)
         asked = history.candidates
-        explore = sum(candidate.archid not in self._known for candidate in asked) < SPREAD_STARTS
+        explore = sum(candidate.archid not in self._proposer.published for candidate in asked) < SPREAD_STARTS
         proposed = self._proposer.propose(len(asked), explore, history.observed, history.pending)
         self.num_decided = self._proposer.num_decided
         self._counted[proposed.params] = proposed

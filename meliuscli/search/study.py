@@ -106,6 +106,11 @@ class TrialRecord:
     reason: str | None
     result: RunResult | None
 
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return self.known_as or f"found-{self.number}"
+
 
 class Study:
     """One study: its trials are in a storage from the moment they are asked for, in ``journal.log`` of its directory

@@ -18,7 +18,7 @@ from meliuscli.training.loop import Training
 from meliuscli.training.network import build_for_training
 from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_duration
-from meliuscli.work.interrupts import was_interrupted
+from meliuscli.work.interrupts import heed_interrupt
 
 CompileMode = Literal["auto", "on", "off"]
 
@@ -89,8 +89,7 @@ def _with_compilation(
         first = time.perf_counter() - started
         (fast,) = _seconds(step)
     except Exception as error:  # no compiler on the machine, or a graph that it cannot take
-        if was_interrupted():
-            raise KeyboardInterrupt from None
+        heed_interrupt()
         return _noted(chosen, f"not compiled, torch.compile failed: {_first_line(error)}")
     if mode == "on":
         return _noted(compiled, f"compiled in {format_duration(first)}, as asked for")

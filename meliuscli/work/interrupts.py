@@ -25,6 +25,12 @@ def was_interrupted() -> bool:
     return _came.is_set()
 
 
+def heed_interrupt() -> None:
+    """Where a library's error is caught: raises ``KeyboardInterrupt`` if it was made of one."""
+    if was_interrupted():
+        raise KeyboardInterrupt from None
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     _came.set()
     raise KeyboardInterrupt

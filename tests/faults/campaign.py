@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -19,9 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -31,6 +28,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from conftest import TINY_SPACE
+from forked import in_child
 from mutate import MALFORMED, attack
 from optuna.trial import TrialState
 from postgres import Postgres, why_not
@@ -40,7 +38,6 @@ from works import attack_works
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
-FORK = multiprocessing.get_context("fork")
 TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
 FAULTS = 30
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
@@ -65,25 +62,6 @@ class Tally:
     @property
     def is_clean(self) -> bool:
         return not (self.lost or self.changed or self.running or self.bad_exits)
-
-
-def in_child(function: Callable[[], object]) -> object:
-    """What a function gives in a process of its own, so that this one stays as it was: no threads, no connections."""
-    reader, writer = FORK.Pipe(False)
-
-    def run() -> None:
-        try:
-            writer.send(function())
-        except BaseException:
-            writer.send(RuntimeError(traceback.format_exc()))
-
-    process = FORK.Process(target=run)
-    process.start()
-    value = reader.recv()
-    process.join()
-    if isinstance(value, RuntimeError):
-        raise value
-    return value
 
 
 def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:

@@ -8,9 +8,7 @@ whole. Processes are forked from one that has everything loaded.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -19,18 +17,17 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from conftest import TINY_SPACE, write_small_idx
-from test_long_work import MEMBERS, Member
+from forked import FORK, in_child
+from test_long_work import MEMBERS, Member, write_files
 
 from meliuscli.cli.app import main as command_line
 
-FORK = multiprocessing.get_context("fork")
 SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGSTOP and SIGCONT": 10}
 MOST_FAULTS = 5
 """Of a round, after which the work is left alone."""
@@ -73,21 +70,6 @@ def finish(place: Path, words: Sequence[str]) -> int:
     process = start(place, words)
     process.join()
     return process.exitcode or 0
-
-
-def in_child(function: Callable[[], object], place: Path) -> object:
-    """What a function gives in a process of its own: this one stays without threads of torch."""
-    path = place / ".given"
-
-    def run() -> None:
-        path.write_bytes(pickle.dumps(function()))
-
-    process = FORK.Process(target=run)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{place}: its result cannot be read")
-    return pickle.loads(path.read_bytes())  # noqa: S301  (written above)
 
 
 def broken_files(place: Path) -> list[str]:
@@ -137,7 +119,7 @@ class Round:
 
     def _judge(self, expected: object) -> None:
         try:
-            is_same = in_child(lambda: self.member.result(self.place), self.place) == expected
+            is_same = in_child(lambda: self.member.result(self.place)) == expected
         except RuntimeError as error:
             self._fail(str(error))
         else:
@@ -259,12 +241,8 @@ def attack_files(rng: random.Random, end: float, whole: Path, outcome: Outcome) 
 def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, object]:
     """Rounds of all kinds until the time is over."""
     files = home / "files"
-    (files / "idx").mkdir(parents=True)
-    process = FORK.Process(target=write_small_idx, args=(files / "idx",))
-    process.start()
-    process.join()
-    space = TINY_SPACE.replace('"fashion-mnist-mini"', '"idx"').replace("epochs = 0.05", "epochs = 0.2")
-    (files / "tiny.toml").write_text(space.replace("epochs = 0.1", "epochs = 0.4"))
+    files.mkdir(parents=True)
+    in_child(lambda: write_files(files))
     outcomes = {name: Outcome() for name in (*(member.kind.what for member in MEMBERS), "files")}
     expected, seconds = {}, {}
     for member in MEMBERS:
@@ -274,7 +252,7 @@ def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, ob
         if (code := finish(place, member.begin)) != 0:
             raise RuntimeError(f"{member.kind.what}: exits {code}: {(place / 'said.txt').read_text()[-500:]}")
         seconds[member.kind.what] = time.monotonic() - began
-        expected[member.kind.what] = in_child(lambda m=member, p=place: m.result(p), place)  # type: ignore[misc]
+        expected[member.kind.what] = in_child(lambda m=member, p=place: m.result(p))  # type: ignore[misc]
     kinds = KINDS if (reason := why_no_disks()) is None else KINDS[:1]
     end, turn = time.monotonic() + 60 * minutes, 0
     attack_files(rng, time.monotonic() + 60 * minutes / 4, home / "whole-run", outcomes["files"])

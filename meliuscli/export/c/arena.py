@@ -118,8 +118,14 @@ def _stem_rows(spec: DenseFamilySpec, each: int) -> int:
     channels = [spec.input_channels, *(layer.out_channels for layer in layers if layer.kind == "conv")]
     windows = [(layer.kernel, layer.stride if layer.kind == "conv" else 1) for layer in layers]
     windows += [(1, 1)] * (len(widths) - len(windows))
-    total = 0
-    for width, count, (kernel, parities) in zip(widths, channels, windows, strict=True):
-        row = -(-width // parities) + 2 * -(-(kernel // 2) // parities)
-        total += round_up(each * count * kernel * parities * row, 4)
-    return total
+    return sum(
+        window_bytes(each * count, width, *window)
+        for width, count, window in zip(widths, channels, windows, strict=True)
+    )
+
+
+def window_bytes(pixel: int, width: int, kernel: int, parities: int) -> int:
+    """Of the rows that a window sees of a map, with what is outside of them; ``pixel`` is the bytes of all channels of one.
+    Columns lie in ``parities`` groups, each of those that a stride of so many sees together."""
+    row = -(-width // parities) + 2 * -(-(kernel // 2) // parities)
+    return round_up(pixel * kernel * parities * row, 4)

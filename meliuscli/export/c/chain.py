@@ -20,7 +20,7 @@ from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, scale_and_shift, thresholds
 from meliuscli.packed.layout import Window, num_words
 from meliuscli.packed.program import Array
-from meliuscli.packed.steps import BinaryWeights, pack_bits
+from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
 
 IMAGE, LOGITS = "image", "logits"
 Affine = tuple[Array, Array]
@@ -45,8 +45,7 @@ class SignTable:
         """(channels,) of booleans."""
         if self.flips is None:
             return np.zeros(self.channels, bool)
-        bits = np.unpackbits(np.ascontiguousarray(self.flips).view(np.uint8), bitorder="little")
-        return bits[: self.channels].astype(bool)
+        return unpack_bits(self.flips, self.channels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from meliuscli.export.c.arena import PIXELS, Moment
+from meliuscli.export.c.arena import PIXELS, Moment, window_bytes
 from meliuscli.export.c.chain import (
     IMAGE,
     LOGITS,
@@ -112,9 +112,8 @@ def _stem_bytes(chain: Chain, step: StemStep) -> int:
     size, channels, total = step.size, chain.spec.input_channels, 0
     windows = [(conv.weight.shape[2], conv.stride) for conv in step.convs] + [(3 if step.pools else 1, 1)]
     each = 4 if step.convs[0].scale is None else 1
-    for (kernel, parities), conv in zip(windows, [*step.convs, None], strict=True):
-        margin = -(-(kernel // 2) // parities)
-        total += round_up(each * channels * kernel * parities * (-(-size // parities) + 2 * margin), 4)
+    for window, conv in zip(windows, [*step.convs, None], strict=True):
+        total += window_bytes(each * channels, size, *window)
         if conv is not None:
             size, channels = (size - 1) // conv.stride + 1, len(conv.weight)
     return total + (4 * step.out_size * channels if step.signs is not None else 0)

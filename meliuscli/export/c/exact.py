@@ -142,10 +142,7 @@ def _max_pool(x: Array, kernel: int, edge: int) -> Array:
 def _shortcut(step: ShortcutStep, x: Array) -> Array:
     if step.pools:
         x = _average(x)
-    out = np.zeros((*x.shape[:3], len(step.weight)), np.float32)
-    for channel in range(x.shape[3]):
-        out = fma(x[..., channel, None], step.weight[:, channel], out)
-    return out + step.bias
+    return _linear(x, step.weight) + step.bias
 
 
 def _average(x: Array) -> Array:
@@ -183,9 +180,9 @@ def run_linear(step: HeadStep, inputs: Array) -> Array:
 
 
 def _linear(x: Array, weight: Array) -> Array:
-    out = np.zeros((len(x), len(weight)), np.float32)
-    for channel in range(x.shape[1]):
-        out = fma(x[:, channel, None], weight[:, channel], out)
+    out = np.zeros((*x.shape[:-1], len(weight)), np.float32)
+    for channel in range(x.shape[-1]):
+        out = fma(x[..., channel, None], weight[:, channel], out)
     return out
 
 

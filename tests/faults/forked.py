@@ -1,0 +1,28 @@
+"""Processes that are forked from one which has everything loaded, and has to stay as it was."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable
+
+FORK = multiprocessing.get_context("fork")
+
+
+def in_child(function: Callable[[], object]) -> object:
+    """What a function gives in a process of its own, so that this one stays as it was: no threads, no connections."""
+    reader, writer = FORK.Pipe(False)
+
+    def run() -> None:
+        try:
+            writer.send(function())
+        except BaseException:
+            writer.send(RuntimeError(traceback.format_exc()))
+
+    process = FORK.Process(target=run)
+    process.start()
+    value = reader.recv()
+    process.join()
+    if isinstance(value, RuntimeError):
+        raise value
+    return value
