@@ -20,7 +20,7 @@ from conftest import TINY_SPACE, Cli, run_here
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
 from meliuscli.report.tables import to_csv
-from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, read_check, sample
+from meliuscli.search.check import Check, DataFacts, Trained, as_trained, data_directory, read_check, sample
 from meliuscli.search.plan import LONG, LONGER, OWN, Changes, CheckPlan, changed, long_way, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trust import kendall_tau
@@ -180,7 +180,7 @@ def made_up(
         points = [{"epoch": index + 1, "validation_top1": top1} for index, top1 in enumerate(curve)]
         return {"validation_top1": curve[-1], "seconds": seconds, "curve": points}
 
-    trainings: Trainings = {OWN: {}, LONG: {}}
+    trainings: Trained = {OWN: {}, LONG: {}}
     for index, candidate in enumerate(networks):
         trainings[OWN][candidate.archid] = {"0": outcome([proxy[index]], 1.0)}
         trainings[LONG][candidate.archid] = {

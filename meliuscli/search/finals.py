@@ -21,7 +21,7 @@ from meliuscli.search.objective import final_task, transfer_task
 from meliuscli.search.pareto import Point
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study import Outcomes, Study, TrialRecord
-from meliuscli.search.trainings import train_all
+from meliuscli.search.trainings import Trainings, train_all
 from meliuscli.training.pool import Task
 
 
@@ -169,7 +169,9 @@ class Round:
                 for entrant in group:
                     yield entrant, seed
 
-    def run(self, entrants: Sequence[Entrant], workers: int) -> Iterator[tuple[Entrant, int, dict[str, Any]]]:
+    def run(
+        self, entrants: Sequence[Entrant], trainings: Trainings[Any]
+    ) -> Iterator[tuple[Entrant, int, dict[str, Any]]]:
         """Train every entrant from every seed; yields (entrant, seed, what came of it) as each is written down."""
         done = _load(self.path)
         todo = {
@@ -177,7 +179,7 @@ class Round:
             for entrant, seed in self.in_order(entrants)
             if str(seed) not in done.get(entrant.candidate.archid, {})
         }
-        for (entrant, seed), outcome in train_all(todo, workers):
+        for (entrant, seed), outcome in train_all(todo, trainings):
             fields = done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
             write_json(self.path, done)
             yield entrant, seed, fields

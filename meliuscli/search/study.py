@@ -24,7 +24,7 @@ from meliuscli.search.sampler import SamplerName, make_sampler, suggest_all
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.storage import STUDY_NAME, Journal, OptunaStudy
 from meliuscli.search.trainings import Failure, Trainings
-from meliuscli.training.pool import Task, Train, train_task
+from meliuscli.training.pool import Task
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
@@ -186,29 +186,28 @@ class Study:
         told = [trial for trial in finished if has_landed(trial) and self._is_own(trial)]
         return [self._record(trial) for trial in sorted(told, key=lambda trial: trial.number)]
 
-    def run(self, workers: int, timeout: float | None = None, train: Train = train_task) -> Iterator[TrialRecord]:
+    def run(self, trainings: Trainings[Any], timeout: float | None = None) -> Iterator[TrialRecord]:
         """Train candidates until ``settings.trials`` are done; yields each as it is told.
 
         After ``timeout`` seconds no new candidate is started. Raises ``MissingError`` when a worker is killed."""
         deadline = None if timeout is None else time.monotonic() + timeout
         lag = self.settings.lag
-        with Trainings[int](workers, train) as trainings:
-            flights = self._interrupted()
-            self._start(flights, trainings)
-            while True:
-                told = len(self.records())
-                while len(flights) < (lag or workers) and self._may_ask(told + len(flights), deadline):
-                    trial = self._ask()
-                    if trial is None:
-                        break
-                    flights.append(trial)
-                    self._start([trial], trainings)
-                if not flights:
-                    return
-                while (trial := _next_told(flights, lag)) is None:
-                    self._write_down(flights, trainings)
-                flights.remove(trial)
-                yield self._tell(trial)
+        flights = self._interrupted()
+        self._start(flights, trainings)
+        while True:
+            told = len(self.records())
+            while len(flights) < (lag or trainings.workers) and self._may_ask(told + len(flights), deadline):
+                trial = self._ask()
+                if trial is None:
+                    break
+                flights.append(trial)
+                self._start([trial], trainings)
+            if not flights:
+                return
+            while (trial := _next_told(flights, lag)) is None:
+                self._write_down(flights, trainings)
+            flights.remove(trial)
+            yield self._tell(trial)
 
     def _may_ask(self, asked: int, deadline: float | None) -> bool:
         return asked < self.settings.trials and (deadline is None or time.monotonic() < deadline)
@@ -233,13 +232,13 @@ class Study:
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Is it a trial of this search? Others can come from whatever program opens the journal: with other parameters,
         or with values for which nothing was trained. One that waits with the space's parameters is welcome."""
-        if (known := self._finished.get(trial._trial_id)) is not None:
+        if (known := self._finished.get(trial.number)) is not None:
             return known
         is_own = self._sampler.fits(trial) and (trial.state != TrialState.COMPLETE or has_landed(trial))
         if (
             trial.state.is_finished()
         ):  # and never changes again; of thousands, holding each against the space takes long
-            self._finished[trial._trial_id] = is_own
+            self._finished[trial.number] = is_own
         return is_own
 
     def _leave_out_waiting(self) -> None:
@@ -285,12 +284,12 @@ class Study:
                 trials.append(trial)
         return trials
 
-    def _start(self, trials: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
+    def _start(self, trials: Sequence[optuna.trial.Trial], trainings: Trainings[Any]) -> None:
         for trial in trials:
             if not has_landed(trial):
                 trainings.start(trial.number, self.proxy_task(self._candidate(trial)))
 
-    def _write_down(self, flights: Sequence[optuna.trial.Trial], trainings: Trainings[int]) -> None:
+    def _write_down(self, flights: Sequence[optuna.trial.Trial], trainings: Trainings[Any]) -> None:
         """Every result as soon as it is there, also of trials whose turn to be told has not come."""
         by_number = {trial.number: trial for trial in flights}
         for number, outcome in trainings.ended():

@@ -36,9 +36,11 @@ def scores(outcome: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Trainings(Generic[Key]):
-    """Trainings in worker processes; a context manager, which stops them at once when it is left by an exception."""
+    """Trainings in ``workers`` processes, which start with the first ones and stay, so that what they load is loaded once for
+    all stages of a piece of work; a context manager, which stops them at once when it is left by an exception."""
 
     def __init__(self, workers: int, train: Train = train_task) -> None:
+        self.workers = workers
         self._pool = TrainingPool(workers, train)
         self._running: dict[Future[RunResult], Key] = {}
 
@@ -68,15 +70,12 @@ class Trainings(Generic[Key]):
         return bool(self._running)
 
 
-def train_all(tasks: Mapping[Key, Task], workers: int) -> Iterator[tuple[Key, RunResult | Failure]]:
+def train_all(tasks: Mapping[Key, Task], trainings: Trainings[Key]) -> Iterator[tuple[Key, RunResult | Failure]]:
     """Train every task; yields its key with the outcome as it ends. Raises ``MissingError`` when a worker is killed."""
-    if not tasks:
-        return
-    with Trainings[Key](workers) as trainings:
-        for key, task in tasks.items():
-            trainings.start(key, task)
-        while trainings:
-            yield from trainings.ended()
+    for key, task in tasks.items():
+        trainings.start(key, task)
+    while trainings:
+        yield from trainings.ended()
 
 
 def _outcome(future: Future[RunResult]) -> RunResult | Failure:

@@ -22,7 +22,6 @@ from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search import backend, databases, membership, shared, worker
-from meliuscli.search import study as study_module
 from meliuscli.search.begin import plan_study
 from meliuscli.search.membership import join
 from meliuscli.search.shared import WAIT, Assignment, SharedStudy
@@ -47,9 +46,7 @@ def rows(space: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """What a search of one process gives."""
     plan = plan_study(asked_of(space, TRIALS), 1)
     study = Study(tmp_path_factory.mktemp("one"), plan.settings, plan.space)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "Trainings", sleeping.OneByOne)
-        assert len(list(study.run(2))) == TRIALS
+    assert len(list(study.run(sleeping.OneByOne()))) == TRIALS  # type: ignore[arg-type]
     return rows_of(study)
 
 
