@@ -338,6 +338,18 @@ def test_a_space_of_one_network_ends_after_it(tmp_path: Path, sampler: str) -> N
     assert study._ask() is None
 
 
+def test_a_training_that_learns_nothing_is_known_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "cold.toml"
+    path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e-30", 1))
+    study = Study(tmp_path, settings(trials=1), load_space(str(path))[1])
+    (record,) = run(study)
+    assert record.accuracy is not None
+    assert record.accuracy < 0.12
+    assert record.result is not None
+    assert record.result.at_chance
+    assert study.records() == [record]
+
+
 def test_a_failing_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "hot.toml"
     path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e30", 1))

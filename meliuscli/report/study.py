@@ -72,6 +72,11 @@ class StudyReport:
         return [record for record in self.records if record.accuracy is not None]
 
     @property
+    def num_at_chance(self) -> int:
+        """Trained candidates whose accuracy is no better than guessing."""
+        return sum(record.result.at_chance for record in self.trained if record.result is not None)
+
+    @property
     def named(self) -> list[TrialRecord]:
         """Those of them that figures name: the known networks and the finalists."""
         finalists = {entrant.name for entrant in self.entrants}

@@ -36,11 +36,13 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An entrant's accuracies (0 to 1), one a seed. Choices are made on ``validation``, never on ``test``."""
+    """An entrant's accuracies (0 to 1), one a seed. Choices are made on ``validation``, never on ``test``. ``num_at_chance``
+    of the trainings ended no better than guessing."""
 
     entrant: Entrant
     validation: tuple[float, ...]
     test: tuple[float, ...]
+    num_at_chance: int = 0
 
     @property
     def validation_mean(self) -> float:
@@ -196,7 +198,8 @@ class Round:
             runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(self.seeds)]
             if all("test_top1" in run for run in runs):
                 validation = tuple(run["validation_top1"] for run in runs)
-                found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs)))
+                at_chance = sum(run.get("at_chance", False) for run in runs)
+                found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs), at_chance))
         return sorted(found, key=lambda standing: -standing.validation_mean)
 
 
