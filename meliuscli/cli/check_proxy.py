@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import SHELL, give, is_given, status, talk
+from meliuscli.cli.console import give, is_given, status, talk
+from meliuscli.cli.progress import SHELL
 from meliuscli.units import parse_count
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meliuscli.cli.console import SHELL, Counter, answer, status, talk
+from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.progress import SHELL, Counter
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.units import format_mib
