@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
+from meliuscli.work.interrupts import heed_interrupt
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
@@ -82,6 +83,7 @@ def _outcome(future: Future[RunResult]) -> RunResult | Failure:
     try:
         return future.result()
     except BrokenProcessPool:
+        heed_interrupt()  # of all processes of a job
         raise MissingError(
             "a training process was killed from outside (out of memory?)",
             "what was finished is kept; continue with --resume, with fewer --workers if memory is short",
