@@ -93,7 +93,7 @@ OWNERS = {
         "report/check.py",
         "report/trial.py",
     ),
-    "onnx": ("exchange/qonnx.py", "export/"),
+    "onnx": ("exchange/qonnx_graph.py", "export/"),
     "onnxruntime": ("exchange/opened.py", "export/onnx.py"),
     "onnxscript": ("export/onnx.py",),
     "optuna": ("search/",),

@@ -121,7 +121,7 @@ def _in_int8(
 def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
     from meliuscli.arch.families.dense import DenseFamilySpec
-    from meliuscli.export.c.chain import require_chained
+    from meliuscli.export.c.chain_fold import require_chained
     from meliuscli.packed.runner import pack
 
     if not isinstance(spec, DenseFamilySpec):

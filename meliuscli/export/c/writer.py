@@ -19,8 +19,8 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.arena import Arena, count_bits, plan_arena
-from meliuscli.export.c.chain import fold_chain
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
+from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.chain_sources import ChainSource, chain_tables, level_type
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.sources import header, network_source, template
