@@ -38,6 +38,10 @@ NETWORKS = (
     "quicknet-large",
 )
 """larq-zoo's networks by our names."""
+DILATED = (
+    "BinaryDenseNet37 and its dilated form have the same tensors; it is the dilated one where the file's name says so, or"
+    " with --arch binarydensenet37-dilated"
+)
 
 
 def read_larq(path: Path, asked: ArchSpec | None) -> Imported:
@@ -45,24 +49,28 @@ def read_larq(path: Path, asked: ArchSpec | None) -> Imported:
 
     Raises ``MissingError`` without h5py, ``BadInputError`` for a file that is damaged or of another network."""
     tensors = _as_convolutions(_numbered(read_keras(path)))
-    spec = _nearest(tensors) if asked is None else asked
-    _check_form(path, spec)
+    notes: tuple[str, ...] = ()
+    if asked is None:
+        name, asked = _nearest(path, tensors)
+        notes = (DILATED,) if name.startswith("binarydensenet37") else ()
+    _check_form(path, asked)
     taker = Taker(path, tensors)
-    take_layers(taker, spec)
-    return Imported(spec, taker.finish(), imagenet_images(spec.input_size))
+    take_layers(taker, asked)
+    return Imported(asked, taker.finish(), imagenet_images(asked.input_size), notes)
 
 
-def _nearest(tensors: Mapping[str, Array]) -> ArchSpec:
+def _nearest(path: Path, tensors: Mapping[str, Array]) -> tuple[str, ArchSpec]:
     """Of ``NETWORKS``, with as many classes as the file has, the one with the most of the file's tensors; a larger network
     has those of a smaller one, so that tensors which the file lacks count against it."""
-    specs = [_with_classes(as_larq(load_name(name)), tensors) for name in NETWORKS]
+    specs = {name: _with_classes(as_larq(load_name(name)), tensors) for name in NETWORKS}
 
-    def fitting(spec: ArchSpec) -> int:
-        shapes = expected(spec)
-        equal = sum(name in tensors and tensors[name].shape == shape for name, shape in shapes.items())
-        return 2 * equal - len(shapes)
+    def fit(name: str) -> tuple[int, bool]:
+        shapes = expected(specs[name])
+        equal = sum(tensor in tensors and tensors[tensor].shape == shape for tensor, shape in shapes.items())
+        return 2 * equal - len(shapes), ("dilated" in name) == ("dilated" in path.name.lower())
 
-    return max(specs, key=fitting)
+    best = max(specs, key=fit)
+    return best, specs[best]
 
 
 def _with_classes(spec: ArchSpec, tensors: Mapping[str, Array]) -> ArchSpec:
@@ -76,6 +84,8 @@ def _check_form(path: Path, spec: ArchSpec) -> None:
     if spec.family not in FORMS:
         known = ", ".join(NETWORKS)
         raise BadInputError(f"{path}: --arch is a {spec.family}, which is none of larq-zoo's", f"those are {known}")
+    if spec.family == "meliusnet" and spec.input_size % 32:
+        raise BadInputError(f"{path}: larq-zoo's MeliusNet rounds odd maps up, ours down", "take a multiple of 32 pixels")
     others = [f"{key}={value}" for key, value in FORMS[spec.family].items() if getattr(spec, key) != value]
     if others:
         sets = " ".join(f"--set {other.lower()}" for other in others)
