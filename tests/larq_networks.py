@@ -69,7 +69,9 @@ class Keras:
         name = name or self.new(kind or ("conv2d" if quantizer is None else "quant_conv2d"))
         key, shape = ("depthwise_kernel", (x.shape[1], 1)) if depthwise else ("kernel", (x.shape[1], filters))
         weight = self.weight(name, key, kernel, kernel, *shape)
-        weight = (weight if quantizer is None else quantizer(weight)).permute((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
+        weight = (weight if quantizer is None else quantizer(weight)).permute(
+            (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
+        )
         x = x if inputs is None else inputs(x)
         x = same(x, (kernel - 1) * dilation + 1, stride, pad_value) if padding == "same" else x
         added = self.weight(name, "bias", filters) if bias else None
@@ -78,7 +80,9 @@ class Keras:
     def binary(self, x: Tensor, filters: int, kernel: int = 3, stride: int = 1, **others: Any) -> Tensor:
         return self.conv(x, filters, kernel, stride, **{"quantizer": sign, "inputs": sign, **others})
 
-    def norm(self, x: Tensor, eps: float = 1e-3, *, name: str | None = None, scale: bool = True, shift: bool = True) -> Tensor:
+    def norm(
+        self, x: Tensor, eps: float = 1e-3, *, name: str | None = None, scale: bool = True, shift: bool = True
+    ) -> Tensor:
         name, width = name or self.new("batch_normalization"), x.shape[1]
         gamma = self.weight(name, "gamma", width) if scale else None
         beta = self.weight(name, "beta", width) if shift else None

@@ -20,6 +20,7 @@ from meliuscli.errors import BadInputError, SpecError
 from meliuscli.export.onnx import write_onnx
 from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.nn.build import build
+from meliuscli.nn.quantizers import ApproxSign
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.runner import pack
 from meliuscli.packed.selftest import check, require_exact
@@ -37,7 +38,10 @@ BORDERS = {
     "birealnet": ("birealnet18", [*RESIDUAL, "padding=same"]),
     "real2binary": ("real2binary", [*RESIDUAL, "padding=same"]),
     "quicknet": ("quicknet", [*RESIDUAL[:4], "padding=same"]),
-    "dorefa-alexnet": ("dorefanet-alexnet", [*SMALL[1:], "channels=8,8,8,8,8", "hidden=16", "padding=same", "input_size=96"]),
+    "dorefa-alexnet": (
+        "dorefanet-alexnet",
+        [*SMALL[1:], "channels=8,8,8,8,8", "hidden=16", "padding=same", "input_size=96"],
+    ),
 }
 
 
@@ -53,6 +57,22 @@ def test_a_border_is_part_of_the_archid_and_changes_no_macs(spec: ArchSpec) -> N
     first, second = count_spec(usual).total, count_spec(spec).total
     assert (first.macs, first.weights, first.size_bytes) == (second.macs, second.weights, second.size_bytes)
     assert memory_of(spec).is_c is False or spec.family == "dorefa-alexnet"
+
+
+@pytest.mark.parametrize(
+    ("name", "archid"),
+    [
+        ("meliusnet22", "397250e88b64"),
+        ("binarydensenet28", "b7a901a27b24"),
+        ("dorefanet-alexnet", "34d8cee10501"),
+        ("birealnet18", "0a96d4ffd6d5"),
+        ("resnete18", "c4af43c6af94"),
+        ("real2binary", "77330408e3ad"),
+        ("quicknet", "ec8954bb212d"),
+    ],
+)
+def test_networks_named_before_there_were_borders_keep_their_archid(name: str, archid: str) -> None:
+    assert load_arch(name).spec.archid == archid
 
 
 def test_both_roads_count_it_alike(spec: ArchSpec) -> None:
@@ -75,9 +95,14 @@ def test_it_trains(spec: ArchSpec) -> None:
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in weights)
 
 
+def test_the_gradient_of_the_recipe_is_that_of_every_border() -> None:
+    network = build(load_arch(*BORDERS["resnete"]).spec, sign_gradient="approx")
+    assert sum(isinstance(module, ApproxSign) for module in network.modules()) == 2
+
+
 def test_what_is_packed_answers_alike_and_a_packed_file_is_read_again(spec: ArchSpec, tmp_path: Path) -> None:
     pytest.importorskip("llvmlite")
-    network, images = random_network(spec), torch.randn(2, *spec.input_shape)
+    network, images = random_network(spec, 2, 0)[0], torch.randn(2, *spec.input_shape)
     if spec.family == "dorefa-alexnet":
         with pytest.raises(BadInputError, match="more than one bit"):
             pack(network, spec)
@@ -89,15 +114,17 @@ def test_what_is_packed_answers_alike_and_a_packed_file_is_read_again(spec: Arch
     assert torch.equal(load_packed(path)(images), runner(images))
 
 
-def test_onnx_answers_alike(spec: ArchSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["binarydensenet", "dorefa-alexnet"])
+def test_onnx_answers_alike(key: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    agreement = write_onnx(random_network(spec), spec, tmp_path / "net.onnx")
+    spec = load_arch(*BORDERS[key]).spec
+    agreement = write_onnx(random_network(spec, 2, 0)[0], spec, tmp_path / "net.onnx")
     assert agreement is None or agreement.equal == agreement.images
 
 
 def test_what_knows_one_border_alone_refuses_the_others(spec: ArchSpec) -> None:
     pytest.importorskip("llvmlite")
-    network = random_network(spec)
+    network = random_network(spec, 2, 0)[0]
     with pytest.raises(BadInputError, match="--to c: for"):
         network_for_c(network, spec)
     if spec.family in ("meliusnet", "binarydensenet"):
@@ -105,10 +132,10 @@ def test_what_knows_one_border_alone_refuses_the_others(spec: ArchSpec) -> None:
             require_dense(pack(network, spec), "qonnx")
 
 
-@pytest.mark.parametrize("name", ["resnete18", "real2binary", "birealnet18"])
-def test_same_is_not_for_the_grouped_stem_of_residual_networks(name: str) -> None:
+@pytest.mark.parametrize("name", ["resnete18", "birealnet18", "birealnet50"])
+def test_same_is_for_basic_blocks_and_not_for_the_grouped_stem(name: str) -> None:
     with pytest.raises(SpecError, match="padding: same is for basic blocks"):
-        load_arch(name, ["padding=same", "stem=grouped"])
+        load_arch(name, ["padding=same", *(["stem=grouped"] if name.endswith("18") else [])])
 
 
 @pytest.mark.parametrize("pad_value", [0, 1])

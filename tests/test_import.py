@@ -22,7 +22,7 @@ from torch import Tensor
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, load_arch
 from meliuscli.counting.analytic import count_spec
-from meliuscli.errors import BadInputError, MissingError, SpecError
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.exchange.importing import import_file
 from meliuscli.exchange.mxnet import read_params
 from meliuscli.training.trained import load_trained

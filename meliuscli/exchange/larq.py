@@ -85,7 +85,9 @@ def _check_form(path: Path, spec: ArchSpec) -> None:
         known = ", ".join(NETWORKS)
         raise BadInputError(f"{path}: --arch is a {spec.family}, which is none of larq-zoo's", f"those are {known}")
     if spec.family == "meliusnet" and spec.input_size % 32:
-        raise BadInputError(f"{path}: larq-zoo's MeliusNet rounds odd maps up, ours down", "take a multiple of 32 pixels")
+        raise BadInputError(
+            f"{path}: larq-zoo's MeliusNet rounds odd maps up, ours down", "take a multiple of 32 pixels"
+        )
     others = [f"{key}={value}" for key, value in FORMS[spec.family].items() if getattr(spec, key) != value]
     if others:
         sets = " ".join(f"--set {other.lower()}" for other in others)

@@ -48,7 +48,7 @@ def expected(spec: ArchSpec) -> Shapes:
     """The tensors of a network's file, with their shapes."""
     shapes: Shapes = {}
     for layer, name in named_layers(spec):
-        shapes |= {tensor: shape for tensor, shape in _tensors(layer, name).values()}
+        shapes |= dict(_tensors(layer, name).values())
     return shapes
 
 

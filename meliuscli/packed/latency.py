@@ -86,7 +86,8 @@ def measure_whole(spec: ArchSpec, isa: Isa) -> float:
 def _dense(spec: ArchSpec) -> DenseFamilySpec:
     if not runs_whole(spec):
         raise BadInputError(
-            f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet with borders of -1 do"
+            f"latency: {spec.family} does not run packed from end to end",
+            "MeliusNet and BinaryDenseNet with borders of -1 do",
         )
     return spec
 

@@ -78,7 +78,14 @@ def batch_norm(channels: int, *, scale: bool = True, shift: bool = True) -> nn.B
 
 
 def recipe_conv(
-    channels: int, width: int, clip: float, *, stride: int = 1, dilation: int = 1, pad_value: int = -1, same: bool = False
+    channels: int,
+    width: int,
+    clip: float,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pad_value: int = -1,
+    same: bool = False,
 ) -> BinaryConv2d | QuantConv2d:
     """A binary 3x3 convolution of the families of MeliusNet's recipe: BMXNet's, of counts in [0, K], where the border is -1 on
     both sides; with any other border larq's, of sums in [-K, K]. Batch norm takes that difference away."""

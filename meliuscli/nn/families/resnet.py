@@ -108,8 +108,9 @@ class ResNetEBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int, clip: float, spec: ResNetESpec) -> None:
         super().__init__()
-        border = {"pad_value": spec.pad_value, "same": spec.padding == "same"}
-        self.conv, self.bn = recipe_conv(channels, width, clip, stride=stride, **border), nn.BatchNorm2d(width)
+        same = spec.padding == "same"
+        self.conv = recipe_conv(channels, width, clip, stride=stride, pad_value=spec.pad_value, same=same)
+        self.bn = nn.BatchNorm2d(width)
         self.shortcut = pooled_shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
