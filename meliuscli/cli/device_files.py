@@ -120,11 +120,11 @@ def _in_int8(
 
 def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
-    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.arch.families.dense import runs_whole
     from meliuscli.export.c.chain_fold import require_chained
     from meliuscli.packed.runner import pack
 
-    if not isinstance(spec, DenseFamilySpec):
+    if not runs_whole(spec):
         require_chained(spec)
     return pack(network, spec)
 
@@ -147,10 +147,10 @@ def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
 
 
 def _require_dense_spec(spec: ArchSpec, to: str) -> None:
-    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.arch.families.dense import runs_whole
 
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
+    if not runs_whole(spec):
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet with borders of -1, not for {spec.family}")
 
 
 def write_as_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:

@@ -33,6 +33,21 @@ def _bmxnet(path: Path, asked: ArchSpec | None) -> Imported:
     return read_bmxnet(path, read_params(path), asked)
 
 
+def _bmxnet_v2(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.bmxnet_v2 import read_bmxnet_v2
+    from meliuscli.exchange.mxnet import read_params
+
+    return read_bmxnet_v2(path, read_params(path), asked)
+
+
+def _of_mxnet(path: Path) -> str:
+    """Which of BMXNet's versions a file of MXNet's is of."""
+    from meliuscli.exchange.bmxnet_v2 import is_gluon
+    from meliuscli.exchange.mxnet import read_params
+
+    return "bmxnet-v2" if is_gluon(read_params(path)) else "bmxnet"
+
+
 def _reactnet(path: Path, asked: ArchSpec | None) -> Imported:
     from meliuscli.exchange.reactnet import read_reactnet
     from meliuscli.exchange.torch_files import read_torch
@@ -85,6 +100,7 @@ def _of_torch(path: Path) -> str:
 READERS: Mapping[str, Reader] = {
     "larq": _larq,
     "bmxnet": _bmxnet,
+    "bmxnet-v2": _bmxnet_v2,
     "reactnet": _reactnet,
     "bnext": _bnext,
     "qonnx": _qonnx,
@@ -92,7 +108,7 @@ READERS: Mapping[str, Reader] = {
 }
 """Format -> its reader."""
 SUFFIXES: Mapping[str, Callable[[Path], str]] = {
-    ".params": lambda path: "bmxnet",
+    ".params": _of_mxnet,
     ".onnx": lambda path: "qonnx",
     **dict.fromkeys((".h5", ".hdf5"), lambda path: "larq"),
     ".safetensors": lambda path: "ours",

@@ -36,14 +36,14 @@ class PlainConv2d(nn.Module):
         self.of_signs = isinstance(conv, QuantConv2d)
         if isinstance(conv, QuantConv2d):
             weight, bias = conv.quantizer(conv.weight), None
-            self.padding, self.pad_value, self.dilation = conv.padding, conv.pad_value, 1
+            self.padding, self.pad_value = conv.padding, conv.pad_value
             self.activation = PlainSign() if isinstance(conv.activation, SteSign | ApproxSign) else conv.activation
         else:
             weight = torch.where(conv.weight >= 0, 1.0, -1.0)
             bias = nn.Parameter((weight[0].numel() - weight.sum((1, 2, 3))) / 2, requires_grad=False)
-            self.padding, self.pad_value, self.dilation = conv.dilation, 0.0, conv.dilation
+            self.padding, self.pad_value = conv.dilation, 0.0
             self.activation = nn.Identity()
-        self.stride = conv.stride
+        self.stride, self.dilation = conv.stride, conv.dilation
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         self.bias = bias
 
@@ -105,9 +105,8 @@ def float_twin(network: nn.Module) -> nn.Module:
             continue
         assert isinstance(module, BinaryConv2d | QuantConv2d)
         outputs, inputs, kernel = weights.outputs, weights.channels, weights.window.kernel
-        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
-        padding = dilation if isinstance(module, BinaryConv2d) else module.padding
-        twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, dilation, bias=False)
+        padding = module.dilation if isinstance(module, BinaryConv2d) else module.padding
+        twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, module.dilation, bias=False)
         replace_module(copied, name, twin)
     for name, module in list(copied.named_modules()):
         if isinstance(module, SteSign | ApproxSign):
@@ -152,10 +151,9 @@ def conv_runs(network: nn.Module, images: Tensor) -> tuple[dict[str, Run], dict[
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
         assert isinstance(module, BinaryConv2d | QuantConv2d)
-        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
-        padding = module.padding if isinstance(module, QuantConv2d) else dilation
+        padding = module.padding if isinstance(module, QuantConv2d) else module.dilation
         filters = module.quantizer(module.weight) if isinstance(module, QuantConv2d) else module.weight
-        shapes.append((inputs[0], filters.detach(), module.stride, padding, dilation))
+        shapes.append((inputs[0], filters.detach(), module.stride, padding, module.dilation))
 
     convs = [module for module in network.modules() if binary_weights(module) is not None]
     handles = [conv.register_forward_hook(watch) for conv in convs]
