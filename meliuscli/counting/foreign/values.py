@@ -46,7 +46,7 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
 
     Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
     times signs takes two values. Samples of random places, the same each time, stand for large operands."""
-    if rows is None or rows.is_meta or not rows.is_floating_point() or rows.layout != torch.strided or not rows.numel():
+    if rows is None or rows.is_meta or rows.element_size() == 1 or rows.is_complex() or rows.layout != torch.strided or not rows.numel():
         return Seen()
     flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
     part = flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
@@ -65,11 +65,11 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
     levels, (distinct, times) = _levels(values), _distinct(values)
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
-    if is_signed and times[1] <= _RARE:
+    if is_signed and times[1] <= _RARE * len(values):
         return Seen(2)
-    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE:  # an identity, not signs
+    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE * len(values):  # an identity, not signs
         return Seen(MANY)
-    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times))
+    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times) / len(values))
     if levels in (0, MANY) or 0 < by_row < levels:
         return Seen(by_row or levels)
     return Seen(levels, is_signed, thin)
@@ -94,10 +94,11 @@ def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
 
 
 def _places(size: int, most: int) -> Tensor:
-    """All places in order, or ``most`` of them at random, the same each time."""
+    """All places in order, or ``most`` of them: one at random, the same each time, of each part of equal length."""
     if size <= most:
         return torch.arange(size)
-    return torch.randint(size, (most,), generator=torch.Generator().manual_seed(size)).sort().values
+    jitter = torch.rand(most, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    return ((torch.arange(most) + jitter) * (size / most)).long()
 
 
 def _is_scaled_sign(part: Tensor) -> bool:
@@ -133,35 +134,35 @@ def _levels_of_groups(rows: Tensor) -> int:
 
 
 def _levels(values: Tensor) -> int:
-    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on. 0 for
-    too few to say."""
-    distinct, _ = _distinct(values)
-    number = len(distinct)
+    """Distinct values, where most of them come again; else the steps of an even grid that all lie on: what came once
+    among many zeros, or at a bound, says that there are others. 0 for too few to say."""
+    distinct, times = _distinct(values)
+    number, single = len(distinct), times.count(1)
     if number == 1 and len(values) > 1:
         return 1
     if number > _FEW:
         return MANY
-    if number < 8 and len(values) < 4 * number:
+    if (number < 8 and len(values) < 4 * number) or (number == 2 and single and 0.0 in distinct):
         return 0
-    if len(values) >= 16 * number or number <= 2:
+    if len(values) >= 4 * number and number >= 4 * single:
         return number
     return _grid(distinct)
 
 
-def _distinct(values: Tensor) -> tuple[list[float], list[float]]:
-    """The values (up to 257, in order) and their shares. Equal but for rounding is equal."""
+def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
+    """The values (up to 257, in order) and how often each is there. Equal but for rounding is equal."""
     ordered = values.flatten().sort().values
     limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
     starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
     ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
-    return ordered[starts[: _FEW + 1]].tolist(), ((ends - starts)[: _FEW + 1] / len(ordered)).tolist()
+    return ordered[starts[: _FEW + 1]].tolist(), (ends - starts)[: _FEW + 1].tolist()
 
 
 def _grid(distinct: list[float]) -> int:
-    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``."""
+    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``. Any three lie on some."""
     low, high = distinct[0], distinct[-1]
     share = (torch.tensor(distinct) - low) / (high - low)
-    steps = torch.arange(1.0, _FEW)[:, None]
+    steps = torch.arange(1.0, _FEW if len(distinct) > 3 else 3)[:, None]
     for values in (share[:: max(1, len(share) // 8)], share):
         at = steps * values
         steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
@@ -66,7 +66,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls: list[tuple[str, int]] = [("", 0)]
         self._is_asking = False
         for name, part in module.named_modules():
-            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            for tensor, _ in held_by(part):
                 key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
@@ -109,13 +109,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
+        if any(map(is_traceable_wrapper_subclass, _tensors_of(args, kwargs))):
+            return NotImplemented  # it says what it is made of, and that is seen
         if not (with_macs := has_formula(func, args)):
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, [t for value in (*args, *kwargs.values()) for t in _tensors(value)], _tensors(out))
+        self._follow(func, _tensors_of(args, kwargs), _tensors(out))
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
                 self._add(measure, _shape(out))
@@ -219,16 +221,32 @@ def _span(tensor: Tensor) -> range:
 
 
 def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type; None for the floating-point types, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex():
+    """Bits of an integer type of a byte or less; None for the others, whose values have to be looked at."""
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.element_size() > 1:
         return None
-    if tensor.dtype == torch.bool:
-        return 1
-    return min(FLOAT_BITS, tensor.element_size() * 8)
+    return 1 if tensor.dtype == torch.bool else 8
 
 
 def _importance(tensor: Tensor) -> tuple[int, bool]:
     return tensor.numel(), isinstance(tensor, nn.Parameter)
+
+
+def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:
+    """The tensors that a module holds itself, and whether as parameters. One that wraps others (as quantized ones of
+    torchao and quanto do) is these."""
+    for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+        for inner in unwrapped_tensors(tensor):
+            yield inner, isinstance(tensor, nn.Parameter)
+
+
+def unwrapped_tensors(tensor: Tensor) -> list[Tensor]:
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    return [inner for name in tensor.__tensor_flatten__()[0] for inner in unwrapped_tensors(getattr(tensor, name))]
+
+
+def _tensors_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
 
 
 def _tensors(value: Any) -> list[Tensor]:
