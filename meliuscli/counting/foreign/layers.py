@@ -123,8 +123,8 @@ class ModuleRow:
         if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation in self.watch.unknown.get(self.row, Counter()).elements():
-            yield operation, _UNKNOWN, self.row, 0, True
+        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+            yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:
         """Is it a layer that was called, and no product seen in it?"""
@@ -152,9 +152,6 @@ class ModuleRow:
             known = own if product.roots or self.packed else [None, None]
             pair = [replace(e, stated=e.stated or s) for e, s in zip(product.evidence, known, strict=True)]
             self.rulings.append(ruling(pair[0], pair[1], self.word, has_binary_name))
-
-
-_UNKNOWN = "may hide MACs (torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula)"
 
 
 def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
