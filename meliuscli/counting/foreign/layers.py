@@ -15,7 +15,7 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
+from meliuscli.counting.foreign.watch import Product, Watch, held_by, key_of, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
 """Bits of what is made of a tensor, and numbers of weights by what they are."""
@@ -52,6 +52,7 @@ class ModuleRow:
     rulings: list[Ruling] = field(default_factory=list)
     word: Word | None = None
     is_guessed: bool = False
+    has_buffers: bool = False
 
     @property
     def shown(self) -> str:
@@ -119,11 +120,11 @@ class ModuleRow:
             said.append(("never called: its {n} weights count, its operations do not", self.word is not None))
         if any(t.is_complex() for t in self.tensors.values()):
             said.append(("complex: a weight counts as two real ones, a MAC as four", False))
-        if any(not isinstance(t, nn.Parameter) for t in self.tensors.values()):
+        if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation in self.watch.unknown.get(self.row, Counter()).elements():
-            yield operation, _UNKNOWN, self.row, 0, True
+        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+            yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:
         """Is it a layer that was called, and no product seen in it?"""
@@ -153,9 +154,6 @@ class ModuleRow:
             self.rulings.append(ruling(pair[0], pair[1], self.word, has_binary_name))
 
 
-_UNKNOWN = "may hide MACs (torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula)"
-
-
 def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
     """One for each module, in order of registration; what two share counts in the first. A buffer counts where it is
     what a product multiplies."""
@@ -171,11 +169,12 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
         if isinstance(part, _BatchNorm):
             layer.norms += [part] if list(part.parameters(recurse=False)) else []
             continue
-        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+        for tensor, is_parameter in held_by(part):
             key = key_of(tensor)
-            if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
+            if key not in counted and (is_parameter or key in multiplied):
                 counted.add(key)
                 layer.tensors[key] = tensor
+                layer.has_buffers |= not is_parameter
         layer.packed += [
             t for value in vars(part).values() if isinstance(value, torch.ScriptObject) for t in packed_in(value)
         ]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
-from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
+from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, has_formula, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
 from meliuscli.counting.foreign.values import kernel_id, seen_values
 
@@ -48,7 +48,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.products: list[Product] = []
-        self.unknown: dict[str, Counter[str]] = {}
+        self.unknown: dict[str, Counter[tuple[str, str]]] = {}
         self.shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         self.used: set[int] = set()
         self.tensors: dict[int, Tensor] = {}
@@ -62,11 +62,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._complex: set[int] = set()
         self._stated: dict[int, Stated] = {}
         self._signs: set[int] = set()
+        self._spread: set[int] = set()
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
         self._is_asking = False
         for name, part in module.named_modules():
-            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            for tensor, _ in held_by(part):
                 key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
@@ -109,18 +110,20 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
+        if any(map(is_traceable_wrapper_subclass, _tensors_of(args, kwargs))):
+            return NotImplemented  # it says what it is made of, and that is seen
         if not (with_macs := has_formula(func, args)):
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, [t for value in (*args, *kwargs.values()) for t in _tensors(value)], _tensors(out))
+        self._follow(func, _tensors_of(args, kwargs), _tensors(out))
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
                 self._add(measure, _shape(out))
-        elif not is_harmless(func):
-            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name] += 1
+        elif doubt := doubt_of(func) or self._sum_of_products(func, args):
+            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
         return out
 
     def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
@@ -133,6 +136,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         says = next((self._stated[key] for key in keys if key in self._stated), None)
         name = func._schema.name.partition("::")[2]
         keeps = _KEEPS.fullmatch(name) is not None
+        is_spread = name == "mul" and self._is_spread(inputs, outputs)
         is_sign = _SIGNS.fullmatch(name) is not None or self._keeps_signs(func, name, keeps, keys)
         for tensor in outputs:
             key = storage_of(tensor)
@@ -142,12 +146,23 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
             self._stated.pop(key, None)
             (self._signs.add if is_sign else self._signs.discard)(key)
+            (self._spread.add if is_spread else self._spread.discard)(key)
             if is_moving:
                 self._moving.add(key)
             elif roots and key not in self._spans:
                 self._roots[key] = roots
             if says is not None and keeps:
                 self._stated[key] = says
+
+    def _is_spread(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        """Are weights multiplied one by one, each with activations that several share?"""
+        size = sum(t.numel() for t in outputs)
+        has_matrix = any(t.dim() > 1 and self._is_weight(t) and t.numel() > max(t.shape) for t in inputs)
+        return has_matrix and any(storage_of(t) in self._moving and t.numel() < size for t in inputs)
+
+    def _sum_of_products(self, func: Any, args: Sequence[Any]) -> str | None:
+        is_sum = func._schema.name == "aten::sum" and storage_of(args[0]) in self._spread
+        return "adds up weights multiplied one by one: may hide MACs (a product of matrices counts)" if is_sum else None
 
     def _keeps_signs(self, func: Any, name: str, keeps: bool, keys: Sequence[int]) -> bool:
         """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
@@ -183,13 +198,17 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
         )
         kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
-        kernels = {} if weight is None else {kernel: weight.numel()}
+        number = weight.numel() if weight is not None else 0
+        if measure.packed is not None:
+            number, bits = measure.packed
+            evidence = replace(evidence[0], stored=bits), evidence[1]
+        kernels = {kernel: number} if number else {}
         self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
-        key = storage_of(tensor)
-        is_sign = key in self._signs and not is_weight  # zeros among these are pruned ones
-        return Evidence(self._stated.get(key), stored_bits(tensor), seen_values(rows, is_weight), is_sign)
+        key, seen = storage_of(tensor), seen_values(rows, is_weight)
+        is_sign = key in self._signs and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
+        return Evidence(self._stated.get(key), stored_bits(tensor), seen, is_sign)
 
 
 def row_of(name: str) -> str:
@@ -219,16 +238,32 @@ def _span(tensor: Tensor) -> range:
 
 
 def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type; None for the floating-point types, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex():
+    """Bits of an integer type of a byte or less; None for the others, whose values have to be looked at."""
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.element_size() > 1:
         return None
-    if tensor.dtype == torch.bool:
-        return 1
-    return min(FLOAT_BITS, tensor.element_size() * 8)
+    return 1 if tensor.dtype == torch.bool else 8
 
 
 def _importance(tensor: Tensor) -> tuple[int, bool]:
     return tensor.numel(), isinstance(tensor, nn.Parameter)
+
+
+def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:
+    """The tensors that a module holds itself, and whether as parameters. One that wraps others (as quantized ones of
+    torchao and quanto do) is these."""
+    for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+        for inner in unwrapped_tensors(tensor):
+            yield inner, isinstance(tensor, nn.Parameter)
+
+
+def unwrapped_tensors(tensor: Tensor) -> list[Tensor]:
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    return [inner for name in tensor.__tensor_flatten__()[0] for inner in unwrapped_tensors(getattr(tensor, name))]
+
+
+def _tensors_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
 
 
 def _tensors(value: Any) -> list[Tensor]:
