@@ -101,7 +101,7 @@ OWNERS = {
     "platformdirs": ("data/catalog.py", "results.py"),
     "pydantic": ("arch/", "search/", "training/"),
     "qonnx": ("export/qonnx.py",),
-    "redis": ("search/databases.py",),
+    "redis": ("search/redis_journal.py",),
     "rich": ("cli/",),
     "safetensors": ("export/packed.py", "training/"),
     "sqlalchemy": ("search/databases.py",),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from meliuscli.errors import BadInputError
 from meliuscli.search.backend import Backend
-from meliuscli.search.databases import TURNS, DatabaseBackend, RedisBackend, SqliteBackend
+from meliuscli.search.databases import TURNS, DatabaseBackend, SqliteBackend
+from meliuscli.search.redis_journal import RedisBackend
 from meliuscli.search.shared_journal import JournalBackend
 
 JOURNAL_FILE = "journal.log"

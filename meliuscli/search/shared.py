@@ -132,7 +132,7 @@ class SharedStudy(Study):
 
     def _next_trial(self, me: Owner) -> Assignment | Literal["wait"] | None:
         self._finish_asking()
-        if (left := self._left_behind("trial")) is not None:
+        if (left := self._left_behind("trial", me)) is not None:
             return self._take("trial", left, me)
         lag = self.settings.lag
         while True:
@@ -182,13 +182,13 @@ class SharedStudy(Study):
             self._stages[stage] = OptunaStudy(self.backend.storage, f"{self.name}.{stage}", ["maximize"])
         return self._stages[stage]
 
-    def _left_behind(self, stage: Stage) -> FrozenTrial | None:
-        """The first trial that was handed back, or whose worker is gone."""
+    def _left_behind(self, stage: Stage, me: Owner) -> FrozenTrial | None:
+        """The first trial that was handed back, or whose worker is gone, or that this worker took without being told so."""
         study = self._stage(stage)
         for trial in study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if OWNER not in trial.user_attrs or has_landed(trial):
                 continue
-            if (fields := trial.user_attrs[OWNER]) is not None:
+            if (fields := trial.user_attrs[OWNER]) is not None and not _is_owned(trial, me):
                 if not self._is_lost(Owner.from_fields(fields), trial, study):
                     continue
                 study.storage.set_trial_user_attr(trial._trial_id, LOST, trial.user_attrs.get(LOST, 0) + 1)
@@ -243,7 +243,7 @@ class SharedStudy(Study):
     def _next_of_round(self, stage: Stage, round_: Round, me: Owner) -> Assignment | Literal["wait"] | None:
         study = self._stage(stage)
         self._enqueue(study, round_)
-        if (left := self._left_behind(stage)) is not None:
+        if (left := self._left_behind(stage, me)) is not None:
             return self._take(stage, left, me)
         is_running = False
         for trial in study.study.get_trials(deepcopy=False):

@@ -21,7 +21,7 @@ from postgres import Postgres, why_not
 from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.search import backend, databases, membership, shared, worker
+from meliuscli.search import backend, membership, shared, worker
 from meliuscli.search import study as study_module
 from meliuscli.search.begin import plan_study
 from meliuscli.search.membership import join
@@ -282,7 +282,7 @@ def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
 ) -> None:
     with pytest.raises(MissingError, match=r'cannot be reached: .*(database|role) "none" does not exist'):
         open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
-    monkeypatch.setattr(databases, "CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(backend, "CONNECT_SECONDS", 0.0)
     with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
         open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
 
