@@ -78,6 +78,8 @@ OWNERS = {
     "PIL": ("data/decode.py",),
     "filelock": ("data/cache.py", "search/backend.py", "search/databases.py", "training/", "work/folders.py"),
     "fvcore": ("counting/traced.py",),
+    "google": ("search/proxy.py",),
+    "grpc": ("search/proxy.py",),
     "h5py": ("exchange/larq.py",),
     "llvmlite": ("packed/",),
     "matplotlib": ("report/figures.py",),

@@ -80,7 +80,9 @@ def file_lock(path: Path, use: str) -> Any:
 def first_line(error: BaseException) -> str:
     """What a storage's error says, without what libraries put around it."""
     cause = error.__cause__ or error
-    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).splitlines()[0]
+    details = getattr(cause, "details", None)  # gRPC's
+    said = details() if callable(details) else getattr(cause, "orig", None)
+    return (str(said or cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def reached(connect: Callable[[], Value], name: str, faults: tuple[type[Exception], ...]) -> Value:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, Self
@@ -117,10 +118,8 @@ class MariaDB(Spawned):
     def cut(self) -> None:
         others = "SELECT id FROM information_schema.processlist WHERE id <> connection_id() AND db = 'optuna'"
         for number in self.sql(others).split():
-            try:
+            with suppress(subprocess.CalledProcessError):  # it may have ended meanwhile
                 self.sql(f"KILL {number}")
-            except subprocess.CalledProcessError:
-                pass  # it has ended meanwhile
 
     def reset(self) -> None:
         self.sql("DROP DATABASE optuna; CREATE DATABASE optuna")
