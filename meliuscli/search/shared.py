@@ -99,7 +99,7 @@ class SharedStudy(Study):
 
     def _next_trial(self, me: Owner) -> Assignment | Literal["wait"] | None:
         self._finish_asking()
-        if (left := self._claims("trial").left_behind()) is not None:
+        if (left := self._claims("trial").left_behind(me)) is not None:
             return self._take("trial", left, me)
         lag = self.settings.lag
         while True:
@@ -188,7 +188,7 @@ class SharedStudy(Study):
         claims = self._claims(stage)
         study = claims.trials
         self._enqueue(study, round_)
-        if (left := claims.left_behind()) is not None:
+        if (left := claims.left_behind(me)) is not None:
             return self._take(stage, left, me)
         is_running = False
         for trial in study.study.get_trials(deepcopy=False):

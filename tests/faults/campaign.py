@@ -31,7 +31,7 @@ from conftest import TINY_SPACE
 from forked import in_child
 from mutate import MALFORMED, attack
 from optuna.trial import TrialState
-from postgres import Postgres, why_not
+from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from works import attack_works
 
@@ -41,6 +41,7 @@ from meliuscli.search import backend, storage
 TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
 FAULTS = 30
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
+PARTS = ("journal", *SERVERS, "malformed", "works")
 SAMPLERS = ("cost-aware", "random", "tpe")
 
 
@@ -78,7 +79,7 @@ def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:
 class Round:
     """One study that workers finish while faults come at random moments."""
 
-    def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Postgres | None):
+    def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Server | None):
         self.url, self.place, self.rng, self.tally, self.server = url, place, rng, tally, server
         self.workers: list[BaseProcess] = [self._start() for _ in range(workers)]
         self.num_faults = 0
@@ -169,17 +170,18 @@ def judge(url: str, place: Path, expected: list[Row], tally: Tally) -> None:
 
 def disturb(name: str, minutes: float, rng: random.Random, space: Path, home: Path) -> Tally:
     """Rounds on a storage until the time is over."""
-    tally, end = Tally(), time.monotonic() + 60 * minutes
+    tally = Tally()
     expected = {sampler: undisturbed(space, home / f"undisturbed-{sampler}", sampler) for sampler in SAMPLERS}
-    server = Postgres() if name == "postgresql" else None
+    server = None if name == "journal" else SERVERS[name]()
     if server is not None:
         server.start()
+    end = time.monotonic() + 60 * minutes
     try:
         while time.monotonic() < end:
             place, sampler = home / f"{name}-{tally.rounds}", rng.choice(SAMPLERS)
             url = "journal" if server is None else server.url
             if server is not None:
-                server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+                server.reset()
             in_child(lambda u=url, p=place, s=sampler: created(u, space, p, TRIALS, sampler=s, lag=8) and None)  # type: ignore[misc]
             Round(url, place, rng.choice((2, 4)), rng, tally, server).run()
             judge(url, place, expected[sampler], tally)
@@ -197,18 +199,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, default=Path("reports/faults"))
-    parser.add_argument("--only", choices=("journal", "postgresql", "malformed", "works"))
+    parser.add_argument("--only", choices=PARTS)
     given = parser.parse_args()
     storage.LOCK_SECONDS = 0.3  # what is left of a lock costs a round no time
     home = Path(tempfile.mkdtemp(prefix="faults-"))
     space = home / "tiny.toml"
     space.write_text(TINY_SPACE, encoding="utf-8")
-    parts = [given.only] if given.only else ["journal", "postgresql", "malformed", "works"]
+    parts = [given.only] if given.only else PARTS
     value: dict[str, object] = {"seed": given.seed, "minutes": given.minutes}
     is_clean = True
     for part in parts:
         rng, minutes = random.Random(f"{part} {given.seed}"), given.minutes / len(parts)
-        if part == "postgresql" and (reason := why_not()) is not None:
+        if part in SERVERS and (reason := why_not(part)) is not None:
             value[part] = {"skipped": reason}
             continue
         if part in ("malformed", "works"):

@@ -76,6 +76,10 @@ class Postgres:
         """``fast`` ends all sessions; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop", check=check)
 
+    def reset(self) -> None:
+        """Forget all studies."""
+        self.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
     def kill(self) -> None:
         """Kill the server's first process; it is gone when its port is free again."""
         pid = int((self.directory / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
