@@ -7,8 +7,6 @@ import io
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import typer
 from conftest import TINY_SPACE, Cli, run_here
+from forked import Forks
 
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
@@ -292,22 +291,10 @@ def with_files(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A directory with a finished check in it."""
     directory = with_files(tmp_path_factory.mktemp("check"))
-    command = [
-        sys.executable,
-        "-m",
-        "meliuscli",
-        *ARGS,
-        "--workers",
-        "2",
-        "--format",
-        "json",
-        "--output",
-        "answer.json",
-    ]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run([*ARGS, "--workers", "2", "--format", "json", "--output", "answer.json"], directory)
     assert done.returncode == 0, done.stderr
     assert "training 16/16" in done.stderr
     return directory

@@ -17,7 +17,7 @@ from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.exchange.tensors import Imported
 from meliuscli.nn.build import build
-from meliuscli.results import origin, write_json
+from meliuscli.results import origin, write_record
 from meliuscli.runs import Run, new_id, record_path, summary, weights_path
 from meliuscli.training.weights import save_weights
 
@@ -133,7 +133,7 @@ def import_file(path: Path, asked: NamedArch | None, source: str | None, reports
     save_weights(network, read.spec, weights_path(reports, run_id, 0), read.preprocessing)
     name = path.name.removesuffix(path.suffix) if asked is None else asked.name
     record = _record(run_id, name, read, {"file": path.name, "sha256": digest, "format": source})
-    write_json(record_path(reports, run_id), record)
+    write_record(record_path(reports, run_id), record)
     return Run(record_path(reports, run_id), record)
 
 

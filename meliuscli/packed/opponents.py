@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from meliuscli.nn.binary_conv import BinaryConv2d, integer_convolution
+from meliuscli.nn.compiled import compile_quietly
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.convs import binary_weights, channels_last, replace_module
@@ -131,7 +132,7 @@ def compiled_call(network: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any
     module, (args, keywords) = copy.deepcopy(network).to(dtype), tree_map(cast, call)
     with inductor.patch(freezing=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        function = torch.compile(module)
+        function = compile_quietly(module)
         for _ in range(2):
             function(*args, **keywords)
     return lambda: function(*args, **keywords)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from meliuscli.data.folder import ImageFolder
 from meliuscli.data.names import DATASETS, DEFAULT_DATASET, IMAGE_FOLDER
 from meliuscli.data.splits import Cut
 from meliuscli.errors import BadInputError, MissingError, SpecError
-from meliuscli.results import json_text, origin, write_json
+from meliuscli.results import origin, read_record, record_text, write_record
 from meliuscli.search.budget import check_budget, measure_latencies
 from meliuscli.search.cost import OPS
 from meliuscli.search.goal import why_no_belief
@@ -88,7 +87,7 @@ def begin(
     Raises ``BadInputError``, ``SpecError`` or ``MissingError`` for what cannot be, before the folder is made."""
     plan = plan_study(asked, workers, listener)
     settings, made = plan.settings, plan.origin
-    files = {**plan.files, STUDY.marker: json_text({"settings": asdict(settings), "origin": made})}
+    files = {**plan.files, STUDY.marker: record_text({"settings": asdict(settings), "origin": made})}
     default = default_name(settings.space, settings.budget, settings.objective == "latency")
     return Begun(STUDY.make(reports, name, default, force, files), settings, plan.space, made)
 
@@ -153,7 +152,7 @@ def reopen(directory: Path) -> Begun:
     """A study as it was left. Raises ``BadInputError`` where its settings are gone or corrupt."""
     path = directory / STUDY.marker
     with STUDY.reading(path):
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_record(path)
         settings, made = TypeAdapter(Settings).validate_python(stored["settings"]), dict(stored["origin"])
         _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
     _, space, _ = load_space(str(directory / SPACE_FILE))
@@ -166,7 +165,7 @@ def go_on(left: Begun, listener: Listener = SILENT) -> Begun:
     """The study with the settings of ``left``, written down, when its data are what they were. Its folder is held."""
     now = data_facts(left.space, left.settings, listener)
     made = _checked_origin(left.directory, left.origin, now, listener)
-    write_json(left.directory / STUDY.marker, {"settings": asdict(left.settings), "origin": made})
+    write_record(left.directory / STUDY.marker, {"settings": asdict(left.settings), "origin": made})
     return replace(left, origin=made)
 
 

@@ -18,7 +18,7 @@ from meliuscli.arch.adapt import as_proxy
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.names import DEFAULT_DATASET
 from meliuscli.errors import BadInputError, SpecError
-from meliuscli.results import write_json
+from meliuscli.results import read_record, write_record
 from meliuscli.search.plan import CheckPlan
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Proxy, SearchSpace
@@ -93,7 +93,7 @@ class Check:
                 yield todo[index], fields
 
     def save(self) -> None:
-        write_json(self.directory / CHECK.marker, self.content())
+        write_record(self.directory / CHECK.marker, self.content())
 
     def content(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
@@ -198,7 +198,7 @@ def read_check(directory: Path, space: SearchSpace) -> Check:
     """A check as it was left. Raises ``BadInputError`` for a file that holds none."""
     path = directory / CHECK.marker
     with CHECK.reading(path):
-        stored = TypeAdapter(dict[str, Any]).validate_json(path.read_text(encoding="utf-8"))
+        stored = read_record(path)
         plan = CheckPlan.model_validate(stored["plan"])
         if plan.against == "published":
             networks = published_networks()

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from meliuscli.errors import BadInputError
-from meliuscli.results import write_json
+from meliuscli.results import read_record, write_record
 from meliuscli.search.accuracy import AccuracyModel, features, thinned
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.goal import TargetGoal
@@ -183,7 +183,7 @@ class Round:
         }
         for (entrant, seed), outcome in train_all(todo, trainings):
             fields = done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
-            write_json(self.path, done)
+            write_record(self.path, {"trainings": done})
             yield entrant, seed, fields
 
     def num_done(self, entrants: Sequence[Entrant]) -> int:
@@ -254,7 +254,8 @@ def _load(path: Path) -> Outcomes:
     if not path.exists():
         return {}
     try:
-        loaded = TypeAdapter(Outcomes).validate_json(path.read_text(encoding="utf-8"))
+        stored = read_record(path)
+        loaded = TypeAdapter(Outcomes).validate_python(stored.get("trainings", stored))  # once, nothing else was in it
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}", "delete it to train the finalists again") from None
     return loaded
