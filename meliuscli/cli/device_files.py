@@ -89,6 +89,24 @@ def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing 
         answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {random} random images\n", None)
 
 
+def copy_as_it_is(source: Path, kind: str, path: Path, force: bool) -> None:
+    """An ONNX file, or a directory of C whose library is what this version writes for its weights, once more."""
+    from meliuscli.exchange.headers import read_header
+
+    spec = read_header(source).named.spec
+    if kind == "onnx":
+        from meliuscli.results import write_bytes
+
+        write_bytes(path, source.read_bytes())
+        answer(f"{written(source.name, spec, path)}; the same bytes\n", None)
+        return
+    from meliuscli.export.c.reading import copy_library
+
+    with status(f"checking {source}"):
+        copy_library(source, path, force)
+    answer(f"{path}: {source.name} ({spec.archid}) in C; the same files, checked against their weights\n", None)
+
+
 def _in_int8(
     name: str, runner: PackedNetwork, how: Preprocessing | None, in_c: InC
 ) -> tuple[Int8Network, dict[str, object]]:

@@ -12,6 +12,7 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, status, talk
 from meliuscli.cli.device_files import (
     InC,
+    copy_as_it_is,
     in_c_of,
     network_for_c,
     packed_runner,
@@ -23,7 +24,7 @@ from meliuscli.cli.device_files import (
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.exchange.headers import names_packed
+from meliuscli.exchange.headers import FileKind, file_kind
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_mib
@@ -117,9 +118,12 @@ def export(
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if arch is not None and arch.lower().startswith("run:") and weights is None:
         arch, weights = None, arch
-    if arch is not None and names_packed(arch):
-        _again(Path(arch), to, output, in_c, force, bool(set_ or weights or input_))
-        return
+    if arch is not None and (kind := file_kind(arch)) is not None:
+        if kind != "weights":
+            _again(Path(arch), kind, to, output, in_c, force, bool(set_ or weights or input_))
+            return
+        if weights is None:
+            arch, weights = None, arch
     if is_own(arch or ""):
         name, spec, network, how = _own(str(arch), set_ or [], weights, seed, reports, input_, to)
     else:
@@ -136,21 +140,31 @@ def export(
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
 
-def _again(source: Path, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
-    """A packed file: as it is, checked, or in C or QONNX. Its batch norms are thresholds, of which no ONNX graph is made."""
+AGAIN: dict[FileKind, tuple[str, tuple[To, ...]]] = {
+    "packed": ("a packed file is written again as it is, --to packed (or c, qonnx)", ("packed", "c", "qonnx")),
+    "onnx": ("an ONNX file is written again as it is, --to onnx", ("onnx",)),
+    "c": ("a directory of C is written again as it is, --to c", ("c",)),
+}
+"""What becomes of an exported file, in words, and as what it can be written."""
+
+
+def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
+    """An exported file as it is, checked; a packed one in C or QONNX too. Its batch norms are thresholds, of which no ONNX
+    graph is made."""
     from meliuscli.export.packed import copy_packed, load_packed
     from meliuscli.training.weights import read_preprocessing
 
-    if to == "onnx" or is_changed:
-        raise BadInputError(
-            f"{source}: a packed file is written again as it is, --to packed (or c, qonnx)",
-            "export the run that it was made of",
-        )
-    if to == "packed" and output is None:
-        raise BadInputError(f"{source}: where to? it is a file already", "name another with --output")
+    says, possible = AGAIN[kind]
+    if to not in possible or is_changed or (kind == "c" and in_c != InC()):
+        raise BadInputError(f"{source}: {says}", "export the run that it was made of")
+    if to == kind and output is None:
+        raise BadInputError(f"{source}: where to? it is there already", "name another place with --output")
     name = source.name.partition(".")[0]
     path = Path(f"{name}{SUFFIXES[to]}") if output is None else output
     _check_place(path, force, to)
+    if kind != "packed":
+        copy_as_it_is(source, kind, path, force)
+        return
     if to == "packed":
         spec = copy_packed(source, path)
         answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
