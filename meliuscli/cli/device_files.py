@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
+    from meliuscli.export.c.float_network import CNetwork
     from meliuscli.export.c.int8_run import Int8Network
-    from meliuscli.packed.runner import PackedDense, PackedNetwork
+    from meliuscli.packed.runner import PackedNetwork
 
 
 CALIBRATED, SCORED = 200, 1000
@@ -58,7 +59,7 @@ def in_c_of(to: str, prefix: str | None, float_bits: int, dataset: str | None, d
     return InC(prefix, float_bits, dataset, data)
 
 
-def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
+def write_as_c(name: str, runner: CNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
     """Write a directory of C, compile it where there is a compiler, and compare it with the runner."""
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
@@ -108,7 +109,7 @@ def copy_as_it_is(source: Path, kind: str, path: Path, force: bool) -> None:
 
 
 def _in_int8(
-    name: str, runner: PackedNetwork, how: Preprocessing | None, in_c: InC
+    name: str, runner: CNetwork, how: Preprocessing | None, in_c: InC
 ) -> tuple[Int8Network, dict[str, object]]:
     """Stem and head calibrated on training images, and what that costs on test images."""
     import torch
@@ -135,42 +136,27 @@ def _in_int8(
     return int8, {"dataset": dataset, "split": "test", **images, **tops}
 
 
-def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+def network_for_c(network: nn.Module, spec: ArchSpec) -> CNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
     from meliuscli.arch.families.dense import DenseFamilySpec
     from meliuscli.export.c.chain import require_chained
-    from meliuscli.packed.runner import pack
+    from meliuscli.export.c.float_network import runner_for_c
 
     if not isinstance(spec, DenseFamilySpec):
         require_chained(spec)
+    return runner_for_c(network, spec)
+
+
+def runner_for_qonnx(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+    """Raises ``BadInputError`` for a family of which no QONNX file is made."""
+    from meliuscli.export.qonnx import require_qonnx
+    from meliuscli.packed.runner import pack
+
+    require_qonnx(spec)
     return pack(network, spec)
 
 
-def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:
-    """Raises ``BadInputError`` for a family that does not run packed from end to end."""
-    from meliuscli.packed.runner import pack
-
-    _require_dense_spec(spec, to)
-    return require_dense(pack(network, spec), to)
-
-
-def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
-    """Raises ``BadInputError`` for the runner of a family that does not run packed from end to end."""
-    from meliuscli.packed.runner import PackedDense
-
-    _require_dense_spec(runner.spec, to)
-    assert isinstance(runner, PackedDense)
-    return runner
-
-
-def _require_dense_spec(spec: ArchSpec, to: str) -> None:
-    from meliuscli.arch.families.dense import DenseFamilySpec
-
-    if not isinstance(spec, DenseFamilySpec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet, not for {spec.family}")
-
-
-def write_as_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:
+def write_as_qonnx(name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None) -> None:
     """Write a QONNX file and compare it with the runner where qonnx is installed."""
     import torch
 

@@ -15,8 +15,7 @@ from meliuscli.cli.device_files import (
     copy_as_it_is,
     in_c_of,
     network_for_c,
-    packed_runner,
-    require_dense,
+    runner_for_qonnx,
     write_as_c,
     write_as_qonnx,
     written,
@@ -135,7 +134,7 @@ def export(
     if to == "c":
         write_as_c(name, network_for_c(network, spec), path, how, in_c.on_data_of(weights, reports), force)
     elif to == "qonnx":
-        write_as_qonnx(name, packed_runner(network, spec, to), path, how)
+        write_as_qonnx(name, runner_for_qonnx(network, spec), path, how)
     else:
         (_to_onnx if to == "onnx" else _to_packed)(name, spec, network, path, how)
 
@@ -173,7 +172,7 @@ def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC,
     if to == "c":
         write_as_c(name, runner, path, how, in_c, force)
     else:
-        write_as_qonnx(name, require_dense(runner, to), path, how)
+        write_as_qonnx(name, runner, path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.families.small import CNV_POOLED, INPUT_BITS, VGG_POOLED, FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.arch.spec import ArchSpec
@@ -25,8 +25,8 @@ from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
 IMAGE, LOGITS = "image", "logits"
 Affine = tuple[Array, Array]
 """Scale and shift, one a channel."""
-Chained = ResNetESpec | BiRealNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
-CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net of basic blocks, VGG-Small and FINN's networks"
+Chained = ResNetESpec | BiRealNetSpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
+CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, float ResNet, VGG-Small and FINN's networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,31 @@ class SignStep(ChainStep):
 
 @dataclass(frozen=True, slots=True)
 class ShortcutStep(ChainStep):
-    """2x2 average pooling where it ``pools``, of what is there at an odd edge, and a float 1x1 convolution."""
+    """2x2 average pooling where it ``pools``, of what is there at an odd edge; where it ``clips``, a slope of 0.1 outside of
+    [-1, 1]; a float 1x1 convolution. One that only pools has no ``weight``, and as many channels as are ``pooled``."""
+
+    weight: Array | None
+    bias: Array | None
+    pools: bool
+    clips: bool = False
+    pooled: int = 0
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """That enter, and that leave."""
+        return (self.pooled, self.pooled) if self.weight is None else (self.weight.shape[1], len(self.weight))
+
+
+@dataclass(frozen=True, slots=True)
+class FloatStep(ChainStep):
+    """A float convolution, (outputs, inputs, kernel, kernel), with its batch norm; where it ``adds``, added to what the target
+    holds; ReLU."""
 
     weight: Array
     bias: Array
-    pools: bool
+    stride: int
+    relu: bool
+    adds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +181,7 @@ class Chain:
 def require_chained(spec: ArchSpec) -> Chained:
     """Raises ``BadInputError`` for a network that no chain is made of."""
     if not runs_as_chain(spec):
-        what = "bottlenecks or padding = same" if isinstance(spec, BiRealNetSpec) else spec.family
+        what = "its padding = same" if isinstance(spec, BiRealNetSpec) else spec.family
         raise BadInputError(f"--to c: for {CHAINED}, not for {what}")
     assert isinstance(spec, Chained)
     return spec
@@ -176,7 +196,7 @@ def fold_chain(network: nn.Module, spec: ArchSpec, weights: Weights) -> Chain:
 
     Raises ``BadInputError`` as ``require_chained``."""
     spec = require_chained(spec)
-    if isinstance(spec, ResNetESpec | BiRealNetSpec):
+    if isinstance(spec, ResNetESpec | BiRealNetSpec | ResNetSpec):
         steps = tuple(_residual(network, spec, weights))
     elif isinstance(spec, FinnDenseSpec):
         signs = SignTable(spec.input_channels * spec.input_size**2)
@@ -194,14 +214,17 @@ def _channels(steps: tuple[ChainStep, ...]) -> dict[str, int]:
             channels[step.target] = len(step.convs[-1].weight)
         elif isinstance(step, SignStep):
             channels[step.target] = step.signs.channels
-        elif isinstance(step, ShortcutStep | HeadStep):
+        elif isinstance(step, ShortcutStep):
+            channels[step.target] = step.channels[1]
+        elif isinstance(step, FloatStep | HeadStep):
             channels[step.target] = len(step.weight)
         elif isinstance(step, BinaryStep):
             channels[step.target] = step.weights.outputs
     return channels
 
 
-def _norm(network: nn.Module, name: str) -> nn.BatchNorm2d:
+def norm_of(network: nn.Module, name: str) -> nn.BatchNorm2d:
+    """The batch norm of that name."""
     module = network.get_submodule(name)
     assert isinstance(module, nn.BatchNorm2d)
     return module
@@ -223,12 +246,22 @@ def _whole(table: SignTable, most: int, steps: int = 1) -> SignTable:
 # Stem, blocks of a convolution and a shortcut, head
 
 
-def _residual(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, weights: Weights) -> Iterator[ChainStep]:
+def _residual(
+    network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, weights: Weights
+) -> Iterator[ChainStep]:
+    from meliuscli.export.c.blocks import bottleneck, float_block
+
     size = next(layer for layer in spec.layers() if layer.stage == "stage1").out_size
     yield _stem(network, spec, size)
-    stream = STEM
+    stream = narrow = STEM
     for name in _blocks(network):
-        steps = tuple(_block(network, name, stream, size, weights))
+        if isinstance(spec, ResNetSpec):
+            steps = tuple(float_block(network, name, stream, size))
+        elif isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck":
+            steps = tuple(bottleneck(network, name, narrow, stream, size, weights))
+            narrow = next(step.target for step in steps if step.name == f"{name}.conv2")
+        else:
+            steps = tuple(_block(network, name, stream, size, weights))
         yield from steps
         stream, size = steps[-1].target, steps[-1].out_size
     fc = network.get_submodule(f"{HEAD}.fc")
@@ -240,7 +273,7 @@ def _blocks(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_modules() if name.startswith("stage") and name.count(".") == 1]
 
 
-def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, size: int) -> StemStep:
+def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, size: int) -> StemStep:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
     convs = []
     for layer, norm in zip(layers, [*layers[1:], None], strict=True):
@@ -251,13 +284,13 @@ def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, size: int) -> S
         # What follows the pooling or stands for itself is no norm of the convolution.
         own = None if norm is None or norm.kind != "batch_norm" or norm.name == f"{STEM}.norm" else norm.name
         relu = f"{STEM}.{layer.name.removeprefix(f'{STEM}.').replace('conv', 'relu')}" in [one.name for one in layers]
-        folded = folded_conv(conv, None if own is None else _norm(network, own))
+        folded = folded_conv(conv, None if own is None else norm_of(network, own))
         convs.append(StemConv(layer.name, *folded, layer.stride, layer.groups, relu))
     pools = any(layer.kind == "max_pool" for layer in layers)
     before = behind = None
     if isinstance(spec, ResNetESpec):
-        before = scale_and_shift(_norm(network, "input_norm")) if spec.input_norm else None
-        behind = scale_and_shift(_norm(network, f"{STEM}.norm"))
+        before = scale_and_shift(norm_of(network, "input_norm")) if spec.input_norm else None
+        behind = scale_and_shift(norm_of(network, f"{STEM}.norm"))
     return StemStep(STEM, STEM, IMAGE, STEM, spec.input_size, size, tuple(convs), pools, before, behind)
 
 
@@ -276,10 +309,10 @@ def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weigh
         target = f"{name}.map"
         conv, pools = shortcut.get_submodule("conv"), own.window.stride > 1
         assert isinstance(conv, nn.Conv2d)
-        weight, bias = folded_conv(conv, _norm(network, f"{name}.shortcut.bn"))
+        weight, bias = folded_conv(conv, norm_of(network, f"{name}.shortcut.bn"))
         yield ShortcutStep(f"{name}.shortcut", stage, stream, target, size, after, weight[:, :, 0, 0], bias, pools)
     act = getattr(block, "act", None)
-    affine = _scaled(_norm(network, f"{name}.bn"), own)
+    affine = scaled_norm(norm_of(network, f"{name}.bn"), own)
     yield BinaryStep(
         f"{name}.conv",
         stage,
@@ -294,7 +327,7 @@ def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weigh
     )
 
 
-def _scaled(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
+def scaled_norm(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
     """Batch norm of a convolution's whole numbers times its scale."""
     scale, shift = scale_and_shift(norm)
     if weights.scale is not None:
@@ -320,7 +353,7 @@ def _plain(network: nn.Module, spec: FinnConvSpec | VGGSmallSpec, weights: Weigh
     source, size, count = IMAGE, spec.input_size, len(spec.channels)
     for index in range(1, count + 1):
         stage = STEM if index == 1 else f"conv{index}"
-        norm, pools, target = _norm(network, f"{stage}.bn"), index in pooled, f"{stage}.signs"
+        norm, pools, target = norm_of(network, f"{stage}.bn"), index in pooled, f"{stage}.signs"
         if index == 1 and isinstance(spec, VGGSmallSpec):
             conv = network.get_submodule(f"{stage}.conv")
             assert isinstance(conv, nn.Conv2d)
@@ -368,7 +401,7 @@ def _binary_layers(
         own = weights[f"{stage}.conv"]
         if stage == stages[0] and len(channels):
             own = _as_window(own, size, len(channels))
-        norm, target = _norm(network, f"{stage}.bn"), LOGITS if stage == HEAD else f"{stage}.signs"
+        norm, target = norm_of(network, f"{stage}.bn"), LOGITS if stage == HEAD else f"{stage}.signs"
         step = _layer(stage, source, target, size, own, norm)
         if stage == HEAD:
             step = replace(step, signs=None, affine=scale_and_shift(norm))

@@ -18,6 +18,7 @@ from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.arena import Arena
 from meliuscli.export.c.chain_arena import ChainArena
+from meliuscli.export.c.float_network import CNetwork, runner_for_c
 from meliuscli.export.c.int8 import Ends
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.manifest import MANIFEST, Manifest, c_directory, read_manifest
@@ -26,7 +27,6 @@ from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import CLibrary, library_texts, parts_of, weights_digest, write_library
 from meliuscli.nn.build import build
 from meliuscli.packed.program import Array
-from meliuscli.packed.runner import PackedNetwork, pack
 
 FEWEST, MOST = 0.5, 24
 """Characters that ``weights.c`` may have for a byte of constants."""
@@ -52,7 +52,7 @@ def read_sources(manifest: Manifest) -> CSources:
     there = {name: _text(manifest, name) for name in manifest.sources}
     _check_size(manifest, len(there["weights.c"]))
     with torch.random.fork_rng(devices=[]):
-        runner = pack(build(manifest.spec).eval(), manifest.spec)
+        runner = runner_for_c(build(manifest.spec).eval(), manifest.spec)
     int8 = _int8(manifest, runner, there[f"{manifest.prefix}.c"]) if manifest.is_int8 else None
     parts = parts_of(runner, manifest.prefix, int8, seeds=())
     tables = _read_tables(manifest, parts.tables, there["weights.c"])
@@ -85,7 +85,7 @@ def _check_size(manifest: Manifest, characters: int) -> None:
         raise _refused(manifest, "weights.c", f"{characters:,} characters for about {counted:,} bytes of constants")
 
 
-def _int8(manifest: Manifest, runner: PackedNetwork, source: str) -> Int8Network:
+def _int8(manifest: Manifest, runner: CNetwork, source: str) -> Int8Network:
     """With the one number of an int8 network that is in no table: what its head's inputs are multiplied by."""
     int8 = Int8Network(runner, noise(manifest.spec, 1))
     found = re.search(r"_head head(?:_step)? = \{[^}]*, (\d[^,}]*)f\};", source)

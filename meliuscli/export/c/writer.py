@@ -22,12 +22,13 @@ from meliuscli.export.c.arena import Arena, count_bits, plan_arena
 from meliuscli.export.c.chain import fold_chain
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
 from meliuscli.export.c.chain_sources import ChainSource, chain_tables, level_type
+from meliuscli.export.c.float_network import CNetwork, FloatNetwork
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.manifest import FORMAT, MANIFEST, clean_title
 from meliuscli.export.c.sources import header, network_source, template
 from meliuscli.export.c.tables import ConstTable, make_tables, weights_header, weights_source
 from meliuscli.export.c.vectors import SEEDS, Expected, chain_answer, noise, packed_answer, vectors_header
-from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.runner import PackedDense, PackedModule
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
 
@@ -64,7 +65,7 @@ class CParts:
 
 
 def make_library(
-    runner: PackedNetwork,
+    runner: CNetwork,
     name: str,
     prefix: str,
     how: Preprocessing | None = None,
@@ -95,9 +96,7 @@ def make_library(
     return CLibrary(files, flash, parts.arena, _in_torch(runner, parts.answers))
 
 
-def parts_of(
-    runner: PackedNetwork, prefix: str, int8: Int8Network | None = None, seeds: Sequence[int] = SEEDS
-) -> CParts:
+def parts_of(runner: CNetwork, prefix: str, int8: Int8Network | None = None, seeds: Sequence[int] = SEEDS) -> CParts:
     """With an answer for the noise of each seed."""
     make = _dense_parts if isinstance(runner, PackedDense) else _chain_parts
     return make(runner, prefix, int8, seeds)  # type: ignore[arg-type]
@@ -127,7 +126,7 @@ def _filled(header: str, level: str, is_int8: bool) -> str:
     return header.replace("@LEVEL@", level).replace("@INT8@", str(int(is_int8)))
 
 
-def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
+def _in_torch(runner: CNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
     if isinstance(runner, PackedDense):
         return None
     equal = [int(runner(noise(runner.spec, seed)).argmax()) == answer.top1 for seed, answer in answers]
@@ -154,8 +153,8 @@ def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None, see
     )
 
 
-def _chain_parts(runner: PackedNetwork, prefix: str, int8: Int8Network | None, seeds: Sequence[int]) -> CParts:
-    assert isinstance(runner, PackedModule)
+def _chain_parts(runner: CNetwork, prefix: str, int8: Int8Network | None, seeds: Sequence[int]) -> CParts:
+    assert isinstance(runner, PackedModule | FloatNetwork)
     chain = fold_chain(runner.network, runner.spec, runner.weights) if int8 is None else int8.chain
     kinds = "stem, shortcuts and head are float32" if int8 is None else "stem and head are int8, shortcuts float32"
     arena = plan_chain(chain)
