@@ -80,7 +80,7 @@ def _refused(manifest: Manifest, name: str, why: str) -> BadInputError:
 
 def _check_size(manifest: Manifest, characters: int) -> None:
     """Before anything of the network's size is built."""
-    counted = memory_of(manifest.spec).flash_bytes
+    counted = memory_of(manifest.spec, 8 if manifest.is_int8 else 32).flash_bytes
     if not FEWEST * counted < characters < MOST * counted + MORE:
         raise _refused(manifest, "weights.c", f"{characters:,} characters for about {counted:,} bytes of constants")
 
