@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from conftest import Cli, at_size, dense_specs
 from hypothesis import given
+from test_export_c import SMALL, small
 from test_export_c_chain import CHAINS, spec_of
 
 from meliuscli.arch.families.dense import DenseFamilySpec
@@ -19,8 +20,12 @@ from meliuscli.export.c.arena import plan_arena
 from meliuscli.export.c.chain_arena import plan_chain
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.chain_sources import chain_tables
+from meliuscli.export.c.float_network import runner_for_c
+from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.sources import template
 from meliuscli.export.c.tables import make_tables
+from meliuscli.export.c.vectors import noise
+from meliuscli.export.c.writer import parts_of
 from meliuscli.nn.build import build
 from meliuscli.packed.convs import fold_convs
 from meliuscli.packed.dense import fold_dense
@@ -48,6 +53,26 @@ def test_arithmetic_is_the_c_library_of_a_chain(key: str) -> None:
     assert parts == [(one.part, one.float_bytes, one.count_bytes, one.sign_bytes) for one in planned.moments]
     assert memory.ram_bytes == planned.size
     assert memory.flash_bytes == sum(table.values.nbytes for table in chain_tables(chain))
+
+
+@pytest.mark.parametrize("key", ["groups", "one-stage", *(key for key in CHAINS if key not in ("tfc", "cnv"))])
+def test_arithmetic_is_the_c_library_with_stem_and_head_in_int8(key: str) -> None:
+    spec = small(key) if key in SMALL else spec_of(key)
+    runner = runner_for_c(build(spec).eval(), spec)
+    parts = parts_of(runner, "net", Int8Network(runner, noise(spec, 1)), seeds=())
+    memory = memory_of(spec, 8)
+    assert [(part.part, part.total) for part in memory.parts] == [
+        (moment.part, moment.total) for moment in parts.arena.moments
+    ]
+    assert memory.ram_bytes == parts.arena.size
+    assert memory.flash_bytes == sum(table.values.nbytes for table in parts.tables)
+    assert "--float-bits 8" in memory.legend
+
+
+@pytest.mark.parametrize("name", ["tfc", "cnv", "bnext-t"])
+def test_other_bits_and_networks_without_such_a_library_change_nothing(name: str) -> None:
+    assert memory_of(load_name(name), 8) == memory_of(load_name(name))
+    assert memory_of(load_name("meliusnet22"), 16) == memory_of(load_name("meliusnet22"))
 
 
 @pytest.mark.parametrize("name", [name for name in zoo_table() if isinstance(load_name(name), DenseFamilySpec)])

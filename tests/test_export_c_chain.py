@@ -8,6 +8,7 @@ import subprocess
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ from meliuscli.export.c.chain_fold import fold_chain, require_chained
 from meliuscli.export.c.chain_sources import chain_tables
 from meliuscli.export.c.compiled import compile_library
 from meliuscli.export.c.exact import Maps, fma, pixels_of, run_chain
+from meliuscli.export.c.float_network import runner_for_c
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import CLibrary, make_library
 from meliuscli.export.packed import load_packed, write_packed
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.convs import fold_convs
-from meliuscli.packed.runner import pack
 from meliuscli.packed.selftest import _watched
 
 RESIDUAL = ("stem_channels=16", "channels=[16,20,40]", "num_blocks=[2,1,1]")
@@ -39,6 +40,17 @@ CHAINS = {
     "resnete-grouped": ("resnete18", 34, "stem=grouped", *RESIDUAL),
     "birealnet": ("birealnet18", 33, *RESIDUAL),
     "reactivated": ("birealnet18", 32, "reactivation=true", *RESIDUAL),
+    "bottleneck": ("birealnet50", 33, "stem_channels=16", "channels=[32,48,80]", "num_blocks=[2,1,2]"),
+    "wide-bottleneck": ("birealnet50", 32, "stem_channels=32", "channels=[32,32]", "num_blocks=[1,2]"),
+    "resnet": ("resnet20", 9, "num_blocks=[1,2]", "channels=[20,16]"),
+    "resnet-bottleneck": (
+        "resnet18",
+        33,
+        "block=bottleneck",
+        "channels=[16,40]",
+        "num_blocks=[1,2]",
+        "stem_channels=16",
+    ),
     "thumbnail": ("birealnet20", 9, "num_blocks=[1,1,1]"),
     "vgg-small": ("vgg-small", 16, VGG),
     "vgg-small+1": ("vgg-small", 8, "pad_value=1", VGG),
@@ -65,7 +77,7 @@ def chain_of(key: str) -> Chain:
 
 @cache
 def chain_library(key: str) -> CLibrary:
-    return make_library(pack(network_of(key), spec_of(key)), key, "net")
+    return make_library(runner_for_c(network_of(key), spec_of(key)), key, "net")
 
 
 def images_of(key: str, count: int) -> Tensor:
@@ -113,7 +125,7 @@ def test_fed_what_torch_feeds_them_all_layers_are_torchs(key: str) -> None:
         """The stream as torch has it, before its signs are taken; the signs that the chain makes of it."""
         block = step.name.rpartition(".")[0]
         if isinstance(step, SignStep) and block in seen:
-            maps[step.source] = seen[block][0][0].permute(0, 2, 3, 1).numpy()
+            maps[step.source] = _stream(seen, block, step.name[-1]).permute(0, 2, 3, 1).numpy()
         if isinstance(step, BinaryStep):
             inputs[step.name] = maps[step.source]
 
@@ -131,6 +143,13 @@ def test_fed_what_torch_feeds_them_all_layers_are_torchs(key: str) -> None:
     alone = run_chain(chain, images.numpy()).logits
     assert (alone.argmax(1) == logits.argmax(1)).all()
     assert np.abs(alone - logits).max() < 1e-3 * logits.std()
+
+
+def _stream(seen: Any, block: str, number: str) -> Tensor:
+    """What a block's signs are taken of; a bottleneck's first ones of its wide stream, the others of its narrow one."""
+    given: Any = {"2": lambda: seen[f"{block}.pool"][0][0], "3": lambda: seen[block][1][0]}
+    found = given.get(number, lambda: seen[block][0][0])()
+    return found if isinstance(found, Tensor) else found[1]
 
 
 def test_a_wrong_weight_is_noticed(tmp_path: Path) -> None:
@@ -166,7 +185,7 @@ def test_the_arena_is_as_small_as_its_largest_moment(key: str) -> None:
 
 
 def test_networks_that_no_chain_is_made_of() -> None:
-    for name, *changes in (("birealnet50",), ("birealnet18", "padding=same"), ("resnet20",), ("bnext-t",)):
+    for name, *changes in (("birealnet18", "padding=same"), ("real2binary",), ("bnext-t",)):
         with pytest.raises(BadInputError, match="--to c: for"):
             require_chained(at_size(name, 64, *changes))
 

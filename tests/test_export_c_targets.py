@@ -60,7 +60,7 @@ LINUX = {
 }
 
 
-CHAINED = ("resnete", "cnv", "int8")
+CHAINED = ("resnete", "bottleneck", "resnet", "cnv", "int8")
 
 
 def either(key: str) -> CLibrary:
@@ -99,7 +99,9 @@ def test_a_thousand_images(key: str, cc: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cc", ["gcc", "clang"])
-@pytest.mark.parametrize("key", ["resnete", "reactivated", "vgg-small", "tfc", "cnv"])
+@pytest.mark.parametrize(
+    "key", ["resnete", "reactivated", "bottleneck", "resnet", "resnet-bottleneck", "vgg-small", "tfc", "cnv"]
+)
 def test_a_thousand_images_of_a_chain(key: str, cc: str, tmp_path: Path) -> None:
     """All whole numbers and logits of the run in NumPy, and torch's top-1 but where two logits are as good as equal."""
     need(cc)

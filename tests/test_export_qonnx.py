@@ -25,7 +25,7 @@ onnx = pytest.importorskip("onnx")
 
 def model_of(key: str) -> Any:
     runner = packed(small(key))
-    return qonnx_model(runner.spec, runner.tensors)
+    return qonnx_model(runner)
 
 
 @pytest.mark.parametrize("key", SMALL)
@@ -69,7 +69,7 @@ def test_qonnx_answers_as_the_packed_runner(key: str) -> None:
     pytest.importorskip("qonnx", reason="qonnx is not installed")
     runner = packed(small(key))
     images = torch.cat([noise(runner.spec, seed) for seed in range(64)])
-    theirs = run_qonnx(qonnx_model(runner.spec, runner.tensors), images)
+    theirs = run_qonnx(qonnx_model(runner), images)
     assert theirs is not None
     ours = runner(images).numpy()
     assert (ours.argmax(1) == theirs.argmax(1)).all()

@@ -15,7 +15,7 @@ from meliuscli.cli.networks import is_own, load_network, load_own, the_one, with
 from meliuscli.cli.progress import Counter
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.exchange.headers import names_packed
+from meliuscli.exchange.headers import FileKind, file_kind
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from meliuscli.packed.timing import BenchResult, Timed
 
 Opponents = Literal["none", "quick", "all"]
+AS_IT_IS: tuple[FileKind, ...] = ("onnx", "c")
+"""Files that run without packed kernels of ours."""
 
 
 class _How(TypedDict):
@@ -41,7 +43,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NETWORK]...",
-            help="Names, TOML files or run:ID of networks, FILE.packed.safetensors, or FILE.py:FACTORY.",
+            help="Names, TOML files or run:ID of networks, FILE.packed.safetensors, FILE.onnx, a directory of C, or"
+            " FILE.py:FACTORY.",
             show_default=False,
             autocompletion=completion.networks,
         ),
@@ -77,19 +80,20 @@ def bench(
 ) -> None:
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
-    The weights are random, on which the time does not depend; a packed file is run as it is, and has no torch network to be
-    held against. Needs the extra "packed" (pip install 'meliuscli[packed]'). A module of your own (FILE.py:FACTORY) is
+    The weights are random, on which the time does not depend; a packed file, an ONNX file (in onnxruntime) and a directory of C
+    (compiled here, on one thread) are run as they are, and have no torch network to be held against. Needs the extra "packed" (pip install 'meliuscli[packed]'). A module of your own (FILE.py:FACTORY) is
     measured in torch alone, without it: as it is, channels last and, with all, compiled.
 
     Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = {word: load_network(word, set_ or [], reports) for word in arch if not is_own(word)}
+    kinds = {word: file_kind(word) for word in named}
     specs = {
         word: one.spec if input_ is None else with_input(one.spec, input_, one.name) for word, one in named.items()
     }
     if output is not None:
         require_directory(output, "--output")
-    _refuse_early([(one.name, specs[word]) for word, one in named.items()], batch, isa)
+    _refuse_early([(one.name, specs[word]) for word, one in named.items() if kinds[word] not in AS_IT_IS], batch, isa)
     inputs = [] if input_ is None else [input_]
     modules = {word: load_own(word, set_ or [], [], inputs, Storage()) for word in arch if is_own(word)}
     from meliuscli.report.bench import bench_answer, busy_warning
@@ -99,8 +103,8 @@ def bench(
     for word in arch:
         if is_own(word):
             results.append(_in_torch(word, *modules[word], threads, opponents, how))
-        elif names_packed(word):
-            results.append(_file(Path(word), named[word].name, input_, threads, isa, seed, how))
+        elif (kind := kinds[word]) in ("packed", *AS_IT_IS):
+            results.append(_file(word, kind, named[word].name, input_, threads, isa, seed, how))
         else:
             results.append(_network(named[word].name, specs[word], threads, isa, opponents, seed, how))
         if (warning := busy_warning(results[-1])) is not None:
@@ -117,14 +121,24 @@ def _in_torch(word: str, module: nn.Module, own: OwnCount, threads: int, opponen
 
 
 def _file(
-    path: Path, name: str, input_: str | None, threads: int, isa: str | None, seed: int, how: _How
-) -> BenchResult:
-    from meliuscli.export.packed import load_packed
-    from meliuscli.packed.bench import bench_file
+    word: str, kind: FileKind | None, name: str, input_: str | None, threads: int, isa: str | None, seed: int, how: _How
+) -> Timed:
+    from meliuscli.packed.bench import bench_file, bench_way
 
     if input_ is not None:
-        raise BadInputError(f"--input {input_}: {path} is for images of its own size", "leave --input out")
-    return bench_file(name, load_packed(path, threads, isa), seed=seed, **how)
+        raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
+    if kind == "packed":
+        from meliuscli.export.packed import load_packed
+
+        return bench_file(name, load_packed(Path(word), threads, isa), seed=seed, **how)
+    if isa is not None or (kind == "c" and threads > 1):
+        what = f"--threads {threads}" if isa is None else f"--isa {isa}"
+        raise BadInputError(f"{what}: is for packed kernels, and {word} is none of theirs", "leave it out")
+    from meliuscli.exchange.opened import open_network
+
+    opened = open_network(word, REPORTS, None, threads)
+    ((way, run),) = opened.ways.items()
+    return bench_way(name, way, run, opened.spec, threads=threads, seed=seed, **how)
 
 
 def _network(

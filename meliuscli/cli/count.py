@@ -106,7 +106,7 @@ class _Limits:
             size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
             found.append(f"{size} are more than --max-size {self._size:,} bytes")
         if network.spec is not None:
-            memory = memory_of(network.spec)
+            memory = memory_of(network.spec, self._view.storage.float_bits)
             limits = (
                 ("RAM", "--max-ram", memory.ram_bytes, self._ram),
                 ("flash", "--max-flash", memory.flash_bytes, self._flash),

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from meliuscli.arch.spec import ArchSpec
     from meliuscli.data.preprocessing import Preprocessing
+    from meliuscli.export.c.float_network import CNetwork
     from meliuscli.export.c.int8_run import Int8Network
-    from meliuscli.packed.runner import PackedDense, PackedNetwork
+    from meliuscli.packed.runner import PackedNetwork
 
 
 CALIBRATED, SCORED = 200, 1000
@@ -59,7 +60,7 @@ def in_c_of(to: str, prefix: str | None, float_bits: int, dataset: str | None, d
     return InC(prefix, float_bits, dataset, data)
 
 
-def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
+def write_as_c(name: str, runner: CNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
     """Write a directory of C, compile it where there is a compiler, and compare it with the runner."""
     from meliuscli.export.c.compiled import run_vectors
     from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
@@ -90,8 +91,26 @@ def write_as_c(name: str, runner: PackedNetwork, path: Path, how: Preprocessing 
         answer(f"torch, which rounds in another order, gives its top-1 on {equal} of {random} random images\n", None)
 
 
+def copy_as_it_is(source: Path, kind: str, path: Path, force: bool) -> None:
+    """An ONNX file, or a directory of C whose library is what this version writes for its weights, once more."""
+    from meliuscli.exchange.headers import read_header
+
+    spec = read_header(source).named.spec
+    if kind == "onnx":
+        from meliuscli.results import write_bytes
+
+        write_bytes(path, source.read_bytes())
+        answer(f"{written(source.name, spec, path)}; the same bytes\n", None)
+        return
+    from meliuscli.export.c.reading import copy_library
+
+    with status(f"checking {source}"):
+        copy_library(source, path, force)
+    answer(f"{path}: {source.name} ({spec.archid}) in C; the same files, checked against their weights\n", None)
+
+
 def _in_int8(
-    name: str, runner: PackedNetwork, how: Preprocessing | None, in_c: InC
+    name: str, runner: CNetwork, how: Preprocessing | None, in_c: InC
 ) -> tuple[Int8Network, dict[str, object]]:
     """Stem and head calibrated on training images, and what that costs on test images."""
     import torch
@@ -118,42 +137,27 @@ def _in_int8(
     return int8, {"dataset": dataset, "split": "test", **images, **tops}
 
 
-def network_for_c(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+def network_for_c(network: nn.Module, spec: ArchSpec) -> CNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
     from meliuscli.arch.families.dense import runs_whole
     from meliuscli.export.c.chain_fold import require_chained
-    from meliuscli.packed.runner import pack
+    from meliuscli.export.c.float_network import runner_for_c
 
     if not runs_whole(spec):
         require_chained(spec)
+    return runner_for_c(network, spec)
+
+
+def runner_for_qonnx(network: nn.Module, spec: ArchSpec) -> PackedNetwork:
+    """Raises ``BadInputError`` for a family of which no QONNX file is made."""
+    from meliuscli.export.qonnx import require_qonnx
+    from meliuscli.packed.runner import pack
+
+    require_qonnx(spec)
     return pack(network, spec)
 
 
-def packed_runner(network: nn.Module, spec: ArchSpec, to: str) -> PackedDense:
-    """Raises ``BadInputError`` for a family that does not run packed from end to end."""
-    from meliuscli.packed.runner import pack
-
-    _require_dense_spec(spec, to)
-    return require_dense(pack(network, spec), to)
-
-
-def require_dense(runner: PackedNetwork, to: str) -> PackedDense:
-    """Raises ``BadInputError`` for the runner of a family that does not run packed from end to end."""
-    from meliuscli.packed.runner import PackedDense
-
-    _require_dense_spec(runner.spec, to)
-    assert isinstance(runner, PackedDense)
-    return runner
-
-
-def _require_dense_spec(spec: ArchSpec, to: str) -> None:
-    from meliuscli.arch.families.dense import runs_whole
-
-    if not runs_whole(spec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet with borders of -1, not for {spec.family}")
-
-
-def write_as_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:
+def write_as_qonnx(name: str, runner: PackedNetwork, path: Path, how: Preprocessing | None) -> None:
     """Write a QONNX file and compare it with the runner where qonnx is installed."""
     import torch
 

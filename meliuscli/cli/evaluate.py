@@ -17,7 +17,11 @@ from meliuscli.runs import REPORTS
 def evaluate(
     network: Annotated[
         str,
-        typer.Argument(metavar="run:ID|FILE", help="A run, FILE.packed.safetensors or FILE.onnx.", show_default=False),
+        typer.Argument(
+            metavar="run:ID|FILE|DIR",
+            help="A run, FILE.packed.safetensors, FILE.onnx or a directory of C.",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="meliuscli list datasets.")] = DEFAULT_DATASET,
     data: options.Data = None,

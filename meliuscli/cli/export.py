@@ -11,10 +11,10 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer
 from meliuscli.cli.device_files import (
     InC,
+    copy_as_it_is,
     in_c_of,
     network_for_c,
-    packed_runner,
-    require_dense,
+    runner_for_qonnx,
     write_as_c,
     write_as_qonnx,
 )
@@ -23,7 +23,7 @@ from meliuscli.cli.network_files import write_as_onnx, write_as_packed, written
 from meliuscli.cli.networks import the_one
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError
-from meliuscli.exchange.headers import names_packed
+from meliuscli.exchange.headers import FileKind, file_kind
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
@@ -106,9 +106,12 @@ def export(
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
     if weights is None and (arch or "").lower().startswith("run:"):
         arch, weights = None, arch
+    kind = None if arch is None else file_kind(arch)
+    if kind == "weights" and weights is None:
+        arch, weights = None, arch
     asked = AskedExport(arch, set_ or [], input_, weights, seed, reports)
-    if arch is not None and names_packed(arch):
-        _again(Path(arch), to, output, in_c, force, asked.is_changed)
+    if arch is not None and kind is not None and kind != "weights":
+        _again(Path(arch), kind, to, output, in_c, force, asked.is_changed)
         return
     exported = asked.exported(to)
     path = _place(exported.name.replace(":", "-"), output, force, to)
@@ -123,25 +126,35 @@ def _write(exported: Exported, to: To, path: Path, in_c: InC, force: bool) -> No
     if to == "c":
         write_as_c(name, network_for_c(network, spec), path, how, in_c, force)
     elif to == "qonnx":
-        write_as_qonnx(name, packed_runner(network, spec, to), path, how)
+        write_as_qonnx(name, runner_for_qonnx(network, spec), path, how)
     else:
         (write_as_onnx if to == "onnx" else write_as_packed)(name, spec, network, path, how)
 
 
-def _again(source: Path, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
-    """A packed file: as it is, checked, or in C or QONNX. Its batch norms are thresholds, of which no ONNX graph is made."""
+AGAIN: dict[FileKind, tuple[str, tuple[To, ...]]] = {
+    "packed": ("a packed file is written again as it is, --to packed (or c, qonnx)", ("packed", "c", "qonnx")),
+    "onnx": ("an ONNX file is written again as it is, --to onnx", ("onnx",)),
+    "c": ("a directory of C is written again as it is, --to c", ("c",)),
+}
+"""What becomes of an exported file, in words, and as what it can be written."""
+
+
+def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
+    """An exported file as it is, checked; a packed one in C or QONNX too. Its batch norms are thresholds, of which no ONNX
+    graph is made."""
     from meliuscli.export.packed import copy_packed, load_packed
     from meliuscli.training.weights import read_preprocessing
 
-    if to == "onnx" or is_changed:
-        raise BadInputError(
-            f"{source}: a packed file is written again as it is, --to packed (or c, qonnx)",
-            "export the run that it was made of",
-        )
-    if to == "packed" and output is None:
-        raise BadInputError(f"{source}: where to? it is a file already", "name another with --output")
+    says, possible = AGAIN[kind]
+    if to not in possible or is_changed or (kind == "c" and in_c != InC()):
+        raise BadInputError(f"{source}: {says}", "export the run that it was made of")
+    if to == kind and output is None:
+        raise BadInputError(f"{source}: where to? it is there already", "name another place with --output")
     name = source.name.partition(".")[0]
     path = _place(name, output, force, to)
+    if kind != "packed":
+        copy_as_it_is(source, kind, path, force)
+        return
     if to == "packed":
         spec = copy_packed(source, path)
         answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
@@ -150,7 +163,7 @@ def _again(source: Path, to: To, output: Path | None, in_c: InC, force: bool, is
     if to == "c":
         write_as_c(name, runner, path, how, in_c, force)
     else:
-        write_as_qonnx(name, require_dense(runner, to), path, how)
+        write_as_qonnx(name, runner, path, how)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

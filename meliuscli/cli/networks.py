@@ -46,7 +46,7 @@ def the_one(argument: str | None, option: str | None) -> str:
 
 def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -> NamedArch:
     """The network of a name, a TOML file, TOML on stdin (``-``), a recorded run (``run:ID``: what was trained) or a file of
-    weights of ours, packed or not.
+    ours: of weights, packed or not, an ONNX file, a directory of C.
 
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
     if is_own(arch):
@@ -67,9 +67,9 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
                 f"name its file: {trained.get('path')}:{trained.get('factory')}; meliuscli compare takes the run too",
             )
         return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
-    if arch.lower().endswith(".safetensors"):
-        from meliuscli.exchange.headers import read_header
+    from meliuscli.exchange.headers import names_file, read_header
 
+    if names_file(arch):
         if set_:
             raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
         return read_header(Path(arch)).named

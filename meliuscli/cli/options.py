@@ -50,7 +50,13 @@ ConventionName = Annotated[
 ]
 FloatBits = Annotated[
     int | None,
-    typer.Option("--float-bits", min=1, max=64, help="Bits of a float in sizes (32) and ACE (16).", show_default=False),
+    typer.Option(
+        "--float-bits",
+        min=1,
+        max=64,
+        help="Bits of a float in sizes (32) and ACE (16); 8: RAM and flash with stem and head in int8 too.",
+        show_default=False,
+    ),
 ]
 BnParams = Annotated[
     int | None,

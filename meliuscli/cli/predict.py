@@ -25,8 +25,8 @@ def predict(
     networks: Annotated[
         list[str],
         typer.Argument(
-            help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors or FILE.onnx with"
-            " images behind it.",
+            help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors, FILE.onnx or a"
+            " directory of C with images behind it.",
             show_default=False,
             autocompletion=completion.networks,
         ),

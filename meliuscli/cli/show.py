@@ -32,7 +32,7 @@ def show(
     arch: Annotated[
         str,
         typer.Argument(
-            help="A network (meliuscli list, a TOML file, FILE.packed.safetensors), run:ID, study:NAME, check:NAME,"
+            help="A network (meliuscli list, a TOML file, FILE.packed.safetensors, FILE.onnx, a directory of C), run:ID, study:NAME, check:NAME,"
             " space:NAME or recipe:NAME.",
             show_default=False,
             autocompletion=completion.targets,

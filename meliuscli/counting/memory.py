@@ -16,20 +16,24 @@ from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.memory_chain import chain_flash, chain_parts, runs_as_chain
+from meliuscli.counting.memory_int8 import has_float_ends, int8_flash, int8_parts
 from meliuscli.counting.memory_parts import PIXELS, WORD_BITS, Alive, map_bytes, stem_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The parts of a network in order, and its constants' bytes. ``is_c`` says whether the C library is laid out so."""
+    """The parts of a network in order, and its constants' bytes. ``is_c`` says whether the C library is laid out so, and ``is_int8``
+    whether with stem and head in int8."""
 
     parts: tuple[Alive, ...]
     flash_bytes: int
     is_c: bool
+    is_int8: bool = False
 
     @property
     def legend(self) -> str:
-        how = "as the library of export --to c runs" if self.is_c else "layer by layer, which no export of ours does"
+        library = "the library of export --to c --float-bits 8" if self.is_int8 else "the library of export --to c"
+        how = f"as {library} runs" if self.is_c else "layer by layer, which no export of ours does"
         return f"RAM: maps alive at once, {how}, without image and logits; flash: constants without code"
 
     @property
@@ -41,8 +45,17 @@ class Memory:
         return self.peak.total
 
 
-def memory_of(spec: ArchSpec) -> Memory:
-    """RAM without the image and the logits, and flash without code."""
+def memory_of(spec: ArchSpec, float_bits: int = FLOAT_BITS) -> Memory:
+    """RAM without the image and the logits, and flash without code. With ``float_bits`` of 8 stem and head are in int8 where there is
+    such a library; other bits change nothing."""
+    memory, layers = _in_float32(spec), spec.layers()
+    if float_bits != 8 or not memory.is_c or not has_float_ends(spec):
+        return memory
+    flash = int8_flash(spec, layers, memory.flash_bytes)
+    return Memory(int8_parts(spec, layers, memory.parts), flash, True, is_int8=True)
+
+
+def _in_float32(spec: ArchSpec) -> Memory:
     layers = spec.layers()
     if runs_whole(spec):
         return Memory(tuple(_dense_parts(spec, layers)), _dense_flash(spec, layers), True)

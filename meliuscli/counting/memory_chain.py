@@ -6,24 +6,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResidualSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.families.small import FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.memory_blocks import block_parts
 from meliuscli.counting.memory_parts import PIXELS, Alive, map_bytes, sign_bytes, stem_rows
 
 
 def runs_as_chain(spec: ArchSpec) -> bool:
-    """Is there a C library of such a network, of stem, blocks of one binary convolution each, and head, or of layers in a row?"""
+    """Is there a C library of such a network, of stem, residual blocks and head, or of layers in a row?"""
     if isinstance(spec, BiRealNetSpec):
-        return spec.block == "basic" and spec.padding == "symmetric"
+        return spec.padding == "symmetric"
     if isinstance(spec, ResNetESpec):
         return (spec.padding, spec.pad_value) == ("symmetric", -1)
-    return isinstance(spec, FinnDenseSpec | FinnConvSpec | VGGSmallSpec)
+    return isinstance(spec, ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec)
 
 
 def chain_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
     """The largest moment of each part."""
+    if isinstance(spec, ResNetSpec) or getattr(spec, "block", "basic") == "bottleneck":
+        assert isinstance(spec, ResidualSpec)
+        return block_parts(spec, layers)
     if isinstance(spec, ResNetESpec | BiRealNetSpec):
         return _residual_parts(spec, layers)
     return _small_parts(spec, layers)
@@ -76,7 +80,7 @@ def _small_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
 def chain_flash(spec: ArchSpec, layers: tuple[Layer, ...]) -> int:
     """Constants: words of signs; a threshold a channel in 16 or 32 bits and a bit of its direction, or scale and shift; of float
     convolutions weights and biases, their batch norms folded into them."""
-    if isinstance(spec, ResNetESpec | BiRealNetSpec):
+    if isinstance(spec, ResidualSpec):
         return sum(_residual_bytes(layer, before) for before, layer in zip((None, *layers), layers, strict=False))
     total, entering = 0, 1
     for stage, members in groupby(layers, lambda layer: layer.stage):

@@ -37,16 +37,17 @@ def sign_bytes(channels: int, size: int) -> int:
     return 4 * size**2 * -(-channels // WORD_BITS)
 
 
-def stem_rows(spec: ArchSpec, layers: list[Layer]) -> int:
+def stem_rows(spec: ArchSpec, layers: list[Layer], value_bytes: int = 4) -> int:
     """Every layer of a stem keeps the rows that the next one's window sees, with that window's margins: of the image even and
-    odd columns apart where the first convolution has stride 2."""
+    odd columns apart where the first convolution has stride 2. Each begins at a multiple of four bytes."""
     total, channels, size = 0, spec.input_channels, spec.input_size
     layers = [layer for layer in layers if layer.kind in ("conv", "max_pool")]
     for layer in layers:
         split = layer.stride if layer.kind == "conv" else 1
         margin = -(-(layer.kernel // 2) // split)
-        total += 4 * channels * layer.kernel * split * (-(-size // split) + 2 * margin)
+        values = channels * layer.kernel * split * (-(-size // split) + 2 * margin)
+        total += -(-values * value_bytes // 4) * 4
         channels, size = layer.out_channels, layer.out_size
     if layers[-1].kind == "conv":
-        total += 4 * channels * size
+        total += -(-channels * size * value_bytes // 4) * 4
     return total

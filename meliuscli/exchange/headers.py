@@ -1,48 +1,61 @@
-"""Which network a safetensors file of ours holds, from its header alone: no torch, and no tensor is read."""
+"""Which network a file of ours holds, from its header alone: no torch, and no tensor is read."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from meliuscli.arch.spec import parse_toml
-from meliuscli.arch.zoo import NamedArch, arch_of, spec_from_fields
+from meliuscli.arch.zoo import NamedArch, arch_names, arch_of, spec_from_fields
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
+from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.runs import PACKED_FORMAT, safetensors_header
+
+FileKind = Literal["weights", "packed", "onnx", "c"]
+"""Weights of the torch module, bits and thresholds for our runner, a graph, a directory of C."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """``is_packed``: bits and thresholds for our runner, else weights of the torch module."""
+    """``preprocessing``: what images go through, where the file says it."""
 
     named: NamedArch
-    is_packed: bool
+    kind: FileKind
     preprocessing: Preprocessing | None
 
 
 def names_file(text: str) -> bool:
-    """Is this the name of a safetensors file?"""
-    return text.lower().endswith(".safetensors")
+    """Is this the name of a file of weights, packed or not, of an ONNX file, or of a directory of C? The name of a known network
+    is not: ``./NAME`` is a directory that is called so."""
+    if text.lower().endswith((".safetensors", ".onnx")):
+        return True
+    return text not in arch_names() and c_directory(Path(text)) is not None
 
 
-def names_packed(text: str) -> bool:
-    """Is this the name of a packed network's file? Raises as ``read_header``."""
-    return names_file(text) and read_header(Path(text)).is_packed
+def file_kind(text: str) -> FileKind | None:
+    """Of a file or directory; None for what names none. Raises as ``read_header``."""
+    return read_header(Path(text)).kind if names_file(text) else None
 
 
 def read_header(path: Path) -> FileHeader:
     """Raises ``MissingError`` where the file is not there, ``BadInputError`` where it is none of ours."""
+    if (directory := c_directory(path)) is not None:
+        manifest = read_manifest(directory)
+        return FileHeader(NamedArch(directory.name or str(directory), manifest.spec), "c", manifest.preprocessing)
     if not path.is_file():
         raise MissingError(f"{path}: no such file")
+    is_onnx = path.suffix.lower() == ".onnx"
     try:
-        about = dict(safetensors_header(path).get("__metadata__", {}))
+        about = _onnx_metadata(path) if is_onnx else dict(safetensors_header(path).get("__metadata__", {}))
         text = str(about["spec"])
         is_packed = str(about.get("format", "")).startswith(PACKED_FORMAT)
         fields = json.loads(text) if is_packed else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = "name the network too" if isinstance(error, KeyError) else None
+        hint = "name the network too" if isinstance(error, KeyError) and not is_onnx else None
         raise BadInputError(f"{path}: does not say which network it holds: {error}", hint) from None
     where = f"{path}: "
     named = (
@@ -50,4 +63,18 @@ def read_header(path: Path) -> FileHeader:
         if is_packed
         else NamedArch(path.name, arch_of(parse_toml(text.encode(), path), path.stem, (), where).spec)
     )
-    return FileHeader(named, is_packed, Preprocessing.from_json(about.get(KEY), path))
+    kind: FileKind = "onnx" if is_onnx else "packed" if is_packed else "weights"
+    return FileHeader(named, kind, Preprocessing.from_json(about.get(KEY), path))
+
+
+def _onnx_metadata(path: Path) -> Mapping[str, Any]:
+    """Raises ``ValueError`` for no ONNX file, ``MissingError`` without onnx."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingError("an ONNX file needs the package onnx", 'pip install "meliuscli[onnx]"') from None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common class
+        raise ValueError(str(error)[:100]) from None
+    return {one.key: one.value for one in model.metadata_props}

@@ -1,5 +1,5 @@
-"""Trained networks opened to be used: of a recorded run, a file of weights, a packed file or an ONNX file. Each has one way or
-two to run, and says what its images go through."""
+"""Trained networks opened to be used: of a recorded run, a file of weights, a packed file, an ONNX file or a directory of C.
+Each has one way or two to run, and says what its images go through."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import arch_of
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MeliusError, MissingError
+from meliuscli.export.c.manifest import c_directory, read_manifest
+from meliuscli.export.c.shared import open_c
 from meliuscli.export.packed import is_packed, load_packed
 from meliuscli.packed.runner import pack
+from meliuscli.packed.timing import C
 from meliuscli.runs import load_run
 from meliuscli.training.trained import Trained, load_network, load_trained
 from meliuscli.training.weights import read_preprocessing, read_spec
@@ -26,7 +29,7 @@ Way = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """``ways`` to run it by name (torch, packed, onnxruntime), at least one. ``missing`` says why there are no more."""
+    """``ways`` to run it by name (torch, packed, onnxruntime, C), at least one. ``missing`` says why there are no more."""
 
     name: str
     spec: ArchSpec
@@ -41,7 +44,8 @@ class Opened:
 
 
 def open_network(text: str, reports: Path, seed: int | None = None, threads: int = 1) -> Opened:
-    """``run:ID`` or a file. Nothing that a file holds is executed.
+    """``run:ID``, a file or a directory of C. Nothing that a file holds is executed; of a directory of C the sources are written
+    anew from its numbers, and compiled where they are the same.
 
     Raises ``BadInputError`` for what is neither and for files that cannot be read, ``MissingError`` where a file or a
     package is missing."""
@@ -51,8 +55,12 @@ def open_network(text: str, reports: Path, seed: int | None = None, threads: int
     if seed is not None:
         raise BadInputError("--seed: names a training of run:ID, and none is given", "leave it out")
     path = Path(text)
+    if (directory := c_directory(path)) is not None:
+        return _c(directory)
     if path.suffix.lower() not in (".safetensors", ".onnx"):
-        raise BadInputError(f"{text}: no trained network", "name run:ID, FILE.packed.safetensors or FILE.onnx")
+        raise BadInputError(
+            f"{text}: no trained network", "name run:ID, FILE.packed.safetensors, FILE.onnx or a directory of C"
+        )
     if not path.is_file():
         raise MissingError(f"{path}: no such file")
     if path.suffix.lower() == ".onnx":
@@ -71,6 +79,11 @@ def _in_torch(name: str, trained: Trained, threads: int) -> Opened:
     except MeliusError as error:
         missing["packed"] = error.message
     return Opened(name, trained.spec, trained.preprocessing, ways, missing)
+
+
+def _c(directory: Path) -> Opened:
+    manifest = read_manifest(directory)
+    return Opened(str(directory), manifest.spec, manifest.preprocessing, {C: open_c(manifest)}, {})
 
 
 def _onnx(path: Path, threads: int) -> Opened:

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
 from meliuscli.arch.plan import STEM
+from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import MissingError
+from meliuscli.errors import BadInputError, MissingError
+from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.onnx import HINT
+from meliuscli.export.qonnx_small import add_chain, is_row_of_bits
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
-from meliuscli.packed.runner import PackedDense
+from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
 from meliuscli.packed.steps import BinaryWeights, unpack_bits
 from meliuscli.results import write_bytes
 
@@ -51,7 +54,7 @@ class QonnxGraph:
         """A node whose output has the name and, with its batch of one, the shape."""
         from onnx import helper
 
-        domain = DOMAIN if op == "BipolarQuant" else ""
+        domain = DOMAIN if op in ("BipolarQuant", "Quant") else ""
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{name}", domain=domain, **attributes))
         self.shapes[name] = (1, *shape)
         return Value(name, shape)
@@ -73,14 +76,20 @@ class QonnxGraph:
         return name
 
 
-def qonnx_model(spec: DenseFamilySpec, tensors: Tensors, how: Preprocessing | None = None) -> Any:
-    """The ONNX model. Raises ``MissingError`` without onnx."""
+def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
+    """The ONNX model. Raises ``MissingError`` without onnx, ``BadInputError`` as ``require_qonnx``."""
+    require_qonnx(runner.spec)
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
         raise MissingError("QONNX export needs the package 'onnx', which is not installed", HINT) from None
-    graph = QonnxGraph()
-    logits = _network(graph, spec, tensors)
+    graph, spec = QonnxGraph(), runner.spec
+    if isinstance(runner, PackedDense):
+        logits = _network(graph, runner.spec, runner.tensors)
+    else:
+        assert isinstance(runner, PackedModule)
+        chain = fold_chain(runner.network, spec, runner.weights)
+        logits = add_chain(graph, Value("images", spec.input_shape), chain)
     kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
     arrays = {name: value for name, value in graph.constants.items() if value.dtype in kinds}
 
@@ -100,6 +109,12 @@ def qonnx_model(spec: DenseFamilySpec, tensors: Tensors, how: Preprocessing | No
     about = {"archid": spec.archid, "spec": spec.to_toml(), **({} if how is None else {KEY: how.to_json()})}
     helper.set_model_props(model, about)
     return model
+
+
+def require_qonnx(spec: ArchSpec) -> None:
+    """Raises ``BadInputError`` for a network of which no QONNX graph is made."""
+    if not isinstance(spec, DenseFamilySpec) and not is_row_of_bits(spec):
+        raise BadInputError(f"--to qonnx: for MeliusNet, BinaryDenseNet and FINN's networks, not for {spec.family}")
 
 
 def _network(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:
@@ -204,10 +219,12 @@ def run_qonnx(model: Any, images: Tensor) -> Array | None:
     return np.concatenate([execute_onnx(wrapped, {"images": image[None]})["logits"] for image in images.numpy()])
 
 
-def write_qonnx(runner: PackedDense, path: Path, how: Preprocessing | None, images: Tensor) -> tuple[int, float] | None:
+def write_qonnx(
+    runner: PackedNetwork, path: Path, how: Preprocessing | None, images: Tensor
+) -> tuple[int, float] | None:
     """Write the file; of ``images`` those with the packed runner's top-1 in qonnx's executor, and the largest difference of a
     logit in standard deviations of the logits. None without qonnx."""
-    model = qonnx_model(runner.spec, runner.tensors, how)
+    model = qonnx_model(runner, how)
     theirs = run_qonnx(model, images)
     write_bytes(path, model.SerializeToString())
     if theirs is None:

@@ -17,7 +17,7 @@ from meliuscli.packed.opponents import Run, compiled, conv_runs, float_twin, int
 from meliuscli.packed.program import Kind
 from meliuscli.packed.runner import PackedNetwork, PartSeconds, pack
 from meliuscli.packed.selftest import LayerCheck, check, require_exact
-from meliuscli.packed.timing import PACKED, WARM_UP, BenchResult, Counting, PartTime, Samples, in_turns
+from meliuscli.packed.timing import PACKED, WARM_UP, BenchResult, Counting, PartTime, Samples, Timed, in_turns
 from meliuscli.work.interrupts import heed_interrupt
 
 _PARTS, _ALONE = "part by part", "convolutions alone in "
@@ -77,6 +77,26 @@ def bench_file(
     with torch.inference_mode():
         samples, parts = _timed(name, packed, images, {PACKED: lambda: packed(images)}, {}, runs, counting)
     return _result(name, packed, batch, [], samples, parts, {}, 0.0)
+
+
+def bench_way(
+    name: str,
+    way: str,
+    network: Callable[[Tensor], object],
+    spec: ArchSpec,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    runs: int = 15,
+    seed: int = 0,
+    counting: Callable[[str], AbstractContextManager[Counting]] = lambda _: nullcontext(lambda *_: None),
+) -> Timed:
+    """Time whatever runs a file (``way`` names it): random images, from ``seed``."""
+    images = torch.randn(batch, *spec.input_shape, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode(), counting(f"{name}: rounds") as counter:
+        samples = in_turns({way: lambda: network(images)}, runs, counter)
+    size = count_spec(spec).total.size_bytes
+    return Timed(name, spec.archid, spec.input_shape, batch, threads, samples, {}, 0.0, size)
 
 
 def _timed(

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-PACKED, EAGER = "packed", "eager"
-"""The names of our own run among those of others, and of torch's as it is."""
+PACKED, EAGER, C = "packed", "eager", "C"
+"""The names of our own run among those of others, of torch's as it is, and of a compiled C library."""
 WARM_UP = 2
 Counting = Callable[[int, int], None]
 """Told how many are done of how many."""
@@ -65,7 +65,7 @@ class PartTime:
 @dataclass(frozen=True, slots=True)
 class Timed:
     """A network on this machine. ``runs`` by name: first what the others are held against, ``PACKED``, or ``EAGER`` for a
-    module that torch alone can run (which has no ``archid``). ``missing`` says why something was not measured.
+    module that torch alone can run (which has no ``archid``), or what runs a file as it is. ``missing`` says why something was not measured.
     ``size_bytes``: of weights at their bits."""
 
     arch: str

@@ -158,7 +158,12 @@ def _record(result: Timed, name: str) -> dict[str, Cell]:
 def _lines(result: Timed) -> list[str]:
     lines = _packed_lines(result) if isinstance(result, BenchResult) else []
     if not lines:
-        lines = [f"{result.arch}: size {format_mib(result.size_bytes)}; in torch alone, which packs nothing"]
+        how = (
+            "in torch alone, which packs nothing"
+            if result.reference == EAGER
+            else f"run as it is, by {result.reference}"
+        )
+        lines = [f"{result.arch}: size {format_mib(result.size_bytes)}; {how}"]
     return lines + [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
 
 

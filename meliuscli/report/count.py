@@ -95,7 +95,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "quantized_macs": derived.quantized,
             "ops": derived.ops,
         },
-        "memory": None if network.spec is None else memory_object(memory_of(network.spec)),
+        "memory": None if network.spec is None else memory_object(memory_of(network.spec, view.storage.float_bits)),
         "verified": verified,
         **({} if network.own is None else own_object(network.own, _assumes_much(network, view))),
     }
@@ -142,13 +142,13 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         (Column("part", numeric=False), Column("output", numeric=False, optional=True), *map(Column, heads)),
         tuple(cells(row) for row in _shown(network.count, by)),
         total=cells(total),
-        sums=(*_summary_lines(total, view), *_memory_lines(network)),
+        sums=(*_summary_lines(total, view), *_memory_lines(network, view)),
         lines=tuple(_findings(network, view)),
         records=tuple(_csv_record(row, view) for row in (*_shown(network.count, by), total)),
         notes=(
             f"convention {view.convention.name}: {view.convention.legend}",
             view.size_legend,
-            *([] if network.spec is None else [memory_of(network.spec).legend]),
+            *([] if network.spec is None else [memory_of(network.spec, view.storage.float_bits).legend]),
         ),
     )
 
@@ -227,11 +227,11 @@ def _summary_lines(total: Count, view: View) -> tuple[str, ...]:
     )
 
 
-def _memory_lines(network: Counted) -> list[str]:
+def _memory_lines(network: Counted, view: View) -> list[str]:
     """RAM at its peak, and flash; nothing of a module of one's own, whose layers have no order."""
     if network.spec is None:
         return []
-    memory = memory_of(network.spec)
+    memory = memory_of(network.spec, view.storage.float_bits)
     peak = memory.peak
     named = {"floats": peak.float_bytes, "integers": peak.integer_bytes, "signs": peak.sign_bytes}
     kinds = ", ".join(f"{100 * size / peak.total:.0f} % {name}" for name, size in named.items() if size)

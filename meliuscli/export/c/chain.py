@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.packed.fold import thresholds
+from meliuscli.packed.fold import scale_and_shift, thresholds
 from meliuscli.packed.layout import num_words
 from meliuscli.packed.program import Array
 from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
@@ -94,11 +94,31 @@ class SignStep(ChainStep):
 
 @dataclass(frozen=True, slots=True)
 class ShortcutStep(ChainStep):
-    """2x2 average pooling where it ``pools``, of what is there at an odd edge, and a float 1x1 convolution."""
+    """2x2 average pooling where it ``pools``, of what is there at an odd edge; where it ``clips``, a slope of 0.1 outside of
+    [-1, 1]; a float 1x1 convolution. One that only pools has no ``weight``, and as many channels as are ``pooled``."""
+
+    weight: Array | None
+    bias: Array | None
+    pools: bool
+    clips: bool = False
+    pooled: int = 0
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """That enter, and that leave."""
+        return (self.pooled, self.pooled) if self.weight is None else (self.weight.shape[1], len(self.weight))
+
+
+@dataclass(frozen=True, slots=True)
+class FloatStep(ChainStep):
+    """A float convolution, (outputs, inputs, kernel, kernel), with its batch norm; where it ``adds``, added to what the target
+    holds; ReLU."""
 
     weight: Array
     bias: Array
-    pools: bool
+    stride: int
+    relu: bool
+    adds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +175,11 @@ class Chain:
     @property
     def binary(self) -> tuple[BinaryStep, ...]:
         return tuple(step for step in self.steps if isinstance(step, BinaryStep))
+
+
+def scaled_norm(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
+    """Batch norm of a convolution's whole numbers times its scale."""
+    scale, shift = scale_and_shift(norm)
+    if weights.scale is not None:
+        scale = (scale.astype(np.float64) * weights.scale).astype(np.float32)
+    return scale, shift

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -47,11 +47,22 @@ def scratch_of(step: ChainStep) -> str:
 
 
 def plan_chain(chain: Chain) -> ChainArena:
-    """The largest first, each at the lowest place that is free while it is needed."""
+    """The largest first; or, where that is smaller in all, first those that are needed when most is."""
     rooms = list(_rooms(chain))
+    needed = [sum(room.size for room in rooms if room.first <= at <= room.last) for at in range(len(chain.steps))]
+    by_size = sorted(rooms, key=lambda one: (-one.size, one.first))
+    by_need = sorted(by_size, key=lambda one: -max(needed[one.first : one.last + 1]))
+    places = [_placed(order) for order in (by_size, by_need)]
+    sizes = [max(offsets[room.name] + room.size for room in rooms) for offsets in places]
+    best = sizes.index(min(sizes))
+    return ChainArena(sizes[best], places[best], tuple(_moments(chain, rooms)))
+
+
+def _placed(rooms: Sequence[Room]) -> dict[str, int]:
+    """Each at the lowest place that is free while it is needed."""
     offsets: dict[str, int] = {}
     placed: list[Room] = []
-    for room in sorted(rooms, key=lambda one: (-one.size, one.first)):
+    for room in rooms:
         others = [one for one in placed if one.first <= room.last and room.first <= one.last]
         offset = 0
         for other in sorted(others, key=lambda one: offsets[one.name]):
@@ -59,8 +70,7 @@ def plan_chain(chain: Chain) -> ChainArena:
                 offset = offsets[other.name] + other.size
         offsets[room.name] = offset
         placed.append(room)
-    size = max(offsets[room.name] + room.size for room in rooms)
-    return ChainArena(size, offsets, tuple(_moments(chain, rooms)))
+    return offsets
 
 
 def _moments(chain: Chain, rooms: list[Room]) -> Iterator[Moment]:
@@ -90,6 +100,11 @@ def _rooms(chain: Chain) -> Iterator[Room]:
             yield Room(scratch_of(step), kind, size, index, index)
 
 
+def needs_pixels(step: ShortcutStep) -> bool:
+    """Does its convolution read pixels that are made for it alone?"""
+    return step.weight is not None and (step.pools or step.clips)
+
+
 def is_signs(step: ChainStep) -> bool:
     """Does the step write packed signs, not floats?"""
     return isinstance(step, SignStep) or (isinstance(step, BinaryStep | StemStep) and step.signs is not None)
@@ -98,8 +113,8 @@ def is_signs(step: ChainStep) -> bool:
 def _scratch_bytes(chain: Chain, step: ChainStep) -> int:
     if isinstance(step, StemStep):
         return _stem_bytes(chain, step)
-    if isinstance(step, ShortcutStep) and step.pools:
-        return 4 * PIXELS * len(step.weight[0])
+    if isinstance(step, ShortcutStep) and needs_pixels(step):
+        return 4 * PIXELS * step.channels[0]
     if isinstance(step, HeadStep) and (step.averages or step.steps is not None):
         return round_up(len(step.weight[0]) * (4 if step.averages else 1), 4)
     if isinstance(step, BinaryStep) and step.source == IMAGE:

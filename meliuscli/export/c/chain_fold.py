@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from meliuscli.arch.families.dense import DenseFamilySpec
-from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.families.small import CNV_POOLED, INPUT_BITS, VGG_POOLED, FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.arch.spec import ArchSpec
@@ -22,6 +22,7 @@ from meliuscli.export.c.chain import (
     BinaryStep,
     Chain,
     ChainStep,
+    FloatStep,
     HeadStep,
     ShortcutStep,
     SignStep,
@@ -36,15 +37,15 @@ from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.steps import BinaryWeights, pack_bits
 
-Chained = ResNetESpec | BiRealNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
-CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net of basic blocks, VGG-Small and FINN's networks"
+Chained = ResNetESpec | BiRealNetSpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
+CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, float ResNet, VGG-Small and FINN's networks"
 
 
 def require_chained(spec: ArchSpec) -> Chained:
     """Raises ``BadInputError`` for a network that no chain is made of."""
     if not runs_as_chain(spec):
         others = isinstance(spec, BiRealNetSpec | ResNetESpec | DenseFamilySpec)
-        what = "bottlenecks or larq-zoo's borders" if others else spec.family
+        what = "larq-zoo's borders" if others else spec.family
         raise BadInputError(f"--to c: for {CHAINED}, not for {what}")
     assert isinstance(spec, Chained)
     return spec
@@ -56,7 +57,7 @@ def fold_chain(network: nn.Module, spec: ArchSpec, weights: Weights) -> Chain:
 
     Raises ``BadInputError`` as ``require_chained``."""
     spec = require_chained(spec)
-    if isinstance(spec, ResNetESpec | BiRealNetSpec):
+    if isinstance(spec, ResNetESpec | BiRealNetSpec | ResNetSpec):
         steps = tuple(residual_steps(network, spec, weights))
     elif isinstance(spec, FinnDenseSpec):
         signs = SignTable(spec.input_channels * spec.input_size**2)
@@ -74,7 +75,9 @@ def _channels(steps: tuple[ChainStep, ...]) -> dict[str, int]:
             channels[step.target] = len(step.convs[-1].weight)
         elif isinstance(step, SignStep):
             channels[step.target] = step.signs.channels
-        elif isinstance(step, ShortcutStep | HeadStep):
+        elif isinstance(step, ShortcutStep):
+            channels[step.target] = step.channels[1]
+        elif isinstance(step, FloatStep | HeadStep):
             channels[step.target] = len(step.weight)
         elif isinstance(step, BinaryStep):
             channels[step.target] = step.weights.outputs

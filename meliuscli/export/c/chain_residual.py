@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 from torch import nn
 
-from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.plan import HEAD, STEM
+from meliuscli.export.c.blocks import bottleneck, float_block
 from meliuscli.export.c.chain import (
     IMAGE,
     LOGITS,
-    Affine,
     BinaryStep,
     ChainStep,
     HeadStep,
@@ -23,20 +22,28 @@ from meliuscli.export.c.chain import (
     StemConv,
     StemStep,
     Weights,
+    scaled_norm,
 )
 from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, linear_of, part, scale_and_shift
 from meliuscli.packed.program import Array
-from meliuscli.packed.steps import BinaryWeights
 
 
-def residual_steps(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, weights: Weights) -> Iterator[ChainStep]:
-    """Stem, blocks of a convolution and a shortcut, and head."""
+def residual_steps(
+    network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, weights: Weights
+) -> Iterator[ChainStep]:
+    """Stem, blocks of one or several convolutions and a shortcut, and head."""
     size = next(layer for layer in spec.layers() if layer.stage == "stage1").out_size
     yield _stem(network, spec, size)
-    stream = STEM
+    stream = narrow = STEM
     for name in _blocks(network):
-        steps = tuple(_block(network, name, stream, size, weights))
+        if isinstance(spec, ResNetSpec):
+            steps = tuple(float_block(network, name, stream, size))
+        elif isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck":
+            steps = tuple(bottleneck(network, name, narrow, stream, size, weights))
+            narrow = next(step.target for step in steps if step.name == f"{name}.conv2")
+        else:
+            steps = tuple(_block(network, name, stream, size, weights))
         yield from steps
         stream, size = steps[-1].target, steps[-1].out_size
     fc = part(network, f"{HEAD}.fc", nn.Linear)
@@ -47,7 +54,7 @@ def _blocks(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_modules() if name.startswith("stage") and name.count(".") == 1]
 
 
-def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, size: int) -> StemStep:
+def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, size: int) -> StemStep:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
     convs = []
     for layer, norm in zip(layers, [*layers[1:], None], strict=True):
@@ -84,7 +91,7 @@ def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weigh
         weight, bias = folded_conv(conv, part(network, f"{name}.shortcut.bn", nn.BatchNorm2d))
         yield ShortcutStep(f"{name}.shortcut", stage, stream, target, size, after, weight[:, :, 0, 0], bias, pools)
     act = getattr(block, "act", None)
-    affine = _scaled(part(network, f"{name}.bn", nn.BatchNorm2d), own)
+    affine = scaled_norm(part(network, f"{name}.bn", nn.BatchNorm2d), own)
     yield BinaryStep(
         f"{name}.conv",
         stage,
@@ -97,14 +104,6 @@ def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weigh
         adds=True,
         act=_rprelu(act) if isinstance(act, RPReLU) else None,
     )
-
-
-def _scaled(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
-    """Batch norm of a convolution's whole numbers times its scale."""
-    scale, shift = scale_and_shift(norm)
-    if weights.scale is not None:
-        scale = (scale.astype(np.float64) * weights.scale).astype(np.float32)
-    return scale, shift
 
 
 def _rprelu(act: RPReLU) -> tuple[Array, Array, Array]:

@@ -12,12 +12,13 @@ from meliuscli.export.c.chain import (
     BinaryStep,
     Chain,
     ChainStep,
+    FloatStep,
     HeadStep,
     ShortcutStep,
     SignStep,
     StemStep,
 )
-from meliuscli.export.c.chain_arena import ChainArena, is_signs, scratch_of
+from meliuscli.export.c.chain_arena import ChainArena, is_signs, needs_pixels, scratch_of
 from meliuscli.export.c.tables import ConstTable, c_float, in_c_blocks, plain
 from meliuscli.packed.program import Array
 
@@ -35,7 +36,7 @@ def chain_tables(chain: Chain) -> tuple[ConstTable, ...]:
 
 def level_type(chain: Chain) -> str:
     """C's type of a threshold of whole numbers, one more than the largest of which stands for never."""
-    return "int16_t" if max(step.most for step in chain.binary) < np.iinfo(np.int16).max else "int32_t"
+    return "int16_t" if max((step.most for step in chain.binary), default=0) < np.iinfo(np.int16).max else "int32_t"
 
 
 def _tables(step: ChainStep) -> Iterator[tuple[str, Array | None]]:
@@ -48,10 +49,16 @@ def _tables(step: ChainStep) -> Iterator[tuple[str, Array | None]]:
             if affine is not None:
                 yield f"{name}_scale", affine[0]
                 yield f"{name}_shift", affine[1]
-    if isinstance(step, ShortcutStep | HeadStep):
-        is_int8 = isinstance(step, HeadStep) and step.steps is not None
+    if isinstance(step, FloatStep):
+        yield "weights", in_c_blocks(step.weight.transpose(0, 2, 3, 1).reshape(len(step.weight), -1))
+        yield "bias", step.bias
+    if isinstance(step, ShortcutStep) and step.weight is not None:
+        yield "weights", in_c_blocks(step.weight)
+        yield "bias", step.bias
+    if isinstance(step, HeadStep):
+        is_int8 = step.steps is not None
         yield "weights", step.weight.reshape(-1) if is_int8 else in_c_blocks(step.weight)
-        yield "steps", step.steps if isinstance(step, HeadStep) else None
+        yield "steps", step.steps
         yield "bias", step.bias
     if isinstance(step, BinaryStep):
         words = step.weights.words
@@ -109,16 +116,20 @@ class ChainSource:
                 *self._tables(step, "image_scale", "image_shift", "norm_scale", "norm_shift", "thresholds", "flips"),
             ]
         elif isinstance(step, ShortcutStep):
-            kind, (outputs, inputs) = "shortcut", step.weight.shape
+            kind, (inputs, outputs) = "shortcut", step.channels
             values = [
                 *self._tables(step, "weights", "bias"),
-                *(inputs, outputs, int(step.pools), step.size, step.out_size),
+                *(inputs, outputs, int(step.pools), int(step.clips), step.size, step.out_size),
             ]
+        elif isinstance(step, FloatStep):
+            kind, (outputs, inputs, kernel, _) = "float_conv", step.weight.shape
+            numbers = (inputs, outputs, kernel, step.stride, step.size, step.out_size, int(step.relu), int(step.adds))
+            values = [*self._tables(step, "weights", "bias"), *numbers]
         elif isinstance(step, HeadStep):
             kind, pixels = "head", step.size**2
             channels = step.weight.shape[1] if step.averages else step.weight.shape[1] // pixels
-            numbers = (channels, pixels, len(step.weight), int(step.relu), int(step.averages), c_float(1.0 / pixels))
-            values = [*self._tables(step, "weights", "steps", "bias"), *numbers, c_float(step.inverse)]
+            values = [*self._tables(step, "weights", "steps", "bias"), channels, pixels, len(step.weight)]
+            values += [int(step.relu), int(step.averages), c_float(1.0 / pixels), c_float(step.inverse)]
         elif isinstance(step, BinaryStep):
             kind = "binary"
             tables = ("weights", "thresholds", "flips", "scale", "shift", "gamma", "slope", "zeta")
@@ -160,7 +171,9 @@ class ChainSource:
             tables = ", ".join(self._tables(step, "thresholds", "flips"))
             return f"signs({source}, {tables}, {step.signs.channels}, {step.size**2}, {self._word(step.target)})"
         if isinstance(step, ShortcutStep):
-            return f"shortcut({constant}, {source}, {target}, {scratch if step.pools else 'NULL'})"
+            return f"shortcut({constant}, {source}, {target}, {scratch if needs_pixels(step) else 'NULL'})"
+        if isinstance(step, FloatStep):
+            return f"float_conv({constant}, {source}, {target})"
         if isinstance(step, HeadStep):
             return f"head({constant}, {source}, logits, {scratch})"
         out = f"{self._word(step.target)}, NULL" if is_signs(step) else f"NULL, {target}"

@@ -17,6 +17,7 @@ from meliuscli.export.c.chain import (
     BinaryStep,
     Chain,
     ChainStep,
+    FloatStep,
     HeadStep,
     ShortcutStep,
     SignStep,
@@ -69,6 +70,8 @@ def run_chain(chain: Chain, images: Array, before: Corrected = lambda *_: None) 
             maps[step.target] = _signs(x.reshape(len(x), 1, 1, -1) if step.source == IMAGE else x, step.signs)
         elif isinstance(step, ShortcutStep):
             maps[step.target] = _shortcut(step, maps[step.source])
+        elif isinstance(step, FloatStep):
+            maps[step.target] = _float_conv(step, maps[step.source], maps.get(step.target))
         elif isinstance(step, HeadStep):
             maps[step.target] = run_linear(step, head_inputs(step, maps[step.source]))
         elif isinstance(step, BinaryStep):
@@ -142,7 +145,27 @@ def _max_pool(x: Array, kernel: int, edge: int) -> Array:
 def _shortcut(step: ShortcutStep, x: Array) -> Array:
     if step.pools:
         x = _average(x)
-    return _linear(x, step.weight) + step.bias
+    if step.clips:
+        inside = np.clip(x, np.float32(-1), np.float32(1))
+        x = fma(x - inside, np.float32(0.1), inside)
+    return x if step.weight is None else _linear(x, step.weight) + step.bias
+
+
+def _float_conv(step: FloatStep, x: Array, old: Array | None) -> Array:
+    """A tap after the other, all channels of each."""
+    outputs, inputs, kernel, _ = step.weight.shape
+    edge, size = kernel // 2, step.out_size
+    padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    out = np.broadcast_to(step.bias, (len(x), size, size, outputs)).copy()
+    for ky in range(kernel):
+        for kx in range(kernel):
+            seen = padded[:, ky :: step.stride, kx :: step.stride][:, :size, :size]
+            for channel in range(inputs):
+                out = fma(seen[..., channel, None], step.weight[:, channel, ky, kx], out)
+    if step.adds:
+        assert old is not None
+        out = out + old
+    return np.maximum(out, np.float32(0)) if step.relu else out
 
 
 def _average(x: Array) -> Array:

@@ -14,10 +14,11 @@ from meliuscli.errors import BadInputError
 from meliuscli.export.c.chain import IMAGE, LOGITS, Chain, ChainStep, HeadStep, StemConv, StemStep
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.exact import Maps, fma, head_inputs, run_chain, run_linear, run_stem
+from meliuscli.export.c.float_network import CNetwork, FloatNetwork
 from meliuscli.export.c.int8 import Ends, int8_head, int8_stem
 from meliuscli.export.c.vectors import Expected, binary_sums, chain_sums, expected
 from meliuscli.packed.program import Array
-from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.runner import PackedDense, PackedModule
 
 BATCH = 50
 
@@ -25,13 +26,13 @@ BATCH = 50
 class Int8Network:
     """(N, C, S, S) normalised images -> (N, classes) logits. Raises ``BadInputError`` for a network of which nothing is float."""
 
-    def __init__(self, runner: PackedNetwork, calibration: Tensor) -> None:
+    def __init__(self, runner: CNetwork, calibration: Tensor) -> None:
         self.runner = runner
         self._chain: Chain | None = None
         if isinstance(runner, PackedDense):
             stem, head = _dense_ends(runner)
         else:
-            assert isinstance(runner, PackedModule)
+            assert isinstance(runner, PackedModule | FloatNetwork)
             self._chain = fold_chain(runner.network, runner.spec, runner.weights)
             stem, head = _chain_ends(self._chain)
         inputs = np.concatenate([self._inputs(head, images) for images in torch.split(calibration, BATCH)])

@@ -100,7 +100,7 @@ def vectors_header(
     """``vectors.h``: (seed, answer) pairs, mean and deviation of the channels, names of the classes."""
     upper, rows = prefix.upper(), []
     for seed, answer in answers:
-        units = ", ".join(f"{value}u" for value in answer.units)
+        units = ", ".join(f"{value}u" for value in answer.units or (0,))  # C has no empty list
         rows.append(f"    {{{seed}u, {answer.top1}, {answer.logits}u, {{{units}}}}}")
     names = [f"class {label}" if how is None else how.name_of(label) for label in range(num_classes)]
     classes, vectors = (",\n".join(lines) for lines in ([f"    {_quoted(name)}" for name in names], rows))

@@ -22,15 +22,16 @@ from meliuscli.export.c.arena import Arena, count_bits, plan_arena
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.chain_sources import ChainSource, chain_tables, level_type
+from meliuscli.export.c.float_network import CNetwork, FloatNetwork
 from meliuscli.export.c.int8_run import Int8Network
+from meliuscli.export.c.manifest import FORMAT, MANIFEST, clean_title
 from meliuscli.export.c.sources import header, network_source, template
 from meliuscli.export.c.tables import ConstTable, make_tables, weights_header, weights_source
 from meliuscli.export.c.vectors import SEEDS, Expected, chain_answer, noise, packed_answer, vectors_header
-from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.runner import PackedDense, PackedModule
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
 
-FORMAT, MANIFEST = "meliuscli-c-1", "manifest.json"
 TARGETS = ("all", "clean", "help", "install", "package", "test")
 """Names that CMake keeps for itself."""
 
@@ -64,7 +65,7 @@ class CParts:
 
 
 def make_library(
-    runner: PackedNetwork,
+    runner: CNetwork,
     name: str,
     prefix: str,
     how: Preprocessing | None = None,
@@ -76,21 +77,11 @@ def make_library(
     what that costs.
 
     Raises ``BadInputError`` for a family that has no library."""
-    spec, title = runner.spec, re.sub(r"[^\w .:+-]", "_", name)
-    parts = (
-        _dense_parts(runner, prefix, int8) if isinstance(runner, PackedDense) else _chain_parts(runner, prefix, int8)
-    )
-    kernels = {
-        suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
-    }
+    spec, title = runner.spec, clean_title(name)
+    parts = parts_of(runner, prefix, int8)
     properties = template("library.properties", prefix)
     texts = {
-        f"{prefix}.h": header(spec, title, prefix, parts.arena.size, parts.units, parts.count, parts.counts),
-        f"{prefix}.c": parts.source,
-        "kernels.h": _filled(kernels["h"] + template("closing.h", prefix), parts.level, int8 is not None),
-        "kernels.c": kernels["c"],
-        "weights.h": weights_header(prefix, parts.tables),
-        "weights.c": weights_source(prefix, parts.tables),
+        **library_texts(spec, title, prefix, parts, int8 is not None),
         "test/main.c": template("main.c", prefix),
         "test/vectors.h": vectors_header(prefix, parts.answers, how, spec.num_classes),
         "CMakeLists.txt": template("CMakeLists.txt", prefix),
@@ -105,22 +96,48 @@ def make_library(
     return CLibrary(files, flash, parts.arena, _in_torch(runner, parts.answers))
 
 
+def parts_of(runner: CNetwork, prefix: str, int8: Int8Network | None = None, seeds: Sequence[int] = SEEDS) -> CParts:
+    """With an answer for the noise of each seed."""
+    make = _dense_parts if isinstance(runner, PackedDense) else _chain_parts
+    return make(runner, prefix, int8, seeds)  # type: ignore[arg-type]
+
+
+def library_texts(spec: ArchSpec, title: str, prefix: str, parts: CParts, is_int8: bool) -> dict[str, str]:
+    """The files that are the library, by name."""
+    kernels = {
+        suffix: "".join(template(f"{part}.{suffix}", prefix) for part in ("common", parts.kernels)) for suffix in "ch"
+    }
+    return {
+        f"{prefix}.h": header(spec, title, prefix, parts.arena.size, parts.units, parts.count, parts.counts),
+        f"{prefix}.c": parts.source,
+        "kernels.h": _filled(kernels["h"] + template("closing.h", prefix), parts.level, is_int8),
+        "kernels.c": kernels["c"],
+        "weights.h": weights_header(prefix, parts.tables),
+        "weights.c": weights_source(prefix, parts.tables),
+    }
+
+
+def weights_digest(tables: Sequence[ConstTable]) -> str:
+    """SHA-256 of all constants, one behind the other."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in tables)).hexdigest()
+
+
 def _filled(header: str, level: str, is_int8: bool) -> str:
     return header.replace("@LEVEL@", level).replace("@INT8@", str(int(is_int8)))
 
 
-def _in_torch(runner: PackedNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
+def _in_torch(runner: CNetwork, answers: Sequence[tuple[int, Expected]]) -> tuple[int, int] | None:
     if isinstance(runner, PackedDense):
         return None
     equal = [int(runner(noise(runner.spec, seed)).argmax()) == answer.top1 for seed, answer in answers]
     return sum(equal), len(equal)
 
 
-def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None) -> CParts:
+def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None, seeds: Sequence[int]) -> CParts:
     spec, bits = runner.spec, count_bits(runner.spec)
     ends = None if int8 is None else int8.ends
     arena, tables = plan_arena(spec, 4 if int8 is None else 1), make_tables(spec, runner.tensors, ends)
-    images = [(seed, noise(spec, seed)) for seed in SEEDS]
+    images = [(seed, noise(spec, seed)) for seed in seeds]
     kinds = "stem, transitions and head are float32" if int8 is None else "stem and head are int8, transitions float32"
     return CParts(
         arena,
@@ -136,8 +153,8 @@ def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None) -> 
     )
 
 
-def _chain_parts(runner: PackedNetwork, prefix: str, int8: Int8Network | None) -> CParts:
-    assert isinstance(runner, PackedModule)
+def _chain_parts(runner: CNetwork, prefix: str, int8: Int8Network | None, seeds: Sequence[int]) -> CParts:
+    assert isinstance(runner, PackedModule | FloatNetwork)
     chain = fold_chain(runner.network, runner.spec, runner.weights) if int8 is None else int8.chain
     kinds = "stem, shortcuts and head are float32" if int8 is None else "stem and head are int8, shortcuts float32"
     arena = plan_chain(chain)
@@ -151,7 +168,7 @@ def _chain_parts(runner: PackedNetwork, prefix: str, int8: Int8Network | None) -
         "chain",
         level_type(chain),
         f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers",
-        [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in SEEDS],
+        [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in seeds],
     )
 
 
@@ -186,7 +203,6 @@ def _manifest(
     measured: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     total = count_spec(spec).total
-    sha = hashlib.sha256(b"".join(np.ascontiguousarray(table.values).tobytes() for table in parts.tables))
     return {
         "format": FORMAT,
         "meliuscli": __version__,
@@ -198,7 +214,7 @@ def _manifest(
         "int8": measured,
         "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
         "preprocessing": None if how is None else asdict(how),
-        "weights_sha256": sha.hexdigest(),
+        "weights_sha256": weights_digest(parts.tables),
         "files_sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
     }
 

@@ -27,18 +27,95 @@ static void average_pixel(const melius_shortcut *step, const float *reals, int r
     }
 }
 
+/* As it is inside of [-1, 1], with a slope of 0.1 outside. */
+static void clip_pixel(const melius_shortcut *step, const float *pixel, float *RESTRICT out)
+{
+    for (int c = 0; c < step->inputs; c++) {
+        float inside = pixel[c] < -1.0f ? -1.0f : pixel[c] > 1.0f ? 1.0f : pixel[c];
+        out[c] = FMA(pixel[c] - inside, 0.1f, inside);
+    }
+}
+
 void melius_run_shortcut(const melius_shortcut *step, const float *reals, float *out, float *scratch)
 {
     for (int y = 0; y < step->out_size; y++) {
         for (int x = 0; x < step->out_size; x += MELIUS_PIXELS) {
-            int many = least(MELIUS_PIXELS, step->out_size - x);
+            int many = least(MELIUS_PIXELS, step->out_size - x), is_made = step->pools || step->clips;
             size_t first = (size_t)y * (size_t)step->out_size + (size_t)x;
-            const float *pixels = step->pools ? scratch : reals + first * (size_t)step->inputs;
-            for (int p = 0; step->pools && p < many; p++) {
-                average_pixel(step, reals, y, x + p, scratch + (size_t)p * (size_t)step->inputs);
+            const float *pixels = is_made ? scratch : reals + first * (size_t)step->inputs;
+            float *made = step->weights == NULL ? out + first * (size_t)step->outputs : scratch;
+            for (int p = 0; is_made && p < many; p++, made += step->inputs) {
+                if (step->pools) {
+                    average_pixel(step, reals, y, x + p, made);
+                } else {
+                    clip_pixel(step, reals + (first + (size_t)p) * (size_t)step->inputs, made);
+                }
+            }
+            if (step->weights == NULL) {
+                continue;
             }
             pointwise(pixels, many, step->inputs, step->weights, step->inputs, step->outputs, NULL, step->bias,
                       out + first * (size_t)step->outputs, step->outputs);
+        }
+    }
+}
+
+/* Float convolutions */
+
+/* Of up to 16 output channels at a pixel: a tap after the other, all channels of each. */
+static void sum_window(const melius_float_conv *layer, const float *reals, int row, int column, const float *weights,
+                       const float *bias, int lanes, float *RESTRICT out)
+{
+    float sums[MELIUS_BLOCK] = {0};
+#if LANES > 1
+    floats vectors[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        vectors[v] = lanes == MELIUS_BLOCK ? load_floats(bias + v * LANES) : splat(0.0f);
+    }
+#endif
+    memcpy(sums, bias, (size_t)lanes * sizeof(float));
+    for (int tap = 0; tap < layer->kernel * layer->kernel; tap++, weights += layer->inputs * lanes) {
+        int y = row + tap / layer->kernel, x = column + tap % layer->kernel;
+        const float *pixel = reals;
+        if (y < 0 || y >= layer->size || x < 0 || x >= layer->size) {
+            continue;
+        }
+        pixel += ((size_t)y * (size_t)layer->size + (size_t)x) * (size_t)layer->inputs;
+        for (int i = 0; i < layer->inputs; i++) {
+            const float *at = weights + (size_t)i * (size_t)lanes;
+#if LANES > 1
+            if (lanes == MELIUS_BLOCK) {
+                for (int v = 0; v < VECTORS; v++) {
+                    vectors[v] = fma_floats(splat(pixel[i]), load_floats(at + v * LANES), vectors[v]);
+                }
+                continue;
+            }
+#endif
+            for (int lane = 0; lane < lanes; lane++) {
+                sums[lane] = FMA(pixel[i], at[lane], sums[lane]);
+            }
+        }
+    }
+#if LANES > 1
+    for (int v = 0; lanes == MELIUS_BLOCK && v < VECTORS; v++) {
+        store_floats(sums + v * LANES, vectors[v]);
+    }
+#endif
+    for (int lane = 0; lane < lanes; lane++) {
+        float value = layer->adds ? sums[lane] + out[lane] : sums[lane];
+        out[lane] = layer->relu && !(value > 0.0f) ? 0.0f : value;
+    }
+}
+
+void melius_run_float_conv(const melius_float_conv *layer, const float *reals, float *out)
+{
+    int taps = layer->kernel * layer->kernel * layer->inputs;
+    for (int pixel = 0; pixel < layer->out_size * layer->out_size; pixel++, out += layer->outputs) {
+        int row = pixel / layer->out_size * layer->stride - layer->kernel / 2;
+        int column = pixel % layer->out_size * layer->stride - layer->kernel / 2;
+        for (int first = 0; first < layer->outputs; first += MELIUS_BLOCK) {
+            sum_window(layer, reals, row, column, layer->weights + (size_t)first * (size_t)taps, layer->bias + first,
+                       least(MELIUS_BLOCK, layer->outputs - first), out + first);
         }
     }
 }

@@ -1,11 +1,18 @@
 /* Thresholds of whole numbers. */
 typedef @LEVEL@ melius_level;
 
-/* 2x2 average pooling where it pools, of what is there at an odd edge, and a float 1x1 convolution. */
+/* 2x2 average pooling where it pools, of what is there at an odd edge; a slope of 0.1 outside of [-1, 1] where it clips; and a
+ * float 1x1 convolution where there are weights. */
 typedef struct {
     const float *weights, *bias;
-    int inputs, outputs, pools, size, out_size;
+    int inputs, outputs, pools, clips, size, out_size;
 } melius_shortcut;
+
+/* A float convolution with zeros outside of the map; added to what is there where it adds, then ReLU. */
+typedef struct {
+    const float *weights, *bias;
+    int inputs, outputs, kernel, stride, size, out_size, relu, adds;
+} melius_float_conv;
 
 /* A binary convolution of packed signs, pixel by pixel; `pad_value` -1 or 1 stands for the signs outside of the map, and with
  * 0 they do not count. With `steps` its input is the image, in whole multiples of 1 / `steps`. Behind it 2x2 max pooling where
@@ -33,6 +40,7 @@ typedef struct {
 void melius_run_signs(const float *reals, const float *thresholds, const uint32_t *flips, int channels, int pixels,
                       uint32_t *bits);
 void melius_run_shortcut(const melius_shortcut *step, const float *reals, float *out, float *scratch);
+void melius_run_float_conv(const melius_float_conv *layer, const float *reals, float *out);
 void melius_run_binary(const melius_binary *layer, const uint32_t *signs, uint32_t *bits, float *reals, int number,
                        melius_watch watch, void *context);
 void melius_run_pixels(const melius_binary *layer, const float *image, uint32_t *bits, int8_t *scratch, int number,
