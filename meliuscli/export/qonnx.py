@@ -54,6 +54,10 @@ class QonnxGraph:
         """A node whose output has the name and, with its batch of one, the shape."""
         from onnx import helper
 
+        if op in ("Conv", "MaxPool"):  # consumers want all that ONNX lets be left out
+            attributes = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], **attributes}
+        if op == "Conv":
+            attributes = {"group": 1, **attributes}
         domain = DOMAIN if op in ("BipolarQuant", "Quant") else ""
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{name}", domain=domain, **attributes))
         self.shapes[name] = (1, *shape)
