@@ -17,8 +17,8 @@ from meliuscli.counting.memory import PIXELS, memory_of
 from meliuscli.errors import BadInputError
 from meliuscli.export.c import arena
 from meliuscli.export.c.arena import plan_arena
-from meliuscli.export.c.chain import fold_chain
 from meliuscli.export.c.chain_arena import plan_chain
+from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.chain_sources import chain_tables
 from meliuscli.export.c.float_network import runner_for_c
 from meliuscli.export.c.int8_run import Int8Network

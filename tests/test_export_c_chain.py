@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.analytic import count_spec
 from meliuscli.errors import BadInputError
-from meliuscli.export.c.chain import BinaryStep, Chain, ChainStep, SignStep, fold_chain, require_chained
+from meliuscli.export.c.chain import BinaryStep, Chain, ChainStep, SignStep
+from meliuscli.export.c.chain_fold import fold_chain, require_chained
 from meliuscli.export.c.chain_sources import chain_tables
 from meliuscli.export.c.compiled import compile_library
 from meliuscli.export.c.exact import Maps, fma, pixels_of, run_chain

@@ -14,6 +14,7 @@ import pytest
 from conftest import Cli
 
 from meliuscli.cli import console, pulse
+from meliuscli.cli.progress import StageBar
 from meliuscli.cli.pulse import Pulse
 from meliuscli.work import interrupts
 
@@ -56,7 +57,7 @@ def test_a_note_among_the_steps_of_a_stage_is_followed_by_how_far_it_is(
     said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said == []
-    with console.StageBar("trial", 3) as bar:
+    with StageBar("trial", 3) as bar:
         bar.step("good")
         time.sleep(0.3)
         console.talk("note: something")

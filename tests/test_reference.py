@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +18,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def generate() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        yield importlib.import_module("generate")
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +49,17 @@ def test_every_command_family_field_and_topic_has_its_place(made: dict[str, str]
     assert {f"explanation/{topic}.md" for topic in TOPICS} <= set(made)
 
 
-def test_values_are_said_in_words(generate: ModuleType) -> None:
-    assert generate.kind({"type": "integer", "minimum": 1, "maximum": 8}, {}) == "whole number from 1 to 8"
+@pytest.mark.usefixtures("generate")
+def test_values_are_said_in_words() -> None:
+    kind = importlib.import_module("generators.fields").kind
+    assert kind({"type": "integer", "minimum": 1, "maximum": 8}, {}) == "whole number from 1 to 8"
     assert (
-        generate.kind({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}, {})
-        == "number above 0 or none"
+        kind({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}, {}) == "number above 0 or none"
     )
-    assert generate.kind({"type": "array", "items": {"type": "string"}}, {}) == "a list of: text"
+    assert kind({"type": "array", "items": {"type": "string"}}, {}) == "a list of: text"
 
 
-def test_the_shape_of_a_value_has_every_key_with_its_types(generate: ModuleType) -> None:
-    found = generate.shape({"rows": [{"a": 1}, {"a": None}], "macs": {"conv": 2}})
+@pytest.mark.usefixtures("generate")
+def test_the_shape_of_a_value_has_every_key_with_its_types() -> None:
+    found = importlib.import_module("generators.answers").shape({"rows": [{"a": 1}, {"a": None}], "macs": {"conv": 2}})
     assert found == {"rows[].a": ({"integer", "null"}, 1), "macs.*": ({"integer"}, 2)}

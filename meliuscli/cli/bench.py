@@ -10,8 +10,9 @@ import typer
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import Counter, give, talk
+from meliuscli.cli.console import give, talk
 from meliuscli.cli.networks import is_own, load_network, load_own, the_one, with_input
+from meliuscli.cli.progress import Counter
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.exchange.headers import FileKind, file_kind

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import SHELL, give, is_given, status, talk
+from meliuscli.cli.console import give, is_given, status, talk
+from meliuscli.cli.progress import SHELL
 from meliuscli.units import parse_count
 
 
@@ -82,7 +83,7 @@ def check_proxy(
     options.refuse_both(resume, force)
     asked: dict[str, Any] = {name: context.params[name] for name in AS_GIVEN}
     with status("loading"):
-        from meliuscli.api import checked_again, checked_anew
+        from meliuscli.api.proxy_checks import checked_again, checked_anew
         from meliuscli.search.checking import AskedCheck
         from meliuscli.training.recipe import find_recipe
 

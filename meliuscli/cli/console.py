@@ -8,28 +8,23 @@ import io
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from meliuscli.cli.pulse import Pulse, TorchAnnounced
 from meliuscli.errors import MissingError
 from meliuscli.report.answers import Answer, render
 from meliuscli.report.prose import Part, part_text
 from meliuscli.report.tables import WIDTH, Format, Table
-from meliuscli.units import format_duration
-from meliuscli.work.listener import Listener, Steps
 
 if TYPE_CHECKING:
-    import rich.progress
     import typer
     from rich.console import Console
 
 
-SECONDS_BETWEEN_LINES = 3
 IN_ASCII = {"±": "+-", "×": "x", "≤": "<=", "µ": "u", "–": "-", "—": "-", "…": "..."}
 
 
@@ -61,14 +56,20 @@ def be_quiet() -> None:
     _is_quiet = True
 
 
+def is_quiet() -> bool:
+    """Is nothing but errors said?"""
+    return _is_quiet
+
+
 def log_to(path: Path) -> None:
     """From now on write all talk, with its time, to the end of a file too. Raises ``MissingError``."""
     global _log
     _log = path
-    _note(f"meliuscli {shlex.join(sys.argv[1:])}")
+    note(f"meliuscli {shlex.join(sys.argv[1:])}")
 
 
-def _note(message: str) -> None:
+def note(message: str) -> None:
+    """Write a line to the log, where there is one."""
     if _log is None:
         return
     try:
@@ -80,39 +81,40 @@ def _note(message: str) -> None:
 
 def talk(message: str, style: str = "") -> None:
     """A line on stderr; one that ends with "..." says what is done next."""
-    _pulse.heard(message.endswith("..."))
-    _tell(message, style)
+    pulse.heard(message.endswith("..."))
+    tell(message, style)
 
 
-def _tell(message: str, style: str = "") -> None:
-    _note(message)
+def tell(message: str, style: str = "") -> None:
+    """A line on stderr that goes with what is being done: it needs no word on what goes on."""
+    note(message)
     if not _is_quiet:
         _say(message, style)
 
 
-_pulse = Pulse(_tell)
+pulse = Pulse(tell)
 
 
 def say_what_is_done(command: str) -> None:
     """From now on no silence is longer than a moment. Where nothing more is known, ``command`` is at work."""
-    _pulse.begin(f"{command} is at work")
-    sys.meta_path.insert(0, TorchAnnounced(_pulse))
+    pulse.begin(f"{command} is at work")
+    sys.meta_path.insert(0, TorchAnnounced(pulse))
 
 
 def end_talk() -> None:
     """What is left is leaving."""
-    _pulse.end()
+    pulse.end()
 
 
 def doing(message: str) -> AbstractContextManager[object]:
     """Work that says by itself how far it is, after its first line."""
-    return _pulse.doing(message, repeats=False)
+    return pulse.doing(message, repeats=False)
 
 
 def complain(message: str, hint: str | None) -> None:
     """An error, with its way out."""
     with suppress(MissingError):  # of the log
-        _note(f"error: {message}")
+        note(f"error: {message}")
     _say(f"error: {message}", "red")
     if hint:
         _say(f"hint: {hint}")
@@ -122,7 +124,7 @@ def _say(message: str, style: str = "") -> None:
     if sys.stderr is None:
         return
     if sys.stderr.isatty():
-        _stderr().print(message, style=style, markup=False)
+        stderr().print(message, style=style, markup=False)
     else:
         sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
@@ -137,22 +139,22 @@ def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
 @contextmanager
 def status(message: str) -> Iterator[None]:
     """Something that takes a moment: a spinner on a terminal, elsewhere a line if it takes longer."""
-    is_shown = _is_shown()
+    spins = is_shown()
     with (
-        _stderr().status(message) if is_shown else nullcontext(),
-        _pulse.doing(message, is_said=is_shown, repeats=not is_shown),
+        stderr().status(message) if spins else nullcontext(),
+        pulse.doing(message, is_said=spins, repeats=not spins),
     ):
         yield
 
 
-def _is_shown() -> bool:
+def is_shown() -> bool:
     """Is stderr a terminal that shows what is being done?"""
     return sys.stderr is not None and sys.stderr.isatty() and not _is_quiet
 
 
 def answer(content: str, output: Path | None) -> None:
     """Write the answer to a file, or to stdout."""
-    _pulse.heard(says_it=False)
+    pulse.heard(says_it=False)
     if output is not None:
         from meliuscli.results import require_directory, write_text
 
@@ -213,143 +215,8 @@ def is_configured(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "DEFAULT_MAP"
 
 
-class StageBar(Steps):
-    """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
-
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
-        self._label, self._total, self._done, self._quiet = label, total, done, _is_quiet
-        self._bar: rich.progress.Progress | None = None
-        self._doing = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._started, self._first = time.monotonic(), self._done
-        if self._done < self._total and not self._quiet and not _is_shown():
-            talk(f"{self._next()} ...")
-        self._now = self._doing.enter_context(_pulse.doing(self._next(), is_said=True, repeats=not _is_shown()))
-        if _is_shown():
-            import rich.progress
-
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(bar_width=20),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TimeElapsedColumn(),
-                rich.progress.TextColumn("left"),
-                rich.progress.TimeRemainingColumn(),
-                console=_stderr(),
-                transient=True,
-                speed_estimate_period=600,
-            )
-            self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._doing.close()
-        if self._bar is not None:
-            self._bar.stop()
-
-    def go_on_from(self, done: int) -> None:
-        """So many are done already; those before do not count for the time left."""
-        self._first += done - self._done
-        self._done = done
-        self._now.message = self._next()
-
-    def within(self, part: float, label: str) -> None:
-        """``part`` (0 to 1) of the next step is done: a terminal's bar says so, with ``label`` in front."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done + part, description=label)
-
-    def step(self, message: str) -> None:
-        """One more is done."""
-        self._done += 1
-        self._now.message = self._next()
-        if self._bar is not None:
-            _note(message)
-            self._bar.console.print(message, markup=False)
-            self._bar.update(self._task, completed=self._done)
-            return
-        if self._quiet:
-            return
-        each = (time.monotonic() - self._started) / (self._done - self._first)
-        to_do = self._total - self._done
-        left = f" ({format_duration(each * to_do)} left)" if to_do > 0 else ""  # of this stage; others may follow
-        _tell(f"{self._label} {self._done}/{self._total}: {message}{left}")
-        _pulse.heard(says_it=to_do > 0)
-        if to_do <= 0:
-            self._doing.close()
-
-    def _next(self) -> str:
-        return f"{self._done} of {self._total} are done, the next {self._label} takes a moment"
-
-
-class Counter:
-    """Many small steps on stderr: a bar with the time left on a terminal, a line every few seconds elsewhere; nothing
-    where it is not called."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._bar: rich.progress.Progress | None = None
-        self._began: tuple[float, int] | None = None
-        self._doing = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._doing.enter_context(doing(self._label))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._doing.close()
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """``done`` of ``total`` steps are done."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._told = (now, done), now
-            if _is_shown():
-                self._doing.enter_context(_pulse.doing(self._label, is_said=True, repeats=False))
-                self._bar = _counting_bar(self._label, total)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done)
-            return
-        began, first = self._began
-        if done > first and now - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = now
-            left = format_duration((now - began) / (done - first) * (total - done))
-            talk(f"{self._label} {done:,}/{total:,} ({left} left)")
-
-
-def _counting_bar(label: str, total: int) -> rich.progress.Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(label), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("left"), console=_stderr(), transient=True)
-    bar.add_task("", total=total)
-    bar.start()
-    return bar
-
-
-class Shell(Listener):
-    """Tells what long work does on stderr."""
-
-    def talk(self, message: str) -> None:
-        talk(message, "yellow" if message.startswith("warning") else "")
-
-    def status(self, message: str) -> AbstractContextManager[object]:
-        return status(message)
-
-    def stage(self, noun: str, total: int, done: int = 0) -> StageBar:
-        return StageBar(noun, total, done)
-
-    def counter(self, noun: str) -> Counter:
-        return Counter(noun)
-
-
-SHELL = Shell()
-
-
-def _stderr() -> Console:
+def stderr() -> Console:
+    """Stderr as Rich writes to it."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meliuscli.cli.console import SHELL, Counter, answer, status, talk
+from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.network_files import written
+from meliuscli.cli.progress import SHELL, Counter
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.units import format_mib
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,7 @@ def _in_int8(
 def network_for_c(network: nn.Module, spec: ArchSpec) -> CNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
     from meliuscli.arch.families.dense import DenseFamilySpec
-    from meliuscli.export.c.chain import require_chained
+    from meliuscli.export.c.chain_fold import require_chained
     from meliuscli.export.c.float_network import runner_for_c
 
     if not isinstance(spec, DenseFamilySpec):
@@ -176,9 +177,3 @@ def write_as_qonnx(name: str, runner: PackedNetwork, path: Path, how: Preprocess
     if equal < IMAGES:
         # Float layers round in another order, which can turn a sign.
         raise FailedError(f"{path}: {verdict}", "the file was written all the same")
-
-
-def written(name: str, spec: ArchSpec, path: Path) -> str:
-    """What was written where, and how large it is."""
-    shape = "x".join(map(str, spec.input_shape))
-    return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"

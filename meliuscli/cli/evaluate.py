@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, Counter, give, status, talk_of
+from meliuscli.cli.console import give, status, talk_of
+from meliuscli.cli.progress import SHELL, Counter
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.report.evaluation import evaluation_answer
 from meliuscli.runs import REPORTS

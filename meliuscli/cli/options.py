@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from meliuscli.cli import completion
-from meliuscli.cli.console import SHELL
+from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 from meliuscli.work.listener import Listener

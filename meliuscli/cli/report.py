@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import SHELL, answer, status, talk
+from meliuscli.cli.console import answer, status, talk
 from meliuscli.cli.networks import count_any
+from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 from meliuscli.runs import load_run

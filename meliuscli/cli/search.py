@@ -161,7 +161,7 @@ def search(
     # With its name given, a study says in which unit the budget is.
     budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
     with status("loading"):
-        from meliuscli.api import conducted
+        from meliuscli.api.searching import conducted
         from meliuscli.search.begin import begin
 
     num_workers = workers or os.cpu_count() or 1

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import SHELL, answer, doing, status
+from meliuscli.cli.console import answer, doing, status
+from meliuscli.cli.progress import SHELL
 from meliuscli.errors import InterruptedByUser
 from meliuscli.units import parse_duration
 from meliuscli.work.folders import REPORTS

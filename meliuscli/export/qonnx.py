@@ -18,7 +18,7 @@ from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
-from meliuscli.export.c.chain import fold_chain
+from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.onnx import HINT
 from meliuscli.export.qonnx_small import add_chain, is_row_of_bits
 from meliuscli.packed.dense import Tensors, shuffled

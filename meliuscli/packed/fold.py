@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from meliuscli.packed.program import Array
 
+Part = TypeVar("Part", bound=nn.Module)
 _TOP = 0x7F7FFFFF
 """The bits of the largest finite float: floats in order are integers in order."""
 
@@ -59,3 +62,15 @@ def folded_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Array, Ar
         return weight.astype(np.float32), np.zeros(len(weight), np.float32)
     scale, shift = scale_and_shift(norm)
     return (weight * scale.astype(np.float64)[:, None, None, None]).astype(np.float32), shift
+
+
+def linear_of(fc: nn.Linear) -> tuple[Array, Array]:
+    """(weights, bias) of a linear layer."""
+    return fc.weight.detach().numpy().copy(), fc.bias.detach().numpy().copy()
+
+
+def part(network: nn.Module, name: str, kind: type[Part]) -> Part:
+    """The module of this name, which is of this kind."""
+    module = network.get_submodule(name)
+    assert isinstance(module, kind)
+    return module

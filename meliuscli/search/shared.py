@@ -7,15 +7,14 @@ and its seed. (Optuna's own retry gives it another number, on which proposals de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from meliuscli.errors import FailedError
 from meliuscli.search.backend import Backend
+from meliuscli.search.claims import OWNER, Assignment, Claims, Stage
 from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
 from meliuscli.search.sampler import suggest_all
 from meliuscli.search.space import SearchSpace
@@ -24,26 +23,8 @@ from meliuscli.search.study import Outcomes, Settings, Study, has_landed
 from meliuscli.training.pool import Task
 from meliuscli.work.owner import Owner
 
-OWNER, LOST, KILLED = "owner", "times_lost", "times_killed"
-"""Attributes of a trial: who trains it, how often its worker ended meanwhile, how often its training process did."""
-MAX_LOST, MAX_KILLED = 20, 2
-"""After so many it has failed. A worker is killed from outside far more often than by what it trains."""
 EXHAUSTED = "exhausted"
 """The attribute of a study in whose space no new network is left."""
-Stage = Literal["trial", "final", "transfer"]
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A training that a worker has taken."""
-
-    stage: Stage
-    number: int
-    trial_id: int
-    task: Task
-    text: str
-
-
 WAIT: Literal["wait"] = "wait"
 """There is nothing to do until others have finished something."""
 
@@ -55,7 +36,7 @@ class SharedStudy(Study):
         self.backend, self.name = backend, name
         super().__init__(directory, settings, space, trials=OptunaStudy(backend.storage, name))
         self.outcomes = self._outcomes
-        self._stages: dict[Stage, OptunaStudy] = {"trial": self._journal}
+        self._stages: dict[Stage, Claims] = {"trial": Claims(self._journal, backend)}
         self._entrants: list[Entrant] | None = None
 
     def attribute(self, key: str) -> Any:
@@ -85,25 +66,11 @@ class SharedStudy(Study):
 
     def land(self, job: Assignment, me: Owner, fields: dict[str, Any]) -> bool:
         """Write down what came of a training; False where it is not this worker's any more."""
-        study = self._stage(job.stage)
-        trial = study.frozen(job.number)
-        if trial.state != TrialState.RUNNING or has_landed(trial) or not _is_owned(trial, me):
-            return False
-        key, value = ("reason", fields["reason"]) if "reason" in fields else ("result", fields)
-        try:
-            study.storage.set_trial_user_attr(job.trial_id, key, value)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-        return True
+        return self._claims(job.stage).land(job, me, fields)
 
     def hand_back(self, job: Assignment, me: Owner, killed: bool = False) -> None:
         """Let others train it. ``killed`` says that its training process was, from outside."""
-        study = self._stage(job.stage)
-        trial = study.frozen(job.number)
-        if trial.state == TrialState.RUNNING and _is_owned(trial, me):
-            if killed:
-                study.storage.set_trial_user_attr(job.trial_id, KILLED, trial.user_attrs.get(KILLED, 0) + 1)
-            study.storage.set_trial_user_attr(job.trial_id, OWNER, None)
+        self._claims(job.stage).hand_back(job, me, killed)
 
     def beat(self, job: Assignment, me: Owner) -> None:
         """Show that this worker is alive."""
@@ -132,7 +99,7 @@ class SharedStudy(Study):
 
     def _next_trial(self, me: Owner) -> Assignment | Literal["wait"] | None:
         self._finish_asking()
-        if (left := self._left_behind("trial")) is not None:
+        if (left := self._claims("trial").left_behind()) is not None:
             return self._take("trial", left, me)
         lag = self.settings.lag
         while True:
@@ -177,37 +144,14 @@ class SharedStudy(Study):
 
     # All stages
 
-    def _stage(self, stage: Stage) -> OptunaStudy:
+    def _claims(self, stage: Stage) -> Claims:
         if stage not in self._stages:
-            self._stages[stage] = OptunaStudy(self.backend.storage, f"{self.name}.{stage}", ["maximize"])
+            trials = OptunaStudy(self.backend.storage, f"{self.name}.{stage}", ["maximize"])
+            self._stages[stage] = Claims(trials, self.backend)
         return self._stages[stage]
 
-    def _left_behind(self, stage: Stage) -> FrozenTrial | None:
-        """The first trial that was handed back, or whose worker is gone."""
-        study = self._stage(stage)
-        for trial in study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if OWNER not in trial.user_attrs or has_landed(trial):
-                continue
-            if (fields := trial.user_attrs[OWNER]) is not None:
-                if not self._is_lost(Owner.from_fields(fields), trial, study):
-                    continue
-                study.storage.set_trial_user_attr(trial._trial_id, LOST, trial.user_attrs.get(LOST, 0) + 1)
-                study.storage.set_trial_user_attr(trial._trial_id, OWNER, None)
-                trial = study.frozen(trial.number)
-            if (reason := _why_failed(trial)) is None:
-                return trial
-            study.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-        return None
-
-    def _is_lost(self, owner: Owner, trial: FrozenTrial, study: OptunaStudy) -> bool:
-        if owner.is_near:
-            return owner.is_gone
-        return self.backend.is_silent(owner, trial._trial_id, study.study._study_id)
-
     def _take(self, stage: Stage, trial: FrozenTrial, me: Owner) -> Assignment:
-        study = self._stage(stage)
-        self.backend.beat(me, trial._trial_id)  # or it would be silent as it was before
-        study.storage.set_trial_user_attr(trial._trial_id, OWNER, me.fields())
+        self._claims(stage).claim(trial, me)
         return Assignment(stage, trial.number, trial._trial_id, *self._described(stage, trial))
 
     def _described(self, stage: Stage, trial: FrozenTrial) -> tuple[Task, str]:
@@ -241,9 +185,10 @@ class SharedStudy(Study):
         return rounds if transfer is None else [*rounds, ("transfer", transfer)]
 
     def _next_of_round(self, stage: Stage, round_: Round, me: Owner) -> Assignment | Literal["wait"] | None:
-        study = self._stage(stage)
+        claims = self._claims(stage)
+        study = claims.trials
         self._enqueue(study, round_)
-        if (left := self._left_behind(stage)) is not None:
+        if (left := claims.left_behind()) is not None:
             return self._take(stage, left, me)
         is_running = False
         for trial in study.study.get_trials(deepcopy=False):
@@ -271,7 +216,7 @@ class SharedStudy(Study):
         outcomes: Outcomes = {}
         if not has_study(self.backend.storage, f"{self.name}.{stage}"):
             return outcomes  # and reading makes none
-        for trial in self._stage(stage).study.get_trials(deepcopy=False):
+        for trial in self._claims(stage).trials.study.get_trials(deepcopy=False):
             if has_landed(trial):
                 archid, seed = _training(trial)
                 attributes = trial.user_attrs
@@ -282,19 +227,6 @@ class SharedStudy(Study):
 
 def _training(trial: FrozenTrial) -> tuple[str, int]:
     return trial.user_attrs["archid"], trial.user_attrs["seed"]
-
-
-def _is_owned(trial: FrozenTrial, me: Owner) -> bool:
-    return (trial.user_attrs.get(OWNER) or {}).get("token") == me.token
-
-
-def _why_failed(trial: FrozenTrial) -> str | None:
-    killed, lost = trial.user_attrs.get(KILLED, 0), trial.user_attrs.get(LOST, 0)
-    if killed >= MAX_KILLED:
-        return f"its training process was killed from outside {killed} times (out of memory?)"
-    if lost >= MAX_LOST:
-        return f"the workers that trained it ended {lost} times (out of memory?)"
-    return None
 
 
 def _tell_final(study: OptunaStudy, trial: FrozenTrial) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.search.backend import BEAT_SECONDS, Backend, first_line
-from meliuscli.search.shared import WAIT, Assignment, SharedStudy
+from meliuscli.search.claims import Assignment
+from meliuscli.search.shared import WAIT, SharedStudy
 from meliuscli.search.trainings import Failure, scores
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
 from meliuscli.units import format_duration

@@ -21,8 +21,9 @@ from postgres import Postgres, why_not
 from sleeping import asked_of, created, joined, open_backend, result_of, start
 
 from meliuscli.report.gathered import report_of
+from meliuscli.search.claims import OWNER
 from meliuscli.search.membership import create_shared
-from meliuscli.search.shared import OWNER, SharedStudy
+from meliuscli.search.shared import SharedStudy
 from meliuscli.work.owner import Owner
 
 MEASURED = 10

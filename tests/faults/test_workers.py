@@ -21,11 +21,12 @@ from postgres import Postgres, why_not
 from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.search import backend, databases, membership, shared, worker
+from meliuscli.search import backend, claims, databases, membership, worker
 from meliuscli.search import study as study_module
 from meliuscli.search.begin import plan_study
+from meliuscli.search.claims import Assignment
 from meliuscli.search.membership import join
-from meliuscli.search.shared import WAIT, Assignment, SharedStudy
+from meliuscli.search.shared import WAIT, SharedStudy
 from meliuscli.search.study import Study
 from meliuscli.search.worker import ChildTrainer, Leave, Worker
 from meliuscli.training.devices import hold_gpu, visible_gpus
@@ -157,12 +158,12 @@ def test_a_signal_makes_a_worker_hand_back_its_trial_and_leave(
     job = study.next_job(Owner.here())
     assert isinstance(job, Assignment)
     assert job.number == 0
-    assert shared.LOST not in study._journal.frozen(0).user_attrs
+    assert claims.LOST not in study._journal.frozen(0).user_attrs
 
 
 def _owners(study: SharedStudy) -> list[object]:
     trials = study._optuna.get_trials(deepcopy=False)
-    return [trial.user_attrs[shared.OWNER] for trial in trials if shared.OWNER in trial.user_attrs]
+    return [trial.user_attrs[claims.OWNER] for trial in trials if claims.OWNER in trial.user_attrs]
 
 
 def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
@@ -180,7 +181,7 @@ def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
     taken = study.next_job(me)
     assert isinstance(taken, Assignment)
     assert taken.number == 0
-    assert study._journal.frozen(0).user_attrs[shared.LOST] == 1
+    assert study._journal.frozen(0).user_attrs[claims.LOST] == 1
     assert not study.land(taken, far, {"reason": "too late"})
 
 

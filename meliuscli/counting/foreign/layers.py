@@ -15,7 +15,8 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.watch import Product, Watch, key_of, row_of
+from meliuscli.counting.foreign.storages import key_of
+from meliuscli.counting.foreign.watch import Product, Watch, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
 """Bits of what is made of a tensor, and numbers of weights by what they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,15 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
 from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
+from meliuscli.counting.foreign.storages import (
+    key_of,
+    listed_tensors,
+    shape_of,
+    span_of,
+    storage_of,
+    stored_bits,
+    tensors_in,
+)
 from meliuscli.counting.foreign.values import kernel_id, seen_values
 
 _SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
@@ -70,14 +79,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
-                self._spans.setdefault(storage_of(tensor), {})[key] = _span(tensor)
+                self._spans.setdefault(storage_of(tensor), {})[key] = span_of(tensor)
             if not isinstance(part, torch.jit.ScriptModule):
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
 
     def feed(self, call: Any) -> None:
         """What the network is called with: whatever is made of it is no weight."""
-        self.call, self.input = call, _shape(call)
+        self.call, self.input = call, shape_of(call)
         self._moving.update(map(storage_of, tensors_in(call)))
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
@@ -88,8 +97,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             row, before = self._calls[-1]
             if row == row_of(name):  # not where one of its hooks has failed before ours
                 self._calls.pop()
-            self.shapes.setdefault(row_of(name), []).append((_shape(inputs), _shape(output)))
-            self.output = _shape(output)
+            self.shapes.setdefault(row_of(name), []).append((shape_of(inputs), shape_of(output)))
+            self.output = shape_of(output)
             if before == len(self.products) and not self._is_asking:
                 self._is_asking = True  # brevitas' bit_width() calls the module
                 self._take_its_word(module, output)
@@ -115,10 +124,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, [t for value in (*args, *kwargs.values()) for t in _tensors(value)], _tensors(out))
+        self._follow(
+            func, [t for value in (*args, *kwargs.values()) for t in listed_tensors(value)], listed_tensors(out)
+        )
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
-                self._add(measure, _shape(out))
+                self._add(measure, shape_of(out))
         elif not is_harmless(func):
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name] += 1
         return out
@@ -160,7 +171,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         spans = self._spans.get(storage_of(tensor))
         if spans is None:
             return self._roots.get(storage_of(tensor), ())
-        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if _span(tensor).start in s)
+        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if span_of(tensor).start in s)
 
     def _is_weight(self, tensor: Any) -> bool:
         return isinstance(tensor, Tensor) and storage_of(tensor) not in self._moving and bool(self._roots_of(tensor))
@@ -198,56 +209,5 @@ def row_of(name: str) -> str:
     return re.sub(r"(^|\.)(parametrizations\.|_packed_params|_all_weight_values).*", "", name)
 
 
-def storage_of(tensor: Tensor) -> int:
-    """The same for all views of a tensor."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a sparse one has none
-        return id(tensor)
-
-
-def key_of(tensor: Tensor) -> int:
-    """The same for tied tensors."""
-    start = _span(tensor).start
-    return hash((storage_of(tensor), start)) if start else storage_of(tensor)
-
-
-def _span(tensor: Tensor) -> range:
-    """Where in its storage it lies."""
-    start = tensor.storage_offset() if tensor.layout == torch.strided else 0
-    return range(start, start + max(1, tensor.numel()))
-
-
-def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type; None for the floating-point types, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        return None
-    if tensor.dtype == torch.bool:
-        return 1
-    return min(FLOAT_BITS, tensor.element_size() * 8)
-
-
 def _importance(tensor: Tensor) -> tuple[int, bool]:
     return tensor.numel(), isinstance(tensor, nn.Parameter)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Of an argument: itself, or those in a list."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [t for t in value if isinstance(t, Tensor)] if isinstance(value, list | tuple) else []
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    """Of the first tensor in a nested value; () where there is none."""
-    return next((tuple(tensor.shape) for tensor in tensors_in(value)), ())
-
-
-def tensors_in(value: Any, depth: int = 8) -> Iterator[Tensor]:
-    """The tensors in whatever a module returns."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and not isinstance(value, nn.Module | type | str | bytes):
-        held = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        for part in held or getattr(value, "__dict__", {}).values():
-            yield from tensors_in(part, depth - 1)

@@ -1,0 +1,1 @@
+"""What each generated page is made from, a module a subject."""
