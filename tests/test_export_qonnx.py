@@ -10,14 +10,18 @@ import pytest
 import torch
 from conftest import run_here
 from test_export_c import SMALL, packed, small
+from test_export_c_chain import images_of, network_of, spec_of
 
 from meliuscli.arch.zoo import load_name
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS
 from meliuscli.counting.counts import Op, add
 from meliuscli.errors import BadInputError
+from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, run_qonnx
+from meliuscli.nn.build import build
+from meliuscli.packed.runner import pack
 from meliuscli.packed.steps import pack_bits
 
 onnx = pytest.importorskip("onnx")
@@ -61,6 +65,32 @@ def test_signs_are_the_packed_runners_for_every_float() -> None:
             assert ((scale * x + shift >= 0) == ((x >= values) != flips)).all()
 
 
+@pytest.mark.parametrize("key", ["tfc", "cnv"])
+def test_networks_of_finns_are_read_back_as_they_were(key: str, tmp_path: Path) -> None:
+    """By the importer of such files, which knows nothing of how we write them."""
+    runner = pack(network_of(key), spec_of(key))
+    onnx.save(qonnx_model(runner), tmp_path / "net.onnx")
+    read = read_qonnx(tmp_path / "net.onnx", None)
+    network = build(read.spec)
+    network.load_state_dict(read.tensors)
+    images = images_of(key, 16)
+    with torch.inference_mode():
+        logits = network.eval()(images)
+    assert torch.allclose(logits, runner(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["tfc", "cnv"])
+def test_qonnx_answers_as_networks_of_finns(key: str) -> None:
+    pytest.importorskip("qonnx", reason="qonnx is not installed")
+    runner, images = pack(network_of(key), spec_of(key)), images_of(key, 64)
+    theirs = run_qonnx(qonnx_model(runner), images)
+    assert theirs is not None
+    ours = runner(images).numpy()
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
+    assert np.abs(ours - theirs).max() < 1e-3 * ours.std()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("key", SMALL)
 def test_qonnx_answers_as_the_packed_runner(key: str) -> None:
@@ -100,5 +130,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     run_here("export", "meliusnet22", "--input", "3x8x8", "--to", "qonnx", *narrow, "-o", "net.onnx")
     assert "FINN: refuses it" in capsys.readouterr().out
     assert (tmp_path / "net.onnx").is_file()
+    run_here("export", "tfc", "--input", "1x6x6", "--to", "qonnx", "-o", "tfc.onnx")
+    assert "hls4ml 1.3: compiles it" in capsys.readouterr().out
     with pytest.raises(BadInputError, match="birealnet"):
         run_here("export", "birealnet18", "--input", "32", "--to", "qonnx", "-o", "other.onnx")

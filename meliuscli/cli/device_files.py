@@ -161,13 +161,13 @@ def write_as_qonnx(name: str, runner: PackedNetwork, path: Path, how: Preprocess
     """Write a QONNX file and compare it with the runner where qonnx is installed."""
     import torch
 
-    from meliuscli.export.qonnx import IMAGES, write_qonnx
+    from meliuscli.export.qonnx import IMAGES, verdicts, write_qonnx
 
     with status(f"exporting {name}"):
         images = torch.randn(IMAGES, *runner.spec.input_shape, generator=torch.Generator().manual_seed(0))
         compared = write_qonnx(runner, path, how, images)
     answer(f"{written(name, runner.spec, path)}\n", None)
-    answer("FINN: refuses it, for float maps are joined in every block; hls4ml: not tried\n", None)
+    answer(f"{verdicts(runner.spec)}\n", None)
     if compared is None:
         talk('not run: qonnx is not installed (pip install "meliuscli[qonnx]")')
         return

@@ -104,10 +104,8 @@ def export(
     if output is not None:
         _check_place(output, force, to)
     arch = None if network_ is None and arch_ is None else the_one(network_, arch_)
-    if weights is None and (arch or "").lower().startswith("run:"):
-        arch, weights = None, arch
     kind = None if arch is None else file_kind(arch)
-    if kind == "weights" and weights is None:
+    if weights is None and (kind == "weights" or (arch or "").lower().startswith("run:")):
         arch, weights = None, arch
     asked = AskedExport(arch, set_ or [], input_, weights, seed, reports)
     if arch is not None and kind is not None and kind != "weights":

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.small import FinnDenseSpec
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import KEY, Preprocessing
@@ -54,6 +55,10 @@ class QonnxGraph:
         """A node whose output has the name and, with its batch of one, the shape."""
         from onnx import helper
 
+        if op in ("Conv", "MaxPool"):  # consumers want all that ONNX lets be left out
+            attributes = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], **attributes}
+        if op == "Conv":
+            attributes = {"group": 1, **attributes}
         domain = DOMAIN if op in ("BipolarQuant", "Quant") else ""
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{name}", domain=domain, **attributes))
         self.shapes[name] = (1, *shape)
@@ -115,6 +120,16 @@ def require_qonnx(spec: ArchSpec) -> None:
     """Raises ``BadInputError`` for a network of which no QONNX graph is made."""
     if not isinstance(spec, DenseFamilySpec) and not is_row_of_bits(spec):
         raise BadInputError(f"--to qonnx: for MeliusNet, BinaryDenseNet and FINN's networks, not for {spec.family}")
+
+
+def verdicts(spec: ArchSpec) -> str:
+    """What FINN and hls4ml make of such a network. FINN is not run here: it is what its sources say."""
+    if isinstance(spec, DenseFamilySpec):
+        return "FINN: refuses it, for float maps are joined in every block; hls4ml 1.3: refuses it, for maps are padded with -1"
+    finn = "FINN: not tried"
+    if isinstance(spec, FinnDenseSpec):
+        finn += "; its conversion passes over a graph of BipolarQuant alone, without a word"
+    return f"{finn}; hls4ml 1.3: compiles it, and predicts the same where its fixed point holds the image"
 
 
 def _network(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:

@@ -45,16 +45,13 @@ def add_chain(graph: Any, images: Any, chain: Chain) -> Any:
             if number == 0:
                 x = _pixels(graph, x, f"{name}_pixels")
             quantized = graph.bipolar(graph.constant(f"{name}_latent", weights), f"{name}_weights", weights.shape)
-            shape = (len(weights), step.conv_size, step.conv_size)
-            how = {"kernel_shape": [step.weights.window.kernel] * 2, "pads": [0] * 4, "strides": [1] * 2}
-            x = graph.add("Conv", f"{name}_products", [x.name, quantized], shape, dilations=[1] * 2, group=1, **how)
+            shape, kernel = (len(weights), step.conv_size, step.conv_size), [step.weights.window.kernel] * 2
+            x = graph.add("Conv", f"{name}_products", [x.name, quantized], shape, kernel_shape=kernel)
         is_last = step is chain.binary[-1]
         x = _norm(graph, x, "logits" if is_last else f"{name}_normed", scale, shift)
         if step.pools:
             shape = (x.shape[0], step.out_size, step.out_size)
-            x = graph.add(
-                "MaxPool", f"{name}_pooled", [x.name], shape, kernel_shape=[2, 2], strides=[2, 2], pads=[0] * 4
-            )
+            x = graph.add("MaxPool", f"{name}_pooled", [x.name], shape, kernel_shape=[2, 2], strides=[2, 2])
         elif len(x.shape) == 1 and not is_last:
             x = graph.add("Flatten", f"{name}_apart", [x.name], x.shape, axis=1)
         x = x if is_last else _signs(graph, x, f"{name}_signs_behind")

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 from torch import nn
 
 from meliuscli.export.c.chain import (
+    Affine,
     BinaryStep,
     ChainStep,
     FloatStep,
     ShortcutStep,
     SignStep,
     SignTable,
-    scaled_norm,
 )
-from meliuscli.packed.fold import folded_conv, part
+from meliuscli.packed.fold import folded_conv, part, scale_and_shift
 from meliuscli.packed.steps import BinaryWeights
+
+
+def scaled_norm(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
+    """Batch norm of a convolution's whole numbers times its scale."""
+    scale, shift = scale_and_shift(norm)
+    if weights.scale is not None:
+        scale = (scale.astype(np.float64) * weights.scale).astype(np.float32)
+    return scale, shift
 
 
 class _Block:
     """Makes the steps of one block; what they are called begins with its name."""
 
     def __init__(self, network: nn.Module, name: str, weights: Mapping[str, BinaryWeights]) -> None:
-        self.network, self.name, self.stage = network, name, name.partition(".")[0]
+        self.name, self.stage = name, name.partition(".")[0]
         self.module, self.weights = network.get_submodule(name), weights
 
     def sign(self, number: int, source: str, size: int) -> SignStep:
@@ -34,7 +43,7 @@ class _Block:
     def binary(self, number: int, target: str, size: int) -> BinaryStep:
         """Of the signs of the same number, added to the target."""
         name, own = f"{self.name}.conv{number}", self.weights[f"{self.name}.conv{number}"]
-        affine = scaled_norm(part(self.network, f"{self.name}.bn{number}", nn.BatchNorm2d), own)
+        affine = scaled_norm(part(self.module, f"bn{number}", nn.BatchNorm2d), own)
         place = (name, self.stage, f"{self.name}.signs{number}", target, size, own.window.out_size(size))
         return BinaryStep(*place, own, affine=affine, adds=True)
 
@@ -42,9 +51,7 @@ class _Block:
         self, what: str, norm: str | None, source: str, target: str, size: int, pools: bool = False, clips: bool = False
     ) -> ShortcutStep:
         conv = part(self.module, what, nn.Conv2d)
-        weight, bias = folded_conv(
-            conv, None if norm is None else part(self.network, f"{self.name}.{norm}", nn.BatchNorm2d)
-        )
+        weight, bias = folded_conv(conv, None if norm is None else part(self.module, norm, nn.BatchNorm2d))
         place = (f"{self.name}.{what.removesuffix('.conv')}", self.stage, source, target, size, _half(size, pools))
         return ShortcutStep(*place, weight[:, :, 0, 0], bias, pools, clips)
 
@@ -54,7 +61,7 @@ class _Block:
 
     def conv(self, what: str, norm: str, source: str, target: str, size: int, relu: bool, adds: bool) -> FloatStep:
         conv = part(self.module, what, nn.Conv2d)
-        weight, bias = folded_conv(conv, part(self.network, f"{self.name}.{norm}", nn.BatchNorm2d))
+        weight, bias = folded_conv(conv, part(self.module, norm, nn.BatchNorm2d))
         stride = conv.stride[0]
         place = (f"{self.name}.{what}", self.stage, source, target, size, (size - 1) // stride + 1)
         return FloatStep(*place, weight, bias, stride, relu, adds)

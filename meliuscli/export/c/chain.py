@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.packed.fold import scale_and_shift, thresholds
+from meliuscli.packed.fold import thresholds
 from meliuscli.packed.layout import num_words
 from meliuscli.packed.program import Array
 from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
@@ -175,11 +175,3 @@ class Chain:
     @property
     def binary(self) -> tuple[BinaryStep, ...]:
         return tuple(step for step in self.steps if isinstance(step, BinaryStep))
-
-
-def scaled_norm(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:
-    """Batch norm of a convolution's whole numbers times its scale."""
-    scale, shift = scale_and_shift(norm)
-    if weights.scale is not None:
-        scale = (scale.astype(np.float64) * weights.scale).astype(np.float32)
-    return scale, shift

@@ -1,4 +1,4 @@
-"""The steps of a residual network: a stem, blocks of a convolution and a shortcut, a head."""
+"""The steps of a residual network: a stem, blocks, most of them of a convolution and a shortcut, a head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.plan import HEAD, STEM
-from meliuscli.export.c.blocks import bottleneck, float_block
+from meliuscli.export.c.blocks import bottleneck, float_block, scaled_norm
 from meliuscli.export.c.chain import (
     IMAGE,
     LOGITS,
@@ -22,17 +22,16 @@ from meliuscli.export.c.chain import (
     StemConv,
     StemStep,
     Weights,
-    scaled_norm,
 )
 from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, linear_of, part, scale_and_shift
 from meliuscli.packed.program import Array
 
+Residual = ResNetESpec | BiRealNetSpec | ResNetSpec
 
-def residual_steps(
-    network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, weights: Weights
-) -> Iterator[ChainStep]:
-    """Stem, blocks of one or several convolutions and a shortcut, and head."""
+
+def residual_steps(network: nn.Module, spec: Residual, weights: Weights) -> Iterator[ChainStep]:
+    """Stem, blocks, and head."""
     size = next(layer for layer in spec.layers() if layer.stage == "stage1").out_size
     yield _stem(network, spec, size)
     stream = narrow = STEM
@@ -54,7 +53,7 @@ def _blocks(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_modules() if name.startswith("stage") and name.count(".") == 1]
 
 
-def _stem(network: nn.Module, spec: ResNetESpec | BiRealNetSpec | ResNetSpec, size: int) -> StemStep:
+def _stem(network: nn.Module, spec: Residual, size: int) -> StemStep:
     layers = [layer for layer in spec.layers() if layer.stage == STEM]
     convs = []
     for layer, norm in zip(layers, [*layers[1:], None], strict=True):

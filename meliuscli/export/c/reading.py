@@ -22,9 +22,10 @@ from meliuscli.export.c.float_network import CNetwork, runner_for_c
 from meliuscli.export.c.int8 import Ends
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.manifest import MANIFEST, Manifest, c_directory, read_manifest
+from meliuscli.export.c.parts import parts_of
 from meliuscli.export.c.tables import ConstTable
 from meliuscli.export.c.vectors import noise
-from meliuscli.export.c.writer import CLibrary, library_texts, parts_of, weights_digest, write_library
+from meliuscli.export.c.writer import CLibrary, library_texts, weights_digest, write_library
 from meliuscli.nn.build import build
 from meliuscli.packed.program import Array
 
