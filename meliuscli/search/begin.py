@@ -23,8 +23,8 @@ from meliuscli.search.cost import OPS
 from meliuscli.search.goal import why_no_belief
 from meliuscli.search.limits import Limit, check_limits
 from meliuscli.search.sampler import SamplerName, check_sampler
+from meliuscli.search.settings import MIN_LAG, Settings
 from meliuscli.search.space import SearchSpace, load_space
-from meliuscli.search.study import MIN_LAG, Settings
 from meliuscli.training.execution import DeviceName, find_device
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import STUDY
