@@ -14,7 +14,6 @@ from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.report.tables import Table
 from meliuscli.search import pareto
 from meliuscli.search.addresses import open_backend
-from meliuscli.search.begin import reopen
 from meliuscli.search.conduct import open_study
 from meliuscli.search.cost import Cost
 from meliuscli.search.entrants import Entrant
@@ -22,6 +21,7 @@ from meliuscli.search.finals import Standing, Verdict, finals_of, transfer_of, v
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.membership import open_shared
 from meliuscli.search.records import TrialRecord
+from meliuscli.search.resume import reopen
 from meliuscli.search.settings import Settings
 from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.study_trials import StudyTrials
