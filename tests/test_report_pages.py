@@ -25,7 +25,8 @@ from meliuscli.report.tables import Column, Format, Table
 from meliuscli.runs import Run, summary
 from meliuscli.search.check import Check, DataFacts
 from meliuscli.search.cost import OPS
-from meliuscli.search.finals import Entrant, Standing
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Standing
 from meliuscli.search.plan import LONG, OWN, Changes, make_plan
 from meliuscli.search.space import SearchSpace, load_space
 from meliuscli.search.study import Settings, TrialRecord

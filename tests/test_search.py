@@ -19,7 +19,8 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
 from meliuscli.search.accuracy import MOST_OBSERVED, thinned
-from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose, choose_entrants, finals_of, verdicts
+from meliuscli.search.entrants import Entrant, believed_accuracy, choose, choose_entrants
+from meliuscli.search.finals import Standing, finals_of, verdicts
 from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer

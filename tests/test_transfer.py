@@ -13,7 +13,8 @@ from forked import Forks
 from PIL import Image
 
 from meliuscli.search.cost import OPS
-from meliuscli.search.finals import Entrant, Round, Standing, Verdict, compared
+from meliuscli.search.entrants import Entrant, compared
+from meliuscli.search.finals import Round, Standing, Verdict
 from meliuscli.search.space import load_space
 
 TRANSFER = """

@@ -37,7 +37,7 @@ def is_of_one_process(directory: Path) -> bool:
 
 
 def _is_shared(directory: Path) -> bool:
-    from meliuscli.search.begin import reopen
+    from meliuscli.search.resume import reopen
 
     return reopen(directory).storage is not None
 

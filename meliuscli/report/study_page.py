@@ -16,8 +16,8 @@ from meliuscli.report.tables import to_markdown
 from meliuscli.report.text_plot import front_drawing
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.cost import OPS
+from meliuscli.search.records import TrialRecord
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import TrialRecord
 from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_count
 

@@ -12,7 +12,8 @@ from meliuscli.report.believed import believed_table, best_lines, comparison_lin
 from meliuscli.report.study import StudyReport
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import OPS, Cost
-from meliuscli.search.finals import Entrant, Standing, Verdict, verdicts
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Standing, Verdict, verdicts
 from meliuscli.search.space import Candidate
 
 

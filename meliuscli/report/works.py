@@ -61,7 +61,7 @@ def show_work(kind: str, directory: Path) -> ShownWork:
     if kind == "study":
         from meliuscli.report.study import read_study
         from meliuscli.report.study_page import study_answer
-        from meliuscli.search.begin import reopen
+        from meliuscli.search.resume import reopen
 
         study, state = read_study(directory)
         resume = STUDY.resume_command(directory, reopen(directory).storage)

@@ -9,8 +9,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from meliuscli.search.backend import Backend
+from meliuscli.search.records import has_landed
 from meliuscli.search.storage import OptunaStudy
-from meliuscli.search.study import has_landed
 from meliuscli.training.pool import Task
 from meliuscli.work.owner import Owner
 

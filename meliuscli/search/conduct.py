@@ -10,8 +10,10 @@ from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.results import cannot_write
 from meliuscli.search.begin import Begun
 from meliuscli.search.budget import study_cost
-from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
-from meliuscli.search.study import Study, TrialRecord
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Round, finals_of, transfer_of
+from meliuscli.search.records import TrialRecord
+from meliuscli.search.study import Study
 from meliuscli.search.trainings import Trainings, scores
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
@@ -41,7 +43,7 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
                     stage.step(_told(study, record))
                     listener.measured("trials", record.number, _values(study, record))
             _explain_short(study, listener)
-            entrants = choose_entrants(study)
+            entrants = study.entrants()
             if all(entrant.known_as is not None for entrant in entrants):
                 return  # nothing that the search found would be compared
             _run_round("final", finals_of(study), entrants, trainings, listener)

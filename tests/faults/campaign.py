@@ -155,7 +155,7 @@ def judge(url: str, place: Path, expected: list[Row], tally: Tally) -> None:
         study = joined(url, place)
         trials = study._optuna.get_trials(deepcopy=False)
         running = sum(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
-        finals = study._stage("final").study.get_trials(deepcopy=False)
+        finals = study._claims("final").trials.study.get_trials(deepcopy=False)
         running += sum(not trial.state.is_finished() for trial in finals)
         return rows_of(study), running, len(finals)
 

@@ -90,7 +90,8 @@ def _named(func: Any) -> tuple[str, str]:
 
 def _two_factors(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     """The last two tensors; a third before them is added."""
-    return [_product(*[value for value in args if isinstance(value, Tensor)][-2:], is_weight)]
+    first, second = [value for value in args if isinstance(value, Tensor)][-2:]
+    return [_product(first, second, is_weight)]
 
 
 def _attention(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
