@@ -147,14 +147,24 @@ def _levels_of_rows(part: Tensor) -> int:
 
 
 def _levels_with_scales(weights: Tensor) -> Iterator[int]:
-    """Of weights in shares of the largest of their row, and with a scale for each so many in a row."""
+    """Of weights in shares of the largest of their row, and with a scale for each so many in a row: readings of which
+    the fewest levels decide."""
     rows = weights.flatten(1) if weights.dim() > 1 else weights[None]
     some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float()
-    if int(some.count_nonzero()) >= 3 * len(some):  # in shares of itself any number is one
-        yield _levels(_sample(some / some.abs().amax(1, keepdim=True).clamp(min=_TINY)))
+    yield _levels_of_shares(some)
+    few, _ = _distinct(some[0, :32])
+    if len(few) > 24 and _grid(few) == MANY:  # floats, whatever the scales
+        return
     for size in (128, 64, 32):
         if rows.shape[1] > size and not rows.shape[1] % size:
-            yield _levels_of_rows(_part_of(rows.reshape(-1, size)))
+            groups = some.reshape(-1, size)
+            yield from (_levels_of_shares(groups), _levels_of_rows(_part_of(groups)))
+
+
+def _levels_of_shares(rows: Tensor) -> int:
+    if int(rows.count_nonzero()) < 3 * len(rows):  # in shares of itself any number is one
+        return 0
+    return _levels(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)))
 
 
 def _levels(values: Tensor) -> int:
