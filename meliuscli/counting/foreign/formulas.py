@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -172,7 +173,8 @@ def packed_in(value: Any, is_inside: bool = False) -> Iterator[Tensor]:
             if isinstance(tensor, Tensor) and (tensor.dim() > 1 or not is_inside):  # a cell has its biases beside them
                 yield tensor if tensor.is_quantized or tensor.dim() < 2 else tensor.half()
     elif isinstance(value, torch.ScriptObject):
-        yield from packed_in(value.__getstate__(), True)
+        with suppress(RuntimeError):  # of a scripted module that lies within
+            yield from packed_in(value.__getstate__(), True)
     elif isinstance(value, list | tuple):
         for part in value:
             yield from packed_in(part, is_inside)

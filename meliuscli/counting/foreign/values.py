@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ MANY = 1 << 16
 _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
 _EXACT, _ON_GRID = 1e-5, 2e-3
 """How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
+_TINY = torch.finfo(torch.float32).tiny
 _RARE, _AMPLE, _SPARSE = 0.01, 0.25, 0.1
 """Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
 this share, or a third may have been missed."""
@@ -61,18 +63,21 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
-    if not is_weight and by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
+    if not is_weight and by_row in (0, MANY) and _levels(_sample(rows)) == MANY:
         return Seen(MANY)
-    if not is_weight:
+    if is_weight:
+        readings = [by_row, *_levels_with_scales(rows)]
+    else:
         rows = _own_lines(rows)
-    readings = [_levels_of_rows(_part_of(rows)), *(_levels_with_scales(rows) if is_weight else ())]
+        readings = [_levels_of_rows(_part_of(rows))]
     return _of_whole(rows, is_weight, min((levels for levels in readings if levels > 1), default=0))
 
 
 def _of_whole(rows: Tensor, is_weight: bool, fewest: int) -> Seen:
     """``fewest``: levels where each row has a scale of its own."""
     values = _sample(rows)
-    levels, (distinct, times) = _levels(values), _distinct(values)
+    distinct, times = _distinct(values)
+    levels = _levels_of(distinct, times, len(values))
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
     if is_signed and times[1] <= _RARE * len(values):
         return Seen(2)
@@ -111,6 +116,7 @@ def _sample(rows: Tensor) -> Tensor:
     return rows.flatten()[_places(rows.numel(), _WHOLE)].float()
 
 
+@lru_cache(1024)
 def _places(size: int, most: int) -> Tensor:
     """All places in order, or ``most`` of them: one at random, the same each time, of each part of equal length."""
     if size <= most:
@@ -141,34 +147,50 @@ def _levels_of_rows(part: Tensor) -> int:
 
 
 def _levels_with_scales(weights: Tensor) -> Iterator[int]:
-    """Of weights in shares of the largest of their row, and with a scale for each so many in a row."""
+    """Of weights in shares of the largest of their row, and with a scale for each so many in a row: readings of which
+    the fewest levels decide."""
     rows = weights.flatten(1) if weights.dim() > 1 else weights[None]
-    if int(rows.count_nonzero()) >= 3 * len(rows):  # in shares of itself any number is one
-        yield _levels(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)))
+    some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float()
+    yield _levels_of_shares(some)
+    few, _ = _distinct(some[0, :32])
+    if len(few) > 24 and _grid(few) == MANY:  # floats, whatever the scales
+        return
     for size in (128, 64, 32):
         if rows.shape[1] > size and not rows.shape[1] % size:
-            yield _levels_of_rows(_part_of(rows.reshape(-1, size)))
+            groups = some.reshape(-1, size)
+            yield from (_levels_of_shares(groups), _levels_of_rows(_part_of(groups)))
+
+
+def _levels_of_shares(rows: Tensor) -> int:
+    if int(rows.count_nonzero()) < 3 * len(rows):  # in shares of itself any number is one
+        return 0
+    return _levels(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)))
 
 
 def _levels(values: Tensor) -> int:
+    return _levels_of(*_distinct(values), len(values))
+
+
+def _levels_of(distinct: list[float], times: list[int], size: int) -> int:
     """Distinct values, where most of them come again; else the steps of an even grid that all lie on: what came once
     among many zeros, or at a bound, says that there are others. 0 for too few to say."""
-    distinct, times = _distinct(values)
     number, single = len(distinct), times.count(1)
-    if number == 1 and len(values) > 1:
+    if number == 1 and size > 1:
         return 1
     if number > _FEW:
         return MANY
-    if (number < 8 and len(values) < 4 * number) or (number == 2 and single and 0.0 in distinct):
+    if (number < 8 and size < 4 * number) or (number == 2 and single and 0.0 in distinct):
         return 0
-    if len(values) >= 4 * number and number >= 4 * single:
+    if size >= 4 * number and number >= 4 * single:
         return number
     return _grid(distinct)
 
 
 def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
     """The values (up to 257, in order) and how often each is there. Equal but for rounding is equal."""
-    ordered = values.flatten().sort().values
+    if len(values) > 4 * _FEW and len(few := _distinct(values[::4])[0]) > _FEW:
+        return few, []
+    ordered = values.sort().values
     limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
     starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
     ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
