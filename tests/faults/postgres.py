@@ -12,6 +12,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import clocks
+
 USER = "postgres"
 
 
@@ -99,7 +101,9 @@ class Postgres:
         command = [*as_user, str(self._bin / program), *words]
         # The server keeps what it inherits open, so a pipe would never end.
         with tempfile.TemporaryFile("w+") as out:
-            done = subprocess.run(command, stdout=out, stderr=out, cwd="/", timeout=60, check=False)
+            done = subprocess.run(
+                command, stdout=out, stderr=out, cwd="/", timeout=60, check=False, env=clocks.true_environment()
+            )
             out.seek(0)
             text = out.read()
         if check and done.returncode:

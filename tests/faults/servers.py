@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, Self
 
+import clocks
 import postgres
 
 
@@ -64,7 +65,9 @@ class Spawned:
 
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clocks.true_environment()
+            )
         deadline = time.monotonic() + 60.0
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -83,7 +86,9 @@ class Spawned:
 
 
 def run(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=60, check=True, env=clocks.true_environment()
+    ).stdout
 
 
 class MariaDB(Spawned):
