@@ -88,10 +88,7 @@ class DenseStage(NamedTuple):
 class DenseFamilySpec(ArchSpec):
     """Fields of both families. ``growth_rate`` and ``dilation`` accept one number for all stages; a stage whose
     dilation is larger than the one before it keeps its resolution (the transition does not pool). As input only,
-    ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32.
-
-    ``pad_value`` is what lies around a map of signs: -1 as in BMXNet, 0 as in larq-zoo, of which the stem has ``padding``
-    "same", and MeliusNet a ``stem_pool`` (the kernel of the stem's pooling) of 2."""
+    ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32."""
 
     later: ClassVar[tuple[str, ...]] = ("pad_value", "padding", "stem_pool")
     improvement: ClassVar[bool]
@@ -226,7 +223,8 @@ class DenseFamilySpec(ArchSpec):
 
 
 class MeliusNetSpec(DenseFamilySpec):
-    """MeliusNet: every block is a DenseBlock and an ImprovementBlock."""
+    """MeliusNet: every block is a DenseBlock and an ImprovementBlock. ``pad_value`` is what lies around a map of signs;
+    larq-zoo's has 0, ``padding`` "same" in its stem, and ``stem_pool`` 2, the kernel of the stem's pooling."""
 
     improvement: ClassVar[bool] = True
     family: Literal["meliusnet"] = "meliusnet"
@@ -234,7 +232,8 @@ class MeliusNetSpec(DenseFamilySpec):
 
 
 class BinaryDenseNetSpec(DenseFamilySpec):
-    """BinaryDenseNet: DenseBlocks only; its paper uses the 7x7 stem."""
+    """BinaryDenseNet: DenseBlocks only; its paper uses the 7x7 stem. ``pad_value`` is what lies around a map of signs;
+    larq-zoo's has 0, and ``padding`` "same" in its stem."""
 
     improvement: ClassVar[bool] = False
     family: Literal["binarydensenet"] = "binarydensenet"

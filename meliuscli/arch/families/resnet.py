@@ -98,7 +98,7 @@ class ResidualSpec(ArchSpec):
 
 
 class BorderedSpec(ResidualSpec):
-    """``padding`` "same" is larq-zoo's, of which every strided convolution and the stem's pooling have their border."""
+    """Families that larq-zoo has with TensorFlow's borders."""
 
     later: ClassVar[tuple[str, ...]] = ("padding",)
 
@@ -168,7 +168,8 @@ class XnorResNetSpec(ResidualSpec):
 
 class ResNetESpec(BorderedSpec):
     """ResNetE: a shortcut around every binary convolution, pooled and float where it changes the width (figure 4).
-    ``pad_value`` is what lies around a map of signs: -1 as in BMXNet, 0 as in larq-zoo, which has no ``input_norm``."""
+    ``pad_value`` is what lies around a map of signs: -1 as in BMXNet, 0 as in larq-zoo, which has no ``input_norm`` either, and
+    ``padding`` "same" for strided convolutions and the stem's pooling."""
 
     later: ClassVar[tuple[str, ...]] = ("padding", "pad_value")
 
@@ -199,7 +200,8 @@ class ResNetESpec(BorderedSpec):
 class BiRealNetSpec(BorderedSpec):
     """Bi-Real Net: a shortcut around every binary convolution. ``reactivation`` adds ReActNet's learnable shifts in
     front of the signs and RPReLU behind the additions. Bottlenecks have two streams (Bi-Real Net, section 3.4 of the
-    journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one."""
+    journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one. ``padding`` "same" is
+    larq-zoo's, of which every strided convolution and the stem's pooling have their border."""
 
     stem_activation: ClassVar[Activation] = "none"
 
@@ -256,7 +258,7 @@ class BiRealNetSpec(BorderedSpec):
 
 class RealToBinarySpec(BorderedSpec):
     """Real-to-Binary Net: BN, sign, binary convolution, a scale a channel that is computed from the convolution's
-    input, PReLU, shortcut (sections 4.1 and 4.3)."""
+    input, PReLU, shortcut (sections 4.1 and 4.3). ``padding`` "same" is larq-zoo's, of strided convolutions and the stem's pooling."""
 
     stem_activation: ClassVar[Activation] = "prelu"
 
