@@ -149,7 +149,8 @@ def _require_dense_spec(spec: ArchSpec, to: str) -> None:
     from meliuscli.arch.families.dense import runs_whole
 
     if not runs_whole(spec):
-        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet with borders of -1, not for {spec.family}")
+        what = f"{spec.family} of {spec.summary()}"
+        raise BadInputError(f"--to {to}: for MeliusNet and BinaryDenseNet with borders of -1, not for {what}")
 
 
 def write_as_qonnx(name: str, runner: PackedDense, path: Path, how: Preprocessing | None) -> None:
