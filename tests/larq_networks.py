@@ -69,9 +69,8 @@ class Keras:
         name = name or self.new(kind or ("conv2d" if quantizer is None else "quant_conv2d"))
         key, shape = ("depthwise_kernel", (x.shape[1], 1)) if depthwise else ("kernel", (x.shape[1], filters))
         weight = self.weight(name, key, kernel, kernel, *shape)
-        weight = (weight if quantizer is None else quantizer(weight)).permute(
-            (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-        )
+        axes = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
+        weight = (weight if quantizer is None else quantizer(weight)).permute(axes)
         x = x if inputs is None else inputs(x)
         x = same(x, (kernel - 1) * dilation + 1, stride, pad_value) if padding == "same" else x
         added = self.weight(name, "bias", filters) if bias else None
@@ -168,12 +167,11 @@ def dorefanet(k: Keras, x: Tensor) -> Tensor:
 
 
 def residual(k: Keras, x: Tensor, eps: float, quantizer: Quantizer) -> Tensor:
-    for width, num in ((8, 1), (16, 2)):
-        for _ in range(num):
-            shortcut, widens = x, width != x.shape[1]
-            if widens:
-                shortcut = k.norm(k.conv(F.avg_pool2d(x, 2), width, 1), eps)
-            x = k.norm(k.binary(x, width, 3, 2 if widens else 1, quantizer=quantizer), eps) + shortcut
+    for width in (8, 16, 16):
+        shortcut, widens = x, width != x.shape[1]
+        if widens:
+            shortcut = k.norm(k.conv(F.avg_pool2d(x, 2), width, 1), eps)
+        x = k.norm(k.binary(x, width, 3, 2 if widens else 1, quantizer=quantizer), eps) + shortcut
     return x
 
 
@@ -240,9 +238,8 @@ def meliusnet(k: Keras, x: Tensor) -> Tensor:
     x = act(k.conv(x, 16, 3, 2, name="stem_s0_conv"), "stem_s0_bn")
     x = act(grouped(x, 16, 4, "stem_s1_groupconv"), "stem_s1_bn")
     x = max_pool(act(grouped(x, 32, 8, "stem_s2_groupconv"), "stem_s2_bn"), 2)
-    for stage, (num, target) in enumerate(((1, 16), (2, 0))):
-        for block in range(num):
-            at = f"section_{stage}_block_{block}_"
+    for stage, (num, target) in enumerate([(1, 16), (2, 0)]):
+        for at in (f"section_{stage}_block_{block}_" for block in range(num)):
             new = k.binary(k.norm(x, 1e-5, name=f"{at}dense_bn"), 8, name=f"{at}dense_binconv")
             x = torch.cat([x, new], 1)
             better = k.binary(k.norm(x, 1e-5, name=f"{at}improve_bn"), 8, name=f"{at}improve_binconv")
