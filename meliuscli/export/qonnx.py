@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition, runs_whole
 from meliuscli.arch.families.small import FinnDenseSpec
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
