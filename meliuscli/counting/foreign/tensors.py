@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -60,24 +60,13 @@ def unwrapped_tensors(tensor: Tensor) -> list[Tensor]:
     return [inner for name in tensor.__tensor_flatten__()[0] for inner in unwrapped_tensors(getattr(tensor, name))]
 
 
-def arguments_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    return [t for value in (*args, *kwargs.values()) for t in in_argument(value)]
-
-
-def in_argument(value: Any) -> list[Tensor]:
-    """Of an argument: itself, or those in a list."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [t for t in value if isinstance(t, Tensor)] if isinstance(value, list | tuple) else []
-
-
 def shape_of(value: Any) -> tuple[int, ...]:
     """Of the first tensor in a nested value; () where there is none."""
     return next((tuple(tensor.shape) for tensor in tensors_in(value)), ())
 
 
 def tensors_in(value: Any, depth: int = 8) -> Iterator[Tensor]:
-    """The tensors in whatever a module returns."""
+    """The tensors in whatever an operation or a module takes or returns."""
     if isinstance(value, Tensor):
         yield value
     elif depth and not isinstance(value, nn.Module | type | str | bytes):

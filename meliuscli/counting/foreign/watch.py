@@ -18,9 +18,7 @@ from meliuscli.counting.foreign.bits import NOTHING, Evidence
 from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, has_formula, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
 from meliuscli.counting.foreign.tensors import (
-    arguments_in,
     held_by,
-    in_argument,
     key_of,
     shape_of,
     span_of,
@@ -133,7 +131,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
-        if any(map(is_traceable_wrapper_subclass, arguments_in(args, kwargs))):
+        inputs = list(tensors_in((args, kwargs)))
+        if any(map(is_traceable_wrapper_subclass, inputs)):
             return NotImplemented  # it says what it is made of, and that is seen
         if not (with_macs := has_formula(func, args)):
             with self:
@@ -141,7 +140,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, arguments_in(args, kwargs), in_argument(out))
+        self._follow(func, inputs, list(tensors_in(out)))
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
                 self._add(measure, shape_of(out))
