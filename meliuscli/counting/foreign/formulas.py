@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
+
+from meliuscli.counting.foreign.tensors import num_stored, packed_matrices
 
 Kind = Literal["conv", "linear"]
 IsWeight = Callable[[Any], bool]
@@ -52,7 +53,7 @@ Formula = Callable[[Any, Any, IsWeight], list[Measure]]
 def has_formula(func: Any, args: Sequence[Any]) -> bool:
     namespace, name = _named(func)
     if "quantized" in (namespace, name[:9]):
-        return any(map(_packed_matrices, args[1:]))
+        return any(map(packed_matrices, args[1:]))
     return (namespace == "aten" and name in _OURS) or func._overloadpacket in flop_registry
 
 
@@ -71,7 +72,7 @@ def measured(func: Any, args: Any, kwargs: Any, out: Any, is_weight: IsWeight) -
     """MACs of an operation that has a formula. ``is_weight`` tells which tensors are made of weights alone."""
     namespace, name = _named(func)
     if "quantized" in (namespace, name[:9]):
-        return [_quantized(name, args[0], [t for value in args[1:] for t in _packed_matrices(value)], out)]
+        return [_quantized(name, args[0], [t for value in args[1:] for t in packed_matrices(value)], out)]
     if namespace == "aten" and name in _OURS:
         return _OURS[name](args, out, is_weight)
     macs = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out) // 2
@@ -164,30 +165,3 @@ def _quantized(name: str, x: Tensor, weights: Sequence[Tensor], out: Tensor) -> 
     is_dynamic = not x.is_quantized and weight.is_quantized
     macs = prod(x.shape[:-1]) * sum(map(Tensor.numel, weights))
     return Measure("linear", macs, (weight, weight if is_dynamic else x))
-
-
-def packed_in(value: Any, is_inside: bool = False) -> Iterator[Tensor]:
-    """The weights and biases that ``torch.ao`` holds packed in an attribute or argument: at their bits, or half."""
-    if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
-        for tensor in value.unpack():
-            if isinstance(tensor, Tensor) and (tensor.dim() > 1 or not is_inside):  # a cell has its biases beside them
-                yield tensor if tensor.is_quantized or tensor.dim() < 2 else tensor.half()
-    elif isinstance(value, torch.ScriptObject):
-        with suppress(RuntimeError):  # of a scripted module that lies within
-            yield from packed_in(value.__getstate__(), True)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from packed_in(part, is_inside)
-    elif is_inside and isinstance(value, Tensor):
-        yield value
-
-
-def _packed_matrices(value: Any) -> list[Tensor]:
-    return [tensor for tensor in packed_in(value) if tensor.dim() > 1]
-
-
-def num_stored(tensor: Tensor) -> int:
-    """Of the numbers that a tensor holds, sparse ones too."""
-    if tensor.layout == torch.strided:
-        return tensor.numel()
-    return int((tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()).numel())

@@ -13,23 +13,16 @@ from torch import Tensor, nn
 from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
-from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
+from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.watch import Product, Watch, held_by, key_of, row_of
+from meliuscli.counting.foreign.tensors import held_by, key_of, num_reals, packed_in, type_bits
+from meliuscli.counting.foreign.watch import Product, Watch, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
 """Bits of what is made of a tensor, and numbers of weights by what they are."""
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
-
-_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
-_PLACES = {
-    torch.sparse_coo: ("_indices",),
-    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), _BY_ROWS),
-    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), _BY_COLUMNS),
-}
-"""What a sparse tensor holds beside its values."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
@@ -70,7 +63,7 @@ class ModuleRow:
     @property
     def main_weight(self) -> Tensor | None:
         """The largest tensor of its own, where that is a matrix or a kernel."""
-        largest = max(self.tensors.values(), key=_number, default=None)
+        largest = max(self.tensors.values(), key=num_reals, default=None)
         return None if largest is None or largest.dim() < 2 or isinstance(self.part, _WITHOUT_MACS) else largest
 
     @property
@@ -93,21 +86,16 @@ class ModuleRow:
         """Numbers of weights by bits."""
         for norm in self.norms:
             like = next((t for t in (norm.weight, norm.running_mean) if t is not None), torch.empty(0))
-            yield _type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
+            yield type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
         for key, tensor in self.tensors.items():
             bits, made = kernels.get(key, (FLOAT_BITS, {}))
             is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
-            number = max(sum(made.values()), 0 if is_packed else _number(tensor))
-            yield (bits, number) if bits < FLOAT_BITS else (_type_bits(tensor), _number(tensor))
-        yield from ((_type_bits(tensor), tensor.numel()) for tensor in self.packed)
-
-    def index_bytes(self) -> int:
-        """Of sparse weights: where their values are."""
-        held = [(t.detach(), name) for t in self.tensors.values() for name in _PLACES.get(t.layout, ())]
-        return sum(getattr(t, name)().nbytes for t, name in held)
+            number = max(sum(made.values()), 0 if is_packed else num_reals(tensor))
+            yield (bits, number) if bits < FLOAT_BITS else (type_bits(tensor), num_reals(tensor))
+        yield from ((type_bits(tensor), tensor.numel()) for tensor in self.packed)
 
     def notes(self) -> Iterator[Note]:
-        what, number = type(self.part).__name__, sum(map(_number, self.tensors.values()))
+        what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
         said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]
         if self.statement.wrong and self.is_counted:
             counted = bits_text(self.rulings[0].bits if self.rulings else FLOAT)
@@ -207,18 +195,6 @@ def _has_binary_name(layer: ModuleRow, layers: Mapping[str, ModuleRow]) -> bool:
     classes = [*type(layer.part).__mro__, type(around.part)]
     own = [cls.__name__.lower().replace("_", "") for cls in classes if cls.__module__.partition(".")[0] != "torch"]
     return any(map(BINARY_NAME.fullmatch, own))
-
-
-def _type_bits(tensor: Tensor) -> int:
-    """Of a value as it is stored; of a real one where it is complex."""
-    if tensor.dtype in (torch.quint4x2, torch.quint2x4):
-        return 4 if tensor.dtype == torch.quint4x2 else 2
-    return tensor.element_size() * (4 if tensor.is_complex() else 8)
-
-
-def _number(tensor: Tensor) -> int:
-    """Of the real numbers that are stored."""
-    return num_stored(tensor.detach()) * (1 + tensor.is_complex())
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:

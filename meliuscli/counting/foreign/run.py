@@ -17,7 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.foreign.bits import some
 from meliuscli.counting.foreign.source import let_ctrl_c_through, said
-from meliuscli.counting.foreign.watch import Watch, held_by, storage_of, tensors_in
+from meliuscli.counting.foreign.tensors import held_by, storage_of, tensors_in
+from meliuscli.counting.foreign.watch import Watch
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.memory import lacks_memory
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,15 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
 from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, has_formula, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
+from meliuscli.counting.foreign.tensors import (
+    held_by,
+    key_of,
+    shape_of,
+    span_of,
+    storage_of,
+    stored_bits,
+    tensors_in,
+)
 from meliuscli.counting.foreign.values import kernel_id, seen_values
 
 _SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
@@ -41,6 +50,21 @@ class Product:
     evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
 
 
+class Trace(NamedTuple):
+    """Where the values of a storage come from: from the network's input, or of which of its tensors they are made alone;
+    bits that a quantizer states; whether they are signs, or weights multiplied one by one, each with activations that
+    several share."""
+
+    is_moving: bool = False
+    roots: tuple[int, ...] = ()
+    stated: Stated | None = None
+    is_sign: bool = False
+    is_spread: bool = False
+
+
+_NO_TRACE = Trace()
+
+
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation below autograd, scripts and composite operations, by the module whose weights it multiplies, else
     by the module that is being called. Storages are followed: what is made of weights alone is weights."""
@@ -57,12 +81,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.input: tuple[int, ...] = ()
         self.output: tuple[int, ...] = ()
         self._spans: dict[int, dict[int, range]] = {}
-        self._roots: dict[int, tuple[int, ...]] = {}
-        self._moving: set[int] = set()
+        self._traces: dict[int, Trace] = {}
         self._complex: set[int] = set()
-        self._stated: dict[int, Stated] = {}
-        self._signs: set[int] = set()
-        self._spread: set[int] = set()
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
         self._is_asking = False
@@ -71,15 +91,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
-                self._spans.setdefault(storage_of(tensor), {})[key] = _span(tensor)
+                self._spans.setdefault(storage_of(tensor), {})[key] = span_of(tensor)
             if not isinstance(part, torch.jit.ScriptModule):
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
 
     def feed(self, call: Any) -> None:
         """What the network is called with: whatever is made of it is no weight."""
-        self.call, self.input = call, _shape(call)
-        self._moving.update(map(storage_of, tensors_in(call)))
+        self.call, self.input = call, shape_of(call)
+        self._traces.update((storage_of(tensor), Trace(is_moving=True)) for tensor in tensors_in(call))
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
@@ -89,8 +109,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             row, before = self._calls[-1]
             if row == row_of(name):  # not where one of its hooks has failed before ours
                 self._calls.pop()
-            self.shapes.setdefault(row_of(name), []).append((_shape(inputs), _shape(output)))
-            self.output = _shape(output)
+            self.shapes.setdefault(row_of(name), []).append((shape_of(inputs), shape_of(output)))
+            self.output = shape_of(output)
             if before == len(self.products) and not self._is_asking:
                 self._is_asking = True  # brevitas' bit_width() calls the module
                 self._take_its_word(module, output)
@@ -101,16 +121,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take_its_word(self, module: nn.Module, output: Any) -> None:
         """What a module without products states is about what it returns: it is a quantizer."""
         says = stated_bits(module)
-        for key in map(storage_of, tensors_in(output)):
-            bits = says.both or (says.activation if key in self._moving else says.weight)
+        for tensor in tensors_in(output):
+            trace = self._trace(tensor)
+            bits = says.both or (says.activation if trace.is_moving else says.weight)
             if bits:
-                self._stated[key] = Stated(bits, type(module).__name__)
+                self._traces[storage_of(tensor)] = trace._replace(stated=Stated(bits, type(module).__name__))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
-        if any(map(is_traceable_wrapper_subclass, _tensors_of(args, kwargs))):
+        inputs = list(tensors_in((args, kwargs)))
+        if any(map(is_traceable_wrapper_subclass, inputs)):
             return NotImplemented  # it says what it is made of, and that is seen
         if not (with_macs := has_formula(func, args)):
             with self:
@@ -118,67 +140,59 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, _tensors_of(args, kwargs), _tensors(out))
+        self._follow(func, inputs, list(tensors_in(out)))
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
-                self._add(measure, _shape(out))
+                self._add(measure, shape_of(out))
         elif doubt := doubt_of(func) or self._sum_of_products(func, args):
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
         return out
 
     def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        keys = [storage_of(t) for t in inputs]
-        is_moving = any(key in self._moving for key in keys)
+        keys, traces = [storage_of(t) for t in inputs], [self._trace(t) for t in inputs]
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
         if any(tensor.is_complex() for tensor in (*inputs, *outputs)):
             self._complex.update(roots)
-        says = next((self._stated[key] for key in keys if key in self._stated), None)
         name = func._schema.name.partition("::")[2]
         keeps = _KEEPS.fullmatch(name) is not None
-        is_spread = name == "mul" and self._is_spread(inputs, outputs)
-        is_sign = _SIGNS.fullmatch(name) is not None or self._keeps_signs(func, name, keeps, keys)
+        is_moving = any(trace.is_moving for trace in traces)
+        trace = Trace(
+            is_moving,
+            () if is_moving else roots,
+            next((trace.stated for trace in traces if trace.stated), None) if keeps else None,
+            _SIGNS.fullmatch(name) is not None or _keeps_signs(func, name, keeps, traces),
+            name == "mul" and self._is_spread(inputs, outputs),
+        )
         for tensor in outputs:
             key = storage_of(tensor)
             if key in keys and not func._schema.is_mutable:
                 continue
             if key not in keys and tensor.layout == torch.strided:
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
-            self._stated.pop(key, None)
-            (self._signs.add if is_sign else self._signs.discard)(key)
-            (self._spread.add if is_spread else self._spread.discard)(key)
-            if is_moving:
-                self._moving.add(key)
-            elif roots and key not in self._spans:
-                self._roots[key] = roots
-            if says is not None and keeps:
-                self._stated[key] = says
+            self._traces[key] = trace
 
     def _is_spread(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-        """Are weights multiplied one by one, each with activations that several share?"""
         size = sum(t.numel() for t in outputs)
         has_matrix = any(t.dim() > 1 and self._is_weight(t) and t.numel() > max(t.shape) for t in inputs)
-        return has_matrix and any(storage_of(t) in self._moving and t.numel() < size for t in inputs)
+        return has_matrix and any(self._trace(t).is_moving and t.numel() < size for t in inputs)
 
     def _sum_of_products(self, func: Any, args: Sequence[Any]) -> str | None:
-        is_sum = func._schema.name == "aten::sum" and storage_of(args[0]) in self._spread
+        is_sum = func._schema.name == "aten::sum" and self._trace(args[0]).is_spread
         return "adds up weights multiplied one by one: may hide MACs (a product of matrices counts)" if is_sum else None
 
-    def _keeps_signs(self, func: Any, name: str, keeps: bool, keys: Sequence[int]) -> bool:
-        """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
-        number = sum(key in self._signs for key in keys)
-        is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
-        return number == len(keys) > 0 if keeps else number == 1 and is_scaled
+    def _trace(self, tensor: Tensor) -> Trace:
+        return self._traces.get(storage_of(tensor), _NO_TRACE)
 
     def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
         """What of the network's tensors it is made of; several may be views of one long one."""
         spans = self._spans.get(storage_of(tensor))
         if spans is None:
-            return self._roots.get(storage_of(tensor), ())
-        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if _span(tensor).start in s)
+            return self._trace(tensor).roots
+        return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if span_of(tensor).start in s)
 
     def _is_weight(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and storage_of(tensor) not in self._moving and bool(self._roots_of(tensor))
+        return isinstance(tensor, Tensor) and not self._trace(tensor).is_moving and bool(self._roots_of(tensor))
 
     def _add(self, measure: Measure, output: tuple[int, ...]) -> None:
         row, (weight, x) = self._calls[-1][0], measure.operands
@@ -206,9 +220,16 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
-        key, seen = storage_of(tensor), seen_values(rows, is_weight)
-        is_sign = key in self._signs and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
-        return Evidence(self._stated.get(key), stored_bits(tensor), seen, is_sign)
+        trace, seen = self._trace(tensor), seen_values(rows, is_weight)
+        is_sign = trace.is_sign and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
+        return Evidence(trace.stated, stored_bits(tensor), seen, is_sign)
+
+
+def _keeps_signs(func: Any, name: str, keeps: bool, traces: Sequence[Trace]) -> bool:
+    """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
+    number = sum(trace.is_sign for trace in traces)
+    is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
+    return number == len(traces) > 0 if keeps else number == 1 and is_scaled
 
 
 def row_of(name: str) -> str:
@@ -217,72 +238,5 @@ def row_of(name: str) -> str:
     return re.sub(r"(^|\.)(parametrizations\.|_packed_params|_all_weight_values).*", "", name)
 
 
-def storage_of(tensor: Tensor) -> int:
-    """The same for all views of a tensor."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a sparse one has none
-        return id(tensor)
-
-
-def key_of(tensor: Tensor) -> int:
-    """The same for tied tensors."""
-    start = _span(tensor).start
-    return hash((storage_of(tensor), start)) if start else storage_of(tensor)
-
-
-def _span(tensor: Tensor) -> range:
-    """Where in its storage it lies."""
-    start = tensor.storage_offset() if tensor.layout == torch.strided else 0
-    return range(start, start + max(1, tensor.numel()))
-
-
-def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type of a byte or less; None for the others, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.element_size() > 1:
-        return None
-    return 1 if tensor.dtype == torch.bool else 8
-
-
 def _importance(tensor: Tensor) -> tuple[int, bool]:
     return tensor.numel(), isinstance(tensor, nn.Parameter)
-
-
-def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:
-    """The tensors that a module holds itself, and whether as parameters. One that wraps others (as quantized ones of
-    torchao and quanto do) is these."""
-    for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-        for inner in unwrapped_tensors(tensor):
-            yield inner, isinstance(tensor, nn.Parameter)
-
-
-def unwrapped_tensors(tensor: Tensor) -> list[Tensor]:
-    if not is_traceable_wrapper_subclass(tensor):
-        return [tensor]
-    return [inner for name in tensor.__tensor_flatten__()[0] for inner in unwrapped_tensors(getattr(tensor, name))]
-
-
-def _tensors_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    return [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Of an argument: itself, or those in a list."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [t for t in value if isinstance(t, Tensor)] if isinstance(value, list | tuple) else []
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    """Of the first tensor in a nested value; () where there is none."""
-    return next((tuple(tensor.shape) for tensor in tensors_in(value)), ())
-
-
-def tensors_in(value: Any, depth: int = 8) -> Iterator[Tensor]:
-    """The tensors in whatever a module returns."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and not isinstance(value, nn.Module | type | str | bytes):
-        held = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        for part in held or getattr(value, "__dict__", {}).values():
-            yield from tensors_in(part, depth - 1)
