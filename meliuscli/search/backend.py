@@ -93,8 +93,7 @@ def reached(connect: Callable[[], Value], name: str, faults: tuple[type[Exceptio
             return connect()
         except faults as error:
             reason = first_line(error)
-            refused = any(word in reason for word in REFUSED) and not any(word in reason for word in PASSING)
-            if refused or time.monotonic() > deadline:
+            if any(word in reason for word in REFUSED) or time.monotonic() > deadline:
                 raise MissingError(
                     f"{name}: cannot be reached: {reason}", "is the server up, and the URL right?"
                 ) from None
@@ -103,10 +102,12 @@ def reached(connect: Callable[[], Value], name: str, faults: tuple[type[Exceptio
 
 CONNECT_SECONDS = 45.0
 """How long a server that does not answer is waited for at the start."""
-REFUSED = ("FATAL", "Access denied", "Unknown database", "invalid username", "Authentication required")
-"""How PostgreSQL, MySQL and Redis refuse who asks."""
-PASSING = ("starting up", "shutting down", "recovery", "too many", "remaining connection slots")
-"""What servers refuse connections for that passes."""
+REFUSED = (
+    *("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted", "no password supplied"),
+    *("Access denied", "Unknown database"),
+    *("invalid username", "Authentication required"),
+)
+"""How PostgreSQL, MySQL and Redis refuse for good; all else that they say may pass."""
 DRIVERS = {"postgresql": "postgres", "mysql": "mysql", "redis": "redis", "grpc": "grpc"}
 """Kind of a storage -> the extra with its driver."""
 

@@ -31,7 +31,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import clocks
 from conftest import TINY_SPACE
 from forked import FORK, in_child
-from mutate import MALFORMED, attack
+from malformed import MALFORMED
+from mutate import attack
 from optuna.trial import TrialState
 from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work

@@ -314,6 +314,18 @@ def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
         open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
 
 
+def test_a_server_that_is_not_ready_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    said = ["FATAL:  the database system is not yet accepting connections", "connection refused"]
+
+    def connect() -> str:
+        if said:
+            raise OSError(said.pop())
+        return "connected"
+
+    assert backend.reached(connect, "x", (OSError,)) == "connected"
+
+
 # Who may join
 
 
