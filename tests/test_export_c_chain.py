@@ -24,7 +24,8 @@ from meliuscli.export.c.chain import BinaryStep, Chain, ChainStep, SignStep
 from meliuscli.export.c.chain_fold import fold_chain, require_chained
 from meliuscli.export.c.chain_sources import chain_tables
 from meliuscli.export.c.compiled import compile_library
-from meliuscli.export.c.exact import Maps, fma, pixels_of, run_chain
+from meliuscli.export.c.exact import Maps, pixels_of, run_chain
+from meliuscli.export.c.exact_floats import fma
 from meliuscli.export.c.float_network import runner_for_c
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import CLibrary, make_library

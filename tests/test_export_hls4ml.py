@@ -42,7 +42,7 @@ def converted(model: Any, place: Path, io_type: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("key", "io_type"), [("tfc", "io_parallel"), ("tfc", "io_stream"), ("cnv", "io_stream")])
+@pytest.mark.parametrize(("key", "io_type"), [("tfc", "io_parallel"), ("cnv", "io_stream")])
 def test_it_compiles_and_predicts_the_same(key: str, io_type: str, tmp_path: Path) -> None:
     """On images that its fixed point holds exactly: others fall on the other side of where 8-bit pixels are rounded."""
     pytest.importorskip("hls4ml", reason="hls4ml is not installed")

@@ -14,10 +14,10 @@ from meliuscli.report.tables import to_text
 from meliuscli.report.works import works_table
 from meliuscli.results import NewerRecord, origin, read_record, write_record
 from meliuscli.runs import find_runs, load_run, record_path
-from meliuscli.search.begin import reopen
 from meliuscli.search.check import read_check
 from meliuscli.search.cost import OPS
 from meliuscli.search.finals import Round
+from meliuscli.search.resume import reopen
 from meliuscli.search.space import load_space
 
 ROOT = Path(__file__).parents[1]

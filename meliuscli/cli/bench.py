@@ -82,8 +82,9 @@ def bench(
     """Measure bit-packed inference on this CPU against torch, in turns, after a self-test of every layer.
 
     The weights are random, on which the time does not depend; a packed file, an ONNX file (in onnxruntime) and a directory of C
-    (compiled here, on one thread) are run as they are, and have no torch network to be held against. Needs the extra "packed" (pip install 'meliuscli[packed]'). A module of your own (FILE.py:FACTORY) is
-    measured in torch alone, without it: as it is, channels last and, with all, compiled.
+    (compiled here, on one thread) are run as they are, and have no torch network to be held against. Needs the extra "packed"
+    (pip install 'meliuscli[packed]'). A module of your own (FILE.py:FACTORY) is measured in torch alone, without it: as it is,
+    channels last and, with all, compiled.
 
     Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
@@ -95,7 +96,7 @@ def bench(
     _refuse_early([(one.name, specs[word]) for word, one in named.items() if kinds[word] not in AS_IT_IS], batch, isa)
     inputs = [input_] if input_ else []
     modules = {word: load_own(word, set_ or [], [], inputs, Storage()) for word in arch if is_own(word)}
-    from meliuscli.report.bench import bench_answer, busy_warning
+    from meliuscli.report.bench import bench_answer
 
     how: _How = {"batch": batch, "runs": runs, "counting": Counter}
     results: list[Timed] = []
@@ -106,14 +107,20 @@ def bench(
             results.append(_file(word, kind, named[word].name, input_, threads, isa, seed, how))
         else:
             results.append(_network(named[word].name, specs[word], threads, isa, opponents, seed, how))
-        if (warning := busy_warning(results[-1])) is not None:
-            talk(f"warning: {warning}", "yellow")
+        _warn_when_busy(results[-1])
     give(bench_answer(results), fmt, output)
     _refuse_slow(results, max_ms)
 
 
 def _at(input_: str | None, one: NamedArch) -> ArchSpec:
     return one.spec if input_ is None else with_input(one.spec, input_, one.name)
+
+
+def _warn_when_busy(result: Timed) -> None:
+    from meliuscli.report.bench import busy_warning
+
+    if (warning := busy_warning(result)) is not None:
+        talk(f"warning: {warning}", "yellow")
 
 
 def _in_torch(word: str, module: nn.Module, own: OwnCount, threads: int, opponents: Opponents, how: _How) -> Timed:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from meliuscli.arch.spec import parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_names, arch_of, spec_from_fields
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.c.manifest import c_directory, read_manifest
+from meliuscli.export.onnx_header import onnx_metadata
 from meliuscli.runs import PACKED_FORMAT, safetensors_header
 
 FileKind = Literal["weights", "packed", "onnx", "c"]
@@ -50,7 +50,7 @@ def read_header(path: Path) -> FileHeader:
         raise MissingError(f"{path}: no such file")
     is_onnx = path.suffix.lower() == ".onnx"
     try:
-        about = _onnx_metadata(path) if is_onnx else dict(safetensors_header(path).get("__metadata__", {}))
+        about = onnx_metadata(path) if is_onnx else dict(safetensors_header(path).get("__metadata__", {}))
         text = str(about["spec"])
         is_packed = str(about.get("format", "")).startswith(PACKED_FORMAT)
         fields = json.loads(text) if is_packed else {}
@@ -65,16 +65,3 @@ def read_header(path: Path) -> FileHeader:
     )
     kind: FileKind = "onnx" if is_onnx else "packed" if is_packed else "weights"
     return FileHeader(named, kind, Preprocessing.from_json(about.get(KEY), path))
-
-
-def _onnx_metadata(path: Path) -> Mapping[str, Any]:
-    """Raises ``ValueError`` for no ONNX file, ``MissingError`` without onnx."""
-    try:
-        import onnx
-    except ImportError:
-        raise MissingError("an ONNX file needs the package onnx", 'pip install "meliuscli[onnx]"') from None
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common class
-        raise ValueError(str(error)[:100]) from None
-    return {one.key: one.value for one in model.metadata_props}

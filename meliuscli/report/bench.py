@@ -168,10 +168,12 @@ def _lines(result: Timed) -> list[str]:
 
 
 def _packed_lines(result: BenchResult) -> list[str]:
-    lines = [
-        f"{result.arch}: self-test passed: {result.checked_layers} layers, {result.checked_values:,} values,"
-        " binary ones equal to torch's to the last bit"
-    ]
+    lines = [f"{result.arch}: run as it is, with no torch network to be held against"]
+    if result.checked_layers:
+        lines = [
+            f"{result.arch}: self-test passed: {result.checked_layers} layers, {result.checked_values:,} values,"
+            " binary ones equal to torch's to the last bit"
+        ]
     if result.conv_seconds:
         others = ", ".join(f"{name} {_ms(seconds)}" for name, seconds in result.conv_seconds.items())
         lines.append(

@@ -54,7 +54,7 @@ def _recipe(path: Path) -> object:
 
 
 def _study(path: Path) -> object:
-    from meliuscli.search.begin import reopen
+    from meliuscli.search.resume import reopen
 
     (path.parent / "study.json").write_bytes(path.read_bytes())
     (path.parent / "space.toml").write_text(TINY_SPACE, encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,24 +24,11 @@ from meliuscli.export.c.chain import (
     StemConv,
     StemStep,
 )
+from meliuscli.export.c.exact_floats import fma, linear, run_float_conv, run_shortcut
 from meliuscli.packed.program import Array
 
 Maps = dict[str, Array]
 """(N, rows, columns, channels) by name: float32, or booleans for signs; the image as (N, channels, rows, columns)."""
-
-
-def fma(a: Array, b: Any, c: Any) -> Array:
-    """a * b + c in float32 with one rounding: in double the product is exact and the sum rounds once, to the odd neighbour
-    where it was inexact, and then to float32 as the exact sum would (Boldo and Melquiond, 2008)."""
-    product, third = a.astype(np.float64) * b, c.astype(np.float64)
-    total = product + third
-    part = total - product
-    error = (product - (total - part)) + (third - part)
-    bits = total.view(np.int64)
-    inexact = (error != 0) & (bits & 1 == 0)
-    bits += np.where(inexact, np.where((error > 0) == (total > 0), 1, -1), 0)
-    rounded: Array = total.astype(np.float32)
-    return rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +55,9 @@ def run_chain(chain: Chain, images: Array, before: Corrected = lambda *_: None) 
             x = maps[step.source]
             maps[step.target] = _signs(x.reshape(len(x), 1, 1, -1) if step.source == IMAGE else x, step.signs)
         elif isinstance(step, ShortcutStep):
-            maps[step.target] = _shortcut(step, maps[step.source])
+            maps[step.target] = run_shortcut(step, maps[step.source])
         elif isinstance(step, FloatStep):
-            maps[step.target] = _float_conv(step, maps[step.source], maps.get(step.target))
+            maps[step.target] = run_float_conv(step, maps[step.source], maps.get(step.target))
         elif isinstance(step, HeadStep):
             maps[step.target] = run_linear(step, head_inputs(step, maps[step.source]))
         elif isinstance(step, BinaryStep):
@@ -142,44 +128,6 @@ def _max_pool(x: Array, kernel: int, edge: int) -> Array:
     return pooled
 
 
-def _shortcut(step: ShortcutStep, x: Array) -> Array:
-    if step.pools:
-        x = _average(x)
-    if step.clips:
-        inside = np.clip(x, np.float32(-1), np.float32(1))
-        x = fma(x - inside, np.float32(0.1), inside)
-    return x if step.weight is None else _linear(x, step.weight) + step.bias
-
-
-def _float_conv(step: FloatStep, x: Array, old: Array | None) -> Array:
-    """A tap after the other, all channels of each."""
-    outputs, inputs, kernel, _ = step.weight.shape
-    edge, size = kernel // 2, step.out_size
-    padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    out = np.broadcast_to(step.bias, (len(x), size, size, outputs)).copy()
-    for ky in range(kernel):
-        for kx in range(kernel):
-            seen = padded[:, ky :: step.stride, kx :: step.stride][:, :size, :size]
-            for channel in range(inputs):
-                out = fma(seen[..., channel, None], step.weight[:, channel, ky, kx], out)
-    if step.adds:
-        assert old is not None
-        out = out + old
-    return np.maximum(out, np.float32(0)) if step.relu else out
-
-
-def _average(x: Array) -> Array:
-    """2x2, what there is of it at an odd edge: in whole and half counts, so that the division is exact."""
-    size = x.shape[1]
-    total = np.zeros((len(x), -(-size // 2), -(-size // 2), x.shape[3]), np.float32)
-    counted = np.zeros(total.shape[1:3], np.float32)
-    for place in range(4):
-        part = x[:, place // 2 :: 2, place % 2 :: 2]
-        total[:, : part.shape[1], : part.shape[2]] += part
-        counted[: part.shape[1], : part.shape[2]] += 1
-    return total * (np.float32(1) / counted)[..., None]
-
-
 def head_inputs(step: HeadStep, x: Array) -> Array:
     """What the linear layer sees: (N, inputs)."""
     flat = x.reshape(len(x), -1, x.shape[3])
@@ -196,17 +144,10 @@ def head_inputs(step: HeadStep, x: Array) -> Array:
 def run_linear(step: HeadStep, inputs: Array) -> Array:
     """(N, inputs) -> (N, classes)."""
     if step.steps is None:
-        return _linear(inputs, step.weight) + step.bias
+        return linear(inputs, step.weight) + step.bias
     seen = nearest(fma(inputs, np.float32(step.inverse), np.float32(0)))
     sums = seen.astype(np.float64) @ step.weight.T.astype(np.float64)
     return fma(sums.astype(np.float32), step.steps, step.bias)
-
-
-def _linear(x: Array, weight: Array) -> Array:
-    out = np.zeros((*x.shape[:-1], len(weight)), np.float32)
-    for channel in range(x.shape[-1]):
-        out = fma(x[..., channel, None], weight[:, channel], out)
-    return out
 
 
 def _numbers(step: BinaryStep, signs: Array) -> Array:

@@ -13,7 +13,8 @@ from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.chain import IMAGE, LOGITS, Chain, ChainStep, HeadStep, StemConv, StemStep
 from meliuscli.export.c.chain_fold import fold_chain
-from meliuscli.export.c.exact import Maps, fma, head_inputs, run_chain, run_linear, run_stem
+from meliuscli.export.c.exact import Maps, head_inputs, run_chain, run_linear, run_stem
+from meliuscli.export.c.exact_floats import fma
 from meliuscli.export.c.float_network import CNetwork, FloatNetwork
 from meliuscli.export.c.int8 import Ends, int8_head, int8_stem
 from meliuscli.export.c.vectors import Expected, binary_sums, chain_sums, expected
