@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from meliuscli.arch.spec import read_toml, validate
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, SpecError
-from meliuscli.search.space import Proxy, SearchSpace
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.ways import Proxy
 from meliuscli.training.recipe import Recipe
 
 OWN, LONG = "proxy", "long"
