@@ -138,16 +138,21 @@ def make_plan(
         against=against,
         device=device,
     )
+    _require_one_place(plan)
+    return plan
+
+
+def _require_one_place(plan: CheckPlan) -> None:
+    """Raise ``BadInputError`` where one directory is to hold several data sets, or none."""
     outside = [
         dataset for dataset in dict.fromkeys(way.dataset for way in plan.ways.values()) if dataset != DEFAULT_DATASET
     ]
-    if data_dir is not None and len(outside) != 1:
+    if plan.data_dir is not None and len(outside) != 1:
         read = ", ".join(outside) or "only the embedded data set"
         raise BadInputError(
             f"--data names the directory of one data set; this check reads {read}",
             "$MELIUSCLI_DATA names a directory with one of each name" if outside else "leave it out",
         )
-    return plan
 
 
 def long_way(space: SearchSpace, changes: Changes, recipe: Recipe | None, epochs: float | None) -> Proxy:
