@@ -116,10 +116,7 @@ def make_plan(
     device: str = "cpu",
 ) -> CheckPlan:
     """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
-    points = tuple(sorted(set(fractions)))
+    points = _points(fractions)
     long = long_way(space, changes, long_recipe, long_epochs)
     if long_dataset is not None:
         long = changed(long, {"dataset": long_dataset}, LONG)
@@ -140,6 +137,13 @@ def make_plan(
     )
     _require_one_place(plan)
     return plan
+
+
+def _points(fractions: Sequence[float]) -> tuple[float, ...]:
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
+    return tuple(sorted(set(fractions)))
 
 
 def _require_one_place(plan: CheckPlan) -> None:

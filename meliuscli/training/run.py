@@ -17,10 +17,11 @@ from meliuscli.training.chance import chance_limit
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution
-from meliuscli.training.loop import EpochMetrics, Training, evaluate
+from meliuscli.training.loop import EpochMetrics, Training
 from meliuscli.training.network import build_for_training
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
+from meliuscli.training.scoring import evaluate
 
 SAVE_SECONDS = 180.0
 """A long epoch is written down this often."""
