@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM
 from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import MissingError

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.families.dense import SHUFFLE_GROUPS

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.export.c.arena import Arena, StagePlace
