@@ -18,7 +18,7 @@ from meliuscli.counting.counts import Op, add
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, run_qonnx
-from meliuscli.packed.steps import pack_bits
+from meliuscli.packed.words import pack_bits
 
 onnx = pytest.importorskip("onnx")
 

@@ -23,7 +23,7 @@ from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense
-from meliuscli.packed.steps import BinaryWeights, unpack_bits
+from meliuscli.packed.words import BinaryWeights, unpack_bits
 from meliuscli.results import write_bytes
 
 DOMAIN = "qonnx.custom_op.general"

@@ -27,7 +27,7 @@ from meliuscli.export.c.chain import (
 from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, linear_of, part, scale_and_shift
 from meliuscli.packed.program import Array
-from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.words import BinaryWeights
 
 
 def residual_steps(network: nn.Module, spec: ResNetESpec | BiRealNetSpec, weights: Weights) -> Iterator[ChainStep]:
