@@ -21,7 +21,7 @@ from meliuscli.counting.agreement import prints_as
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, MELIUS
 from meliuscli.report.compare import compare_table
-from meliuscli.report.count import Counted, View
+from meliuscli.report.counted import Counted, View
 from meliuscli.report.explain import explain_page
 from meliuscli.report.prose import part_text
 

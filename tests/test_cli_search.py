@@ -22,7 +22,7 @@ from meliuscli.nn.build import build
 from meliuscli.report.runs import runs_table
 from meliuscli.report.tables import to_text
 from meliuscli.runs import find_runs, list_runs, load_run, weights_path
-from meliuscli.training.loop import evaluate
+from meliuscli.training.scoring import evaluate
 from meliuscli.training.weights import load_weights
 
 

@@ -33,7 +33,7 @@ from meliuscli.nn.build import build
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.runner import pack
 from meliuscli.packed.selftest import check, require_exact
-from meliuscli.report.count import Counted
+from meliuscli.report.counted import Counted
 from meliuscli.report.drawing import drawing_table
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.space import SearchSpace, load_space

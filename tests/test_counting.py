@@ -22,7 +22,8 @@ from meliuscli.counting.conventions import CONVENTIONS, FULL, MELIUS
 from meliuscli.counting.counts import NetworkCount, Storage
 from meliuscli.counting.traced import differences, trace_module
 from meliuscli.nn.build import build
-from meliuscli.report.count import Counted, View, count_object
+from meliuscli.report.count_value import count_object
+from meliuscli.report.counted import Counted, View
 
 SHARED = Path(__file__).parents[2] / "shared" / "facts" / "published.csv"
 

@@ -22,7 +22,7 @@ from meliuscli.export.c.vectors import noise
 from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, run_qonnx
 from meliuscli.nn.build import build
 from meliuscli.packed.runner import pack
-from meliuscli.packed.steps import pack_bits
+from meliuscli.packed.words import pack_bits
 
 onnx = pytest.importorskip("onnx")
 

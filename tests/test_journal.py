@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from meliuscli.errors import BadInputError
 from meliuscli.search import storage
-from meliuscli.search.sampler import distributions
+from meliuscli.search.distributions import distributions
 from meliuscli.search.space import SearchSpace, load_space
 from meliuscli.search.storage import Journal
 from meliuscli.search.study import MIN_LAG, SamplerName, Settings, Study

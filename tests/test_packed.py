@@ -34,7 +34,7 @@ from meliuscli.packed.opponents import Int8Conv2d
 from meliuscli.packed.program import Crew, Program
 from meliuscli.packed.runner import PackedDense, PackedModule, pack
 from meliuscli.packed.selftest import check, float_parts, require_exact
-from meliuscli.packed.steps import BinaryWeights, pack_bits
+from meliuscli.packed.words import BinaryWeights, pack_bits
 
 EVERY_ISA = pytest.mark.parametrize("isa", host_isas())
 

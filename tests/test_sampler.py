@@ -19,19 +19,12 @@ from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.search import sampler as samplers
 from meliuscli.search.accuracy import AccuracyModel, features
 from meliuscli.search.cost import OPS
+from meliuscli.search.distributions import distributions, suggest
 from meliuscli.search.gain import _normal_cdf
 from meliuscli.search.goal import Goal, Observed, Posterior
 from meliuscli.search.limits import Limit, params_limit, size_limit
 from meliuscli.search.ridge import Array
-from meliuscli.search.sampler import (
-    CandidateSampler,
-    CostAwareSampler,
-    FeasibleAndNew,
-    SamplerName,
-    distributions,
-    make_sampler,
-    suggest,
-)
+from meliuscli.search.sampler import CandidateSampler, CostAwareSampler, FeasibleAndNew, SamplerName, make_sampler
 from meliuscli.search.screen import Screen, params_at, places_of, random_places, stepped
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, Settings, Study

@@ -16,9 +16,10 @@ from meliuscli.data.catalog import Dataset, Split, load_dataset
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.nn.build import build
 from meliuscli.runs import summary
-from meliuscli.training.loop import EpochMetrics, evaluate, fit, flatten_parameters
+from meliuscli.training.loop import EpochMetrics, fit, flatten_parameters
 from meliuscli.training.recipe import Recipe, find_recipe, recipe_table
 from meliuscli.training.run import RunResult, train_once
+from meliuscli.training.scoring import evaluate
 
 SMALL = MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16)  # type: ignore[call-arg, arg-type]
 QUICK = Recipe(epochs=0.2, batch_size=50, learning_rate=0.05, betas=(0.9, 0.99), shift=1)

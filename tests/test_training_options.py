@@ -33,10 +33,11 @@ from meliuscli.search.space import load_space
 from meliuscli.training import choice
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution, find_device
-from meliuscli.training.loop import Training, distillation, evaluate
+from meliuscli.training.loop import Training, distillation
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe, find_recipe
 from meliuscli.training.run import train_once
+from meliuscli.training.scoring import evaluate
 from meliuscli.training.session import RunPlan, Session, read_plan
 from meliuscli.training.teacher import load_teacher
 from meliuscli.training.weights import load_weights

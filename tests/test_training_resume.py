@@ -31,9 +31,10 @@ from meliuscli.runs import list_runs, load_run, weights_path
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.loop import Training
 from meliuscli.training.recipe import Recipe
+from meliuscli.training.reopen import resume_run
 from meliuscli.training.run import RunResult, train_once
 from meliuscli.training.seeds import conduct_run
-from meliuscli.training.start import Wanted, begin_run, resume_run
+from meliuscli.training.start import Wanted, begin_run
 
 SPEC = at_input(
     MeliusNetSpec(num_blocks=(1, 1), transition_channels=(16,), growth_rate=16, stem_channels=16),  # type: ignore[call-arg, arg-type]

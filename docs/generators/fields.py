@@ -93,7 +93,8 @@ def networks_page() -> str:
 def spaces_page() -> str:
     from meliuscli.search.axis import Axis
     from meliuscli.search.files import space_names, space_purpose
-    from meliuscli.search.space import Final, Proxy, SearchSpace, Transfer
+    from meliuscli.search.space import SearchSpace
+    from meliuscli.search.ways import Final, Proxy, Transfer
 
     parts = [
         "# Search spaces\n",

@@ -10,7 +10,7 @@ from meliuscli.arch.zoo import NamedArch, load_arch, load_changed
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.counts import Storage
 from meliuscli.report.costs import NetworkCosts
-from meliuscli.report.count import Counted, make_view
+from meliuscli.report.counted import Counted, make_view
 from meliuscli.report.tables import Table
 
 if TYPE_CHECKING:

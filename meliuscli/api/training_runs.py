@@ -56,7 +56,7 @@ def resume_train(
     """Go on with an unfinished run (``"run:ID"``) as it was begun; ``data`` is where its data are now.
 
     Raises as ``train``, and ``BadInputError`` where there is no such run, or its data have changed."""
-    from meliuscli.training.start import resume_run
+    from meliuscli.training.reopen import resume_run
 
     return _trained(resume_run(run, data, reports, listener), listener)
 

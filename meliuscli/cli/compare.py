@@ -14,7 +14,7 @@ from meliuscli.cli.console import give, talk, talk_of
 from meliuscli.cli.networks import count_any, count_run, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_answer, compare_warnings
-from meliuscli.report.count import Counted, View, make_view
+from meliuscli.report.counted import Counted, View, make_view
 from meliuscli.runs import REPORTS
 
 

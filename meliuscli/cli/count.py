@@ -13,7 +13,8 @@ from meliuscli.counting.counts import By
 from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.memory import lacks_memory
-from meliuscli.report.count import Counted, View, count_answer, make_view, shape_text, warnings
+from meliuscli.report.count import count_answer, warnings
+from meliuscli.report.counted import Counted, View, make_view, shape_text
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 

@@ -17,7 +17,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
 from meliuscli.memory import require_memory
-from meliuscli.report.count import Counted, shape_text
+from meliuscli.report.counted import Counted, shape_text
 from meliuscli.report.recorded import recorded, recorded_count
 from meliuscli.runs import REPORTS, load_run
 

@@ -83,7 +83,7 @@ def _page(targets: list[str], reports: Path) -> str:
         from meliuscli.report.web_pages import run_web_page
 
         return run_web_page(load_run(name, reports))
-    from meliuscli.report.count import make_view
+    from meliuscli.report.counted import make_view
     from meliuscli.report.web_pages import comparison_web_page
 
     view = make_view("melius", None, None)

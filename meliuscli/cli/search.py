@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from meliuscli.cli import completion, options
+from meliuscli.cli.asked_search import ask_for_budget, asked_search, given_anew, parse_budgets
 from meliuscli.cli.console import give, is_given, status, talk
 from meliuscli.errors import BadInputError, FailedError, InterruptedByUser
 from meliuscli.report.tables import Format
-from meliuscli.units import parse_bytes, parse_count, parse_duration, parse_latency
+from meliuscli.units import parse_duration
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import Listener
 
@@ -157,15 +157,15 @@ def search(
     options.refuse_both(resume, force)
     latency = objectives == "accuracy,latency"
     if budget is None and not (resume and study):
-        _ask_for_budget(resume, latency, reports)
+        ask_for_budget(resume, latency, reports)
     # With its name given, a study says in which unit the budget is.
-    budgets = None if budget is None or (resume and study) else _parse_budgets(budget, latency)
+    budgets = None if budget is None or (resume and study) else parse_budgets(budget, latency)
     with status("loading"):
         from meliuscli.api.searching import conducted
         from meliuscli.search.begin import begin
 
     num_workers = workers or os.cpu_count() or 1
-    asked = _asked(context, budgets or (), latency)
+    asked = asked_search(context, budgets or (), latency)
     if storage is None and trial_timeout is not None:
         raise BadInputError("--trial-timeout is for studies that workers share", "add --storage, or leave it out")
     with options.reporting(report_to, reports) as listener:
@@ -191,8 +191,8 @@ def _begun_before(context: typer.Context, asked: Asked, study: str | None, repor
         raise BadInputError(f"{left.directory}: workers share this study", SHARED_WITHOUT["resume"])
     if study and is_given(context, "budget"):
         by_latency = latency if is_given(context, "objectives") else left.settings.objective == "latency"
-        asked = replace(asked, budgets=_parse_budgets(budget, by_latency))
-    return with_given(left, _given_anew(context, asked))
+        asked = replace(asked, budgets=parse_budgets(budget, by_latency))
+    return with_given(left, given_anew(context, asked))
 
 
 def _search_together(context: typer.Context, asked: Asked, storage: str, workers: int, listener: Listener) -> None:
@@ -225,73 +225,6 @@ SHARED_WITHOUT = {
     "timeout": "--trials says how long a shared study is; meliuscli worker has --time-limit",
 }
 """Options that a shared study does not have, and what there is in place of each."""
-
-
-def _parse_lag(lag: str | None) -> int | Literal["default"] | None:
-    if lag is None:
-        return "default"
-    if lag == "none":
-        return None
-    if not lag.isdigit() or int(lag) == 0:
-        raise BadInputError(f"--lag {lag}: must be a number from 1 on, or none")
-    return int(lag)
-
-
-def _ask_for_budget(resume: bool, latency: bool, reports: Path) -> NoReturn:
-    if resume:
-        raise BadInputError("--resume: which study?", STUDY.named_in(reports))
-    raise BadInputError("--budget is missing", f"for example --budget {'5ms' if latency else '5e8'}")
-
-
-def _asked(context: typer.Context, budgets: tuple[float, ...], latency: bool) -> Asked:
-    from meliuscli.search.begin import Asked
-
-    given = context.params
-    parsers = {"max_size": parse_bytes, "max_params": parse_count, "max_ram": parse_bytes, "max_flash": parse_bytes}
-    limits: dict[str, Any] = {
-        name: parse(given[name], f"--{name.replace('_', '-')}")
-        for name, parse in parsers.items()
-        if given[name] is not None
-    }
-    timeout = given["trial_timeout"]
-    return Asked(
-        budgets=budgets,
-        space=given["space"],
-        objective="latency" if latency else "ops",
-        maximises=given["objective"],
-        **limits,
-        lag=_parse_lag(given["lag"]),
-        trial_timeout=None if timeout is None else parse_duration(timeout, "--trial-timeout"),
-        **{name: given[name] for name in AS_GIVEN},
-    )
-
-
-AS_GIVEN = (
-    *("trials", "seed", "sampler", "finalists", "final_seeds", "dataset", "data", "skip_bad", "transfer", "device"),
-)
-"""Options that ``Asked`` has under the same name and as they are."""
-
-
-def _parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
-    """All budgets, the smallest first."""
-    if not latency and re.search(r"[0-9]\s*[mu]?s\s*(,|$)", budget):
-        raise BadInputError(f"--budget {budget}: a time is a budget of latency", "add --objectives accuracy,latency")
-    parse = parse_latency if latency else parse_count
-    return tuple(sorted({parse(part, "--budget") for part in budget.split(",")}))
-
-
-def _given_anew(context: typer.Context, asked: Asked) -> dict[str, Any]:
-    """What the command line asks of a study that was made before: the values of ``asked`` that are on it."""
-    names = {"budget": "budgets", "objectives": "objective", "objective": "maximises"}
-    given = {names.get(name, name) for name in context.params if is_given(context, name)}
-    values = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name in given}
-    if "space" in values:
-        values["space"] = Path(asked.space).stem
-    if "device" in values:
-        from meliuscli.training.execution import find_device
-
-        values["device"] = find_device(asked.device)
-    return values
 
 
 def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:

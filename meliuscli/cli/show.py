@@ -15,7 +15,7 @@ from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
 from meliuscli.exchange.headers import names_file, read_header
 from meliuscli.report.answers import Answer
-from meliuscli.report.count import make_view
+from meliuscli.report.counted import make_view
 from meliuscli.report.drawing import network_answer
 from meliuscli.report.evaluation import preprocessing_table
 from meliuscli.report.runs import run_answer

@@ -17,7 +17,8 @@ from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.runs import run_answer
 from meliuscli.runs import REPORTS
-from meliuscli.training.start import Wanted, begin_run, resume_run
+from meliuscli.training.reopen import resume_run
+from meliuscli.training.start import Wanted, begin_run
 
 if TYPE_CHECKING:
     from meliuscli.training.recipe import Recipe

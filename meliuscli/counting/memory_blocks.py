@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from meliuscli.arch.families.resnet import ResidualSpec, ResNetSpec
+from meliuscli.arch.families.residual import ResidualSpec
+from meliuscli.arch.families.resnet import ResNetSpec
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.counting.memory_parts import PIXELS, Alive, map_bytes, sign_bytes, stem_rows
 

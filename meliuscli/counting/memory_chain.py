@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from meliuscli.arch.families.resnet import BiRealNetSpec, ResidualSpec, ResNetESpec, ResNetSpec
+from meliuscli.arch.families.residual import ResidualSpec
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.families.small import FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec

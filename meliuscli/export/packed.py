@@ -35,7 +35,7 @@ from meliuscli.packed.isa import choose_isa
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, pack
 from meliuscli.packed.selftest import check, require_exact
-from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
+from meliuscli.packed.words import BinaryWeights, pack_bits, unpack_bits
 from meliuscli.results import write_bytes
 from meliuscli.runs import PACKED_FORMAT
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition, runs_whole
+from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.families.small import FinnDenseSpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import KEY, Preprocessing
@@ -26,7 +27,7 @@ from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
-from meliuscli.packed.steps import BinaryWeights, unpack_bits
+from meliuscli.packed.words import BinaryWeights, unpack_bits
 from meliuscli.results import write_bytes
 
 DOMAIN = "qonnx.custom_op.general"

@@ -17,7 +17,8 @@ from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, num_words, round_up
 from meliuscli.packed.program import Array, Crew, Program, clock
-from meliuscli.packed.steps import BinaryWeights, binary_step, fill_border, pack_bits, pack_step
+from meliuscli.packed.steps import binary_step, fill_border, pack_step
+from meliuscli.packed.words import BinaryWeights, pack_bits
 
 
 @torch.no_grad()

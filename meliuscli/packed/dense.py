@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.families.dense import SHUFFLE_GROUPS
@@ -23,16 +24,8 @@ from meliuscli.packed.isa import Isa
 from meliuscli.packed.layout import Map, Window, num_words, round_up
 from meliuscli.packed.program import Array, Step, zeros
 from meliuscli.packed.stem import padded_width, stem_step
-from meliuscli.packed.steps import (
-    BinaryWeights,
-    binary_step,
-    fill_border,
-    float_step,
-    mean_step,
-    norm_pool_step,
-    pack_bits,
-    pack_step,
-)
+from meliuscli.packed.steps import binary_step, fill_border, float_step, mean_step, norm_pool_step, pack_step
+from meliuscli.packed.words import BinaryWeights, pack_bits
 
 Tensors = dict[str, Array]
 """Packed and folded weights by name: ``words`` of binary weights (uint32), ``thresholds`` and ``flips`` (uint32 words) of

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from meliuscli.packed.engine import address_of
 from meliuscli.packed.isa import Isa
+from meliuscli.packed.run_kernel import run_ir, sequence_ir
 
 Array = NDArray[Any]
 Kind = Literal["binary", "pack", "float"]
 Argument = int | float | Array
-SPINS = 2000
-"""Looks at the other threads' progress before the processor is given away."""
 
 
 def clock(threads: int) -> Callable[[], float]:
@@ -102,10 +101,10 @@ def sequence_step(layer: str, isa: Isa, shares: Sequence[Sequence[Step]]) -> Ste
     """A step of float work whose units are lists of steps, each for one thread to run on its own."""
     tables = [_table(steps) for steps in shares]
     values: dict[str, Argument] = {
-        "run": address_of(isa, "run", _run_ir),
+        "run": address_of(isa, "run", run_ir),
         "lists": aligned([[table.ctypes.data, len(table)] for table in tables], np.int64),
     }
-    step = make_step(layer, "float", "sequence", isa, _sequence_ir, ("run", "lists"), values, len(shares))
+    step = make_step(layer, "float", "sequence", isa, sequence_ir, ("run", "lists"), values, len(shares))
     inner = [array for steps in shares for step in steps for array in (step.arguments, *step.keeps)]
     key = " ".join(["sequence", *(step.key for step in shares[0])])
     return replace(step, key=key, keeps=(*step.keeps, *tables, *inner))
@@ -140,7 +139,7 @@ class Program:
     def __init__(self, isa: Isa, steps: Sequence[Step], crew: Crew) -> None:
         self.steps, self._crew = tuple(steps), crew
         self._table = _table(steps)
-        self._run = _RUN(address_of(isa, "run", _run_ir))
+        self._run = _RUN(address_of(isa, "run", run_ir))
         self._counter = zeros(8, np.int64)
         self._give_away = ctypes.cast(_give_away(), ctypes.c_void_p).value or 0
 
@@ -174,90 +173,3 @@ def _give_away() -> Any:
         return ctypes.CDLL(None).sched_yield
     except (OSError, AttributeError, TypeError):
         return _yield_in_python
-
-
-def _run_ir() -> str:
-    """IR of ``run(steps, count, thread, threads, counter, give_away)``."""
-    return f"""
-define void @run(ptr %steps, i64 %count, i64 %thread, i64 %threads, ptr %counter, ptr %give_away) {{
-entry:
-  %some = icmp sgt i64 %count, 0
-  br i1 %some, label %step, label %out
-step:
-  %i = phi i64 [0, %entry], [%next, %following]
-  %row = getelementptr [4 x i64], ptr %steps, i64 %i
-  %function.at = load i64, ptr %row
-  %args.row = getelementptr i64, ptr %row, i64 1
-  %args.at = load i64, ptr %args.row
-  %begin.row = getelementptr i64, ptr %row, i64 2
-  %begin = load i64, ptr %begin.row
-  %end.row = getelementptr i64, ptr %row, i64 3
-  %end = load i64, ptr %end.row
-  %units = sub i64 %end, %begin
-  %before = mul i64 %units, %thread
-  %first = sdiv i64 %before, %threads
-  %behind = add i64 %before, %units
-  %last = sdiv i64 %behind, %threads
-  %from = add i64 %begin, %first
-  %to = add i64 %begin, %last
-  %function = inttoptr i64 %function.at to ptr
-  %args = inttoptr i64 %args.at to ptr
-  call void %function(ptr %args, i64 %from, i64 %to)
-  %next = add i64 %i, 1
-  %alone = icmp eq i64 %threads, 1
-  br i1 %alone, label %following, label %arrive
-arrive:
-  %old = atomicrmw add ptr %counter, i64 1 seq_cst
-  %wanted = mul i64 %next, %threads
-  br label %wait
-wait:
-  %spins = phi i64 [0, %arrive], [%spun, %again], [0, %tired]
-  %now = load atomic i64, ptr %counter seq_cst, align 8
-  %all = icmp sge i64 %now, %wanted
-  br i1 %all, label %following, label %again.or.tired
-again.or.tired:
-  %spun = add i64 %spins, 1
-  %long = icmp sgt i64 %spun, {SPINS}
-  br i1 %long, label %tired, label %again
-again:
-  br label %wait
-tired:
-  call void %give_away()
-  br label %wait
-following:
-  %more = icmp slt i64 %next, %count
-  br i1 %more, label %step, label %out
-out:
-  ret void
-}}
-"""
-
-
-def _sequence_ir() -> str:
-    """IR of a kernel whose units are lists of steps for ``run``; its arguments the address of that, and for each list
-    where it is and how long."""
-    return """
-define void @sequence(ptr %args, i64 %begin, i64 %end) {
-entry:
-  %run.at = load i64, ptr %args
-  %run = inttoptr i64 %run.at to ptr
-  %lists.row = getelementptr i64, ptr %args, i64 1
-  %lists.at = load i64, ptr %lists.row
-  %lists = inttoptr i64 %lists.at to ptr
-  %some = icmp slt i64 %begin, %end
-  br i1 %some, label %unit, label %out
-unit:
-  %i = phi i64 [%begin, %entry], [%next, %unit]
-  %row = getelementptr [2 x i64], ptr %lists, i64 %i
-  %steps.at = load i64, ptr %row
-  %steps = inttoptr i64 %steps.at to ptr
-  %count.row = getelementptr i64, ptr %row, i64 1
-  %count = load i64, ptr %count.row
-  call void %run(ptr %steps, i64 %count, i64 0, i64 1, ptr null, ptr null)
-  %next = add i64 %i, 1
-  %more = icmp slt i64 %next, %end
-  br i1 %more, label %unit, label %out
-out:
-  ret void
-}
-"""

@@ -21,7 +21,7 @@ from meliuscli.packed.convs import PackedConv2d, fold_convs, pack_convs
 from meliuscli.packed.dense import DensePlan, Tensors, fold_dense
 from meliuscli.packed.isa import Isa, choose_isa
 from meliuscli.packed.program import Crew, Kind, Program, clock
-from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.words import BinaryWeights
 
 PartSeconds = dict[tuple[str, Kind], float]
 """Seconds by part of the network (stem, stage, transition, head) and kind of work, by ``program.clock``."""

@@ -19,7 +19,7 @@ from meliuscli.packed.convs import PackedConv2d
 from meliuscli.packed.layout import Map
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork, checked_images
-from meliuscli.packed.steps import pack_bits, unpack_bits
+from meliuscli.packed.words import pack_bits, unpack_bits
 
 FLOAT_TOLERANCE = 1e-4
 """Of float parts, against the largest value: they round in another order."""

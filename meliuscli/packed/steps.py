@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,47 +21,10 @@ from meliuscli.packed.layout import (
     round_up,
 )
 from meliuscli.packed.program import Argument, Array, Kind, Step, make_step, zeros
+from meliuscli.packed.words import BinaryWeights, pack_bits
 
 FEW_PIXELS = 3
 """Up to so many pixels a kernel takes them one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class BinaryWeights:
-    """A binary convolution: ``words`` (outputs, kernel, kernel, words), bit c of word c // 32 set where the weight of
-    input channel c is +1.
-
-    ``xnor``: the result is the number of equal signs in [0, K] (MeliusNet), else their dot product in [-K, K]; times
-    ``scale``, one an output channel. ``pad_value`` is -1, 0 or 1."""
-
-    words: Array
-    channels: int
-    window: Window
-    pad_value: int = -1
-    xnor: bool = False
-    scale: Array | None = None
-
-    @property
-    def outputs(self) -> int:
-        return int(self.words.shape[0])
-
-    def signs(self) -> Array:
-        """(outputs, kernel, kernel, channels) of -1 and 1."""
-        return unpack_bits(self.words, self.channels).astype(np.int8) * 2 - 1
-
-
-def pack_bits(bits: Array) -> Array:
-    """(..., channels) of booleans -> (..., words), the first channel in the lowest bit; little-endian machines only."""
-    channels = bits.shape[-1]
-    full = np.zeros((*bits.shape[:-1], num_words(channels) * WORD), bool)
-    full[..., :channels] = bits
-    return np.packbits(full, axis=-1, bitorder="little").view(np.uint32)
-
-
-def unpack_bits(words: Array, channels: int) -> Array:
-    """The inverse of ``pack_bits``."""
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
-    return bits[..., :channels].astype(bool)
 
 
 def pack_step(layer: str, isa: Isa, source: Map, words: Map, thresholds: Array, flips: Array) -> Step:
@@ -109,13 +72,9 @@ def binary_step(
     pixels = isa.pixels if out.data.shape[0] * out.height * out.width > FEW_PIXELS else 1
     classes, bias = _border_classes(weights, words, total)
     flat = weights.words.reshape(weights.outputs, -1)
-    return _conv_step(
-        layer,
-        isa,
+    conv = _Conv(
         "binary",
         (choose_vectors(weights.outputs, isa, isa.vectors), pixels),
-        words,
-        out,
         window,
         words.taps(window, range(num_words(weights.channels))),
         flat,
@@ -123,9 +82,8 @@ def binary_step(
         classes,
         np.ones(weights.outputs) if weights.scale is None else weights.scale,
         -1.0 if weights.xnor else -2.0,
-        channel,
-        accumulate,
     )
+    return _conv_step(layer, isa, words, out, conv, channel, accumulate)
 
 
 def _border_classes(weights: BinaryWeights, words: Map, total: int) -> tuple[Array, Array]:
@@ -159,13 +117,9 @@ def float_step(
     pixels = isa.float_pixels if out.data.shape[0] * out.height * out.width > FEW_PIXELS else 1
     window = Window(1)
     outputs = len(weights)
-    return _conv_step(
-        layer,
-        isa,
+    conv = _Conv(
         "float",
         (choose_vectors(outputs, isa, isa.float_vectors), pixels),
-        source,
-        out,
         window,
         source.taps(window, range(weights.shape[1]) if elements is None else elements),
         weights.astype(np.float32),
@@ -173,29 +127,28 @@ def float_step(
         np.zeros((out.height, out.width), int),
         np.ones(outputs),
         1.0,
-        channel,
-        False,
     )
+    return _conv_step(layer, isa, source, out, conv, channel, False)
 
 
-def _conv_step(
-    layer: str,
-    isa: Isa,
-    kind: Kind,
-    tile: tuple[int, int],
-    source: Map,
-    out: Map,
-    window: Window,
-    taps: Array,
-    weights: Array,
-    bias: Array,
-    classes: Array,
-    scale: Array,
-    factor: float,
-    channel: int,
-    accumulate: bool,
-) -> Step:
-    vectors, pixels = tile
+class _Conv(NamedTuple):
+    """What a kernel of convolutions computes: ``tile`` is (vectors, pixels) at a time, ``taps`` are the offsets of a window's
+    values, and ``classes`` says which row of ``bias`` each pixel has; the sum of products times ``factor`` plus that, times
+    ``scale``."""
+
+    kind: Kind
+    tile: tuple[int, int]
+    window: Window
+    taps: Array
+    weights: Array
+    bias: Array
+    classes: Array
+    scale: Array
+    factor: float
+
+
+def _conv_step(layer: str, isa: Isa, source: Map, out: Map, conv: _Conv, channel: int, accumulate: bool) -> Step:
+    kind, (vectors, pixels), window, taps, weights, bias, classes, scale, factor = conv
     lanes = vectors * isa.lanes
     blocked = in_blocks(weights, lanes)
     width = blocked.shape[0] * lanes

@@ -8,7 +8,7 @@ from typing import Any
 
 from meliuscli.packed.timing import BUSY, EAGER, PACKED, BenchResult, PartTime, Timed
 from meliuscli.report.answers import Answer
-from meliuscli.report.count import shape_text
+from meliuscli.report.counted import shape_text
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import origin
 from meliuscli.units import format_mib

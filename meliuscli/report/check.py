@@ -16,9 +16,9 @@ from meliuscli.report.tables import Column, Table, to_csv, to_markdown
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
 from meliuscli.search.plan import LONG
-from meliuscli.search.space import Proxy
 from meliuscli.search.trust import ENOUGH_NETWORKS, LEVEL, MIN_NETWORKS, RESAMPLES
 from meliuscli.search.verdicts import Row
+from meliuscli.search.ways import Proxy
 from meliuscli.units import format_count
 
 NOTES = (

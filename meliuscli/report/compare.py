@@ -8,7 +8,9 @@ from typing import Any
 from meliuscli.arch.published import Published
 from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.report.answers import Answer
-from meliuscli.report.count import Counted, View, count_object, shape_text, warnings
+from meliuscli.report.count import warnings
+from meliuscli.report.count_value import count_object
+from meliuscli.report.counted import Counted, View, shape_text
 from meliuscli.report.predict import believed_object
 from meliuscli.report.published import best_published, published_object
 from meliuscli.report.tables import Cell, Column, Table

@@ -7,7 +7,9 @@ from typing import Any
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.counts import By, NetworkCount
-from meliuscli.report.count import Counted, View, count_object, count_table
+from meliuscli.report.count import count_table
+from meliuscli.report.count_value import count_object
+from meliuscli.report.counted import Counted, View
 from meliuscli.report.tables import Table, to_text
 
 

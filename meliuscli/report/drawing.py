@@ -9,7 +9,9 @@ from meliuscli.arch.plan import STEM, Layer
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.counting.counts import Count
 from meliuscli.report.answers import Answer
-from meliuscli.report.count import Counted, View, count_object, count_table, shape_text
+from meliuscli.report.count import count_table
+from meliuscli.report.count_value import count_object
+from meliuscli.report.counted import Counted, View, shape_text
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.tables import Cell, Column, Table, to_csv
 from meliuscli.units import format_count

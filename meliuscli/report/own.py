@@ -76,15 +76,11 @@ def doubts(own: OwnCount) -> list[str]:
 
 
 def _line(verdict: Finding) -> str:
-    where = f" in {_first(verdict.modules)}" if any(verdict.modules) else ""
-    return f"{'doubt: ' if verdict.doubt else ''}{verdict.what}{where}: {verdict.verdict}"
+    return f"{'doubt: ' if verdict.doubt else ''}{verdict.sentence}"
 
 
 def _layers(names: Sequence[str]) -> str:
+    from meliuscli.counting.foreign.bits import some  # loads torch, as what is counted has
+
     number = len(names)
-    return f"{number} layer{'s' * (number != 1)} ({_first(names)}) count{'s' * (number == 1)}"
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0] or 'the network itself'}{more}"
+    return f"{number} layer{'s' * (number != 1)} ({some(names, 1)}) count{'s' * (number == 1)}"

@@ -10,7 +10,7 @@ from meliuscli.arch.zoo import load_arch
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, MELIUS, Convention
 from meliuscli.counting.counts import Count
-from meliuscli.report.count import Counted, View
+from meliuscli.report.counted import Counted, View
 from meliuscli.report.pareto import draw_pareto
 from meliuscli.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown
 from meliuscli.results import write_text

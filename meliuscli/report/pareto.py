@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError
-from meliuscli.report.count import Counted, View
+from meliuscli.report.counted import Counted, View
 from meliuscli.report.figure_names import Named, step_lines, write_names
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.published import best_published

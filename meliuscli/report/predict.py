@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.report.answers import Answer
-from meliuscli.report.count import Counted
+from meliuscli.report.counted import Counted
 from meliuscli.report.tables import Column, Table
 from meliuscli.units import format_count
 

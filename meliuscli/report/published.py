@@ -7,7 +7,7 @@ from typing import Any
 
 from meliuscli.arch.published import COUNTS, Published
 from meliuscli.counting.agreement import disagreements
-from meliuscli.report.count import Counted
+from meliuscli.report.counted import Counted
 from meliuscli.report.tables import Cell, Column, Table
 
 WHOLE = ("bops", "flops", "ops", "params")

@@ -108,11 +108,6 @@ def study_answer(report: StudyReport, **more: str) -> Answer:
 
 def markdown(report: StudyReport) -> str:
     """report.md."""
-    settings, proxy = report.settings, report.space.proxy
-    trained = report.trained
-    failed = len(report.records) - len(trained)
-    seconds = sum(record.result.seconds for record in trained if record.result is not None)
-    final = report.space.final.recipe
     parts = [
         f"# Search `{report.directory.name}`",
         f"Made by `{report.origin['command']}` at {report.origin['time']}.",
@@ -121,29 +116,9 @@ def markdown(report: StudyReport) -> str:
         *map(to_markdown, reversed(study_tables(report))),
         "![Pareto plot](pareto.png)",
         "## What was done",
-        f"- Budget: {budget_text(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
-        *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
-        *_short_of(report),
-        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed, {report.num_at_chance} ended at"
-        f" chance; {report.num_rejected}"
-        f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
-        f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
-        f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",
-        *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
-        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
-        " was never used to choose anything.",
-        *([_transfer_done(report)] if report.transfer else []),
-        f"- Sampler {settings.sampler}, seed {settings.seed}; {_order(settings.lag)}.",
+        *_what_was_done(report),
         "## What this does not say",
-        *(
-            [
-                "A belief is the forecast of a model of 17 published trainings, not a training. Found networks are trained"
-                " on no ImageNet here; those far from what was published have wide intervals, whose width itself is a"
-                " judgement where nothing was measured."
-            ]
-            if report.beliefs
-            else []
-        ),
+        *([NO_TRAINING] if report.beliefs else []),
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
@@ -157,6 +132,35 @@ def markdown(report: StudyReport) -> str:
         "```json\n" + json.dumps(report.origin, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+NO_TRAINING = (
+    "A belief is the forecast of a model of 17 published trainings, not a training. Found networks are trained"
+    " on no ImageNet here; those far from what was published have wide intervals, whose width itself is a"
+    " judgement where nothing was measured."
+)
+
+
+def _what_was_done(report: StudyReport) -> list[str]:
+    settings, proxy, final = report.settings, report.space.proxy, report.space.final.recipe
+    trained = report.trained
+    failed = len(report.records) - len(trained)
+    seconds = sum(record.result.seconds for record in trained if record.result is not None)
+    return [
+        f"- Budget: {budget_text(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
+        *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
+        *_short_of(report),
+        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed, {report.num_at_chance} ended at"
+        f" chance; {report.num_rejected}"
+        f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
+        f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
+        f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",
+        *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
+        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
+        " was never used to choose anything.",
+        *([_transfer_done(report)] if report.transfer else []),
+        f"- Sampler {settings.sampler}, seed {settings.seed}; {_order(settings.lag)}.",
+    ]
 
 
 def _order(lag: int | None) -> str:

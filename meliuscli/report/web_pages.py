@@ -9,7 +9,7 @@ from typing import Any
 from meliuscli.report.chart import Chart, Curve, Mark
 from meliuscli.report.check_report import CheckReport
 from meliuscli.report.compare import compare_table
-from meliuscli.report.count import Counted, View
+from meliuscli.report.counted import Counted, View
 from meliuscli.report.published import best_published
 from meliuscli.report.runs import run_table
 from meliuscli.report.study_web import spent_shares

@@ -21,9 +21,10 @@ from meliuscli.errors import BadInputError, SpecError
 from meliuscli.results import read_record, write_record
 from meliuscli.search.plan import CheckPlan
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
-from meliuscli.search.space import Candidate, Proxy, SearchSpace
+from meliuscli.search.space import Candidate, SearchSpace
 from meliuscli.search.targets import published_networks, target_name
 from meliuscli.search.trainings import Trainings, train_all
+from meliuscli.search.ways import Proxy
 from meliuscli.training.pool import Task
 from meliuscli.work.folders import CHECK
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from meliuscli.arch.adapt import as_proxy
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.search.space import Proxy, SearchSpace, Transfer
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.ways import Proxy, Transfer
 from meliuscli.training.pool import Task
 
 

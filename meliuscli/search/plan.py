@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from meliuscli.arch.spec import read_toml, validate
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, SpecError
-from meliuscli.search.space import Proxy, SearchSpace
+from meliuscli.search.space import SearchSpace
+from meliuscli.search.ways import Proxy
 from meliuscli.training.recipe import Recipe
 
 OWN, LONG = "proxy", "long"
@@ -115,10 +116,7 @@ def make_plan(
     device: str = "cpu",
 ) -> CheckPlan:
     """The plan of a check of ``space``. Raises ``SpecError`` or ``BadInputError`` naming what cannot be."""
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
-    points = tuple(sorted(set(fractions)))
+    points = _points(fractions)
     long = long_way(space, changes, long_recipe, long_epochs)
     if long_dataset is not None:
         long = changed(long, {"dataset": long_dataset}, LONG)
@@ -137,16 +135,28 @@ def make_plan(
         against=against,
         device=device,
     )
+    _require_one_place(plan)
+    return plan
+
+
+def _points(fractions: Sequence[float]) -> tuple[float, ...]:
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise BadInputError(f"--at-fraction {fraction:g}: must lie between 0 and 1")
+    return tuple(sorted(set(fractions)))
+
+
+def _require_one_place(plan: CheckPlan) -> None:
+    """Raise ``BadInputError`` where one directory is to hold several data sets, or none."""
     outside = [
         dataset for dataset in dict.fromkeys(way.dataset for way in plan.ways.values()) if dataset != DEFAULT_DATASET
     ]
-    if data_dir is not None and len(outside) != 1:
+    if plan.data_dir is not None and len(outside) != 1:
         read = ", ".join(outside) or "only the embedded data set"
         raise BadInputError(
             f"--data names the directory of one data set; this check reads {read}",
             "$MELIUSCLI_DATA names a directory with one of each name" if outside else "leave it out",
         )
-    return plan
 
 
 def long_way(space: SearchSpace, changes: Changes, recipe: Recipe | None, epochs: float | None) -> Proxy:

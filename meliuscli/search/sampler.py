@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.search.axis import Axis
 from meliuscli.search.cost import OPS, Cost
+from meliuscli.search.distributions import distributions
 from meliuscli.search.goal import Goal
 from meliuscli.search.limits import Limit, budget_limit, within
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
@@ -232,31 +231,3 @@ def make_sampler(
         "random": lambda seed: RandomSampler(seed=seed),
     }
     return FeasibleAndNew(make[name], space, bounds, seed=seed)
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The parameters of a space as Optuna's distributions."""
-    return {name: _distribution(axis) for name, axis in space.axes.items()}
-
-
-def suggest(trial: optuna.trial.Trial, space: SearchSpace) -> Candidate:
-    """The candidate of a trial, each parameter suggested. Raises ``SpecError`` where its parameters give no network."""
-    suggest_all(trial, distributions(space))
-    return space.candidate(params_from_mapping(space, trial.params))
-
-
-def suggest_all(trial: optuna.trial.Trial, parameters: Mapping[str, BaseDistribution]) -> None:
-    """Suggest each of ``parameters`` that a trial does not have yet."""
-    for name, values in parameters.items():
-        if isinstance(values, IntDistribution):
-            trial.suggest_int(name, values.low, values.high, step=values.step)
-        elif isinstance(values, CategoricalDistribution):
-            trial.suggest_categorical(name, values.choices)
-
-
-def _distribution(axis: Axis) -> BaseDistribution:
-    numbers = [] if axis.is_words else [int(value) for value in axis.values]
-    steps = {after - before for before, after in pairwise(numbers)}
-    if len(steps) == 1:
-        return IntDistribution(numbers[0], numbers[-1], step=steps.pop())
-    return CategoricalDistribution(axis.values)

@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from meliuscli.errors import FailedError
 from meliuscli.search.backend import Backend
 from meliuscli.search.claims import OWNER, Assignment, Claims, Stage
+from meliuscli.search.distributions import suggest_all
 from meliuscli.search.finals import Round, finals_of, transfer_of
 from meliuscli.search.records import Outcomes, has_landed
-from meliuscli.search.sampler import suggest_all
 from meliuscli.search.settings import Settings
 from meliuscli.search.space import SearchSpace
 from meliuscli.search.storage import OptunaStudy, has_study

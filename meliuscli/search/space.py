@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -25,7 +23,7 @@ from meliuscli.data.names import SHAPES, check_dataset_name
 from meliuscli.errors import SpecError, unknown_name
 from meliuscli.search.axis import Axis, Value, axes_by_name, check_word, fields_of, read_axes
 from meliuscli.search.files import space_names, spaces_directory
-from meliuscli.training.recipe import Recipe
+from meliuscli.search.ways import Final, Proxy, Transfer
 
 Params = tuple[Value, ...]
 """One value for each axis of a space, in the axes' order."""
@@ -34,44 +32,6 @@ Params = tuple[Value, ...]
 TABLES = ("target", "parameters", "proxy", "final")
 TASK = ("num_classes", "input_channels")
 """Fields that say what is to be learned, which no search changes."""
-
-
-class Proxy(BaseModel):
-    """What stands in for the target when candidates are trained. A score is the mean of ``seeds`` trainings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    dataset: str
-    input_size: Annotated[int, Field(strict=True, ge=1, le=1024)]
-    width_divisor: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
-    seeds: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
-    recipe: Recipe
-
-    @property
-    def digest(self) -> str:
-        """The same for ways of training that give the same scores, however many seeds are averaged."""
-        fields = self.model_dump(mode="json", exclude={"seeds"})
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Final(BaseModel):
-    """How finalists and known networks are trained for the last comparison."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    recipe: Recipe
-
-
-class Transfer(BaseModel):
-    """How finalists and known networks are trained on data that the search never used (``search --transfer``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    input_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = 32
-    width_divisor: Annotated[int, Field(strict=True, ge=1, le=1024)] = 8
-    recipe: Recipe = Field(
-        default_factory=lambda: Recipe(epochs=2.0, batch_size=64, learning_rate=0.015, betas=(0.9, 0.99))
-    )
 
 
 @dataclass(frozen=True, slots=True)

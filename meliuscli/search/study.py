@@ -14,8 +14,9 @@ import optuna
 from optuna.trial import TrialState
 
 from meliuscli.errors import BadInputError, FailedError
+from meliuscli.search.distributions import suggest_all
 from meliuscli.search.records import TrialRecord, has_landed
-from meliuscli.search.sampler import SamplerName, suggest_all
+from meliuscli.search.sampler import SamplerName
 from meliuscli.search.settings import MIN_LAG, Settings
 from meliuscli.search.storage import STUDY_NAME
 from meliuscli.search.study_trials import StudyTrials

@@ -13,11 +13,11 @@ import numpy as np
 from meliuscli.evidence.proxies import ProxyScore, proxy_scores
 from meliuscli.search.check import Check, CheckTraining
 from meliuscli.search.ridge import Array
-from meliuscli.search.space import Proxy
 from meliuscli.search.target_trust import TargetTrust, chance_of_best, judge_on_target
 from meliuscli.search.targets import target_name
 from meliuscli.search.trust import MIN_NETWORKS
 from meliuscli.search.verdicts import FREE, counts_of
+from meliuscli.search.ways import Proxy
 from meliuscli.training.zero_cost import ZERO_COST
 
 SCORES: dict[str, tuple[str, float]] = {

@@ -17,10 +17,11 @@ from meliuscli.training.chance import chance_limit
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution
-from meliuscli.training.loop import EpochMetrics, Training, evaluate
+from meliuscli.training.loop import EpochMetrics, Training
 from meliuscli.training.network import build_for_training
 from meliuscli.training.processes import Processes
 from meliuscli.training.recipe import Recipe
+from meliuscli.training.scoring import evaluate
 
 SAVE_SECONDS = 180.0
 """A long epoch is written down this often."""
@@ -99,34 +100,46 @@ def train_once(
     torch.manual_seed(seed)
     network = build_for_training(spec, recipe)
     training = Training(network, data, recipe, seed, execution, teacher, processes)
-    before = checkpoint.restore(training) if checkpoint else Progress()
-    curve, started, meter = list(before.curve), time.perf_counter(), EnergyMeter()
-
-    def progress() -> Progress:
-        joules = meter.read()
-        joules = None if joules is None else joules + (before.joules or 0.0)
-        return Progress(training.step, tuple(curve), before.seconds + time.perf_counter() - started, joules)
-
-    def keep() -> None:
-        if checkpoint is not None and processes.leads:
-            checkpoint.save(training, progress())
-
-    saved = started
+    course = _Course(training, checkpoint)
     for metrics in training.steps():
-        if metrics is not None:
-            curve.append(metrics)
-        try:
-            on_step(training)
-        except InterruptedByUser:
-            keep()
-            raise
-        if checkpoint is not None and (metrics is not None or time.perf_counter() - saved > SAVE_SECONDS):
-            keep()
-            saved = time.perf_counter()
+        course.follow(metrics, on_step)
         if metrics is not None:  # told when it is kept
             on_epoch(metrics)
-    end = progress()
+    end = course.progress()
     images = training.num_steps * min(recipe.batch_size, len(data.train[1]))
     on_end(training.result)
     test_top1 = evaluate(training.result, training.data, data.test, processes)[1] if score_test else None
     return RunResult(seed, end.curve, test_top1, end.seconds, images / end.seconds, end.joules)
+
+
+class _Course:
+    """A training with what came of it so far, which its checkpoint keeps where there is one."""
+
+    def __init__(self, training: Training, checkpoint: Checkpoint | None) -> None:
+        self._training, self._checkpoint = training, checkpoint
+        self._before = checkpoint.restore(training) if checkpoint else Progress()
+        self._curve, self._meter = list(self._before.curve), EnergyMeter()
+        self._started = self._saved = time.perf_counter()
+
+    def progress(self) -> Progress:
+        joules, before = self._meter.read(), self._before
+        joules = None if joules is None else joules + (before.joules or 0.0)
+        seconds = before.seconds + time.perf_counter() - self._started
+        return Progress(self._training.step, tuple(self._curve), seconds, joules)
+
+    def follow(self, metrics: EpochMetrics | None, on_step: Callable[[Training], None]) -> None:
+        """After a step: kept with its metrics, from time to time, and when ``on_step`` raises ``InterruptedByUser``."""
+        if metrics is not None:
+            self._curve.append(metrics)
+        try:
+            on_step(self._training)
+        except InterruptedByUser:
+            self._keep()
+            raise
+        if metrics is not None or time.perf_counter() - self._saved > SAVE_SECONDS:
+            self._keep()
+            self._saved = time.perf_counter()
+
+    def _keep(self) -> None:
+        if self._checkpoint is not None and self._training.processes.leads:
+            self._checkpoint.save(self._training, self.progress())

@@ -119,41 +119,43 @@ class Session:
         """Train the seeds that are left; yields each result.
 
         Raises ``FailedError`` when a training diverges or ends at chance, and what ``on_step`` raises."""
-        plan, num_classes = self.plan, self.plan.trained_as.num_classes
-        for index in range(len(self.runs), plan.seeds):
-            seed = plan.first_seed + index
-            checkpoint = self._checkpoint(index)
-            try:
-                result = train_once(
-                    *(
-                        plan.trained_as,
-                        data,
-                        plan.recipe,
-                        seed,
-                        True,
-                        on_epoch,
-                        self._keep_weights(seed, data.preprocessing),
-                    ),
-                    execution=plan.execution,
-                    teacher=teacher,
-                    processes=self.processes,
-                    checkpoint=checkpoint,
-                    on_step=on_step,
-                )
-            except FailedError as error:
-                kept = f"; the last good checkpoint is {checkpoint.path}" if checkpoint.path.exists() else ""
-                raise FailedError(f"seed {seed}: {error.message}{kept}", error.hint) from None
+        for index in range(len(self.runs), self.plan.seeds):
+            checkpoint, seed = self._checkpoint(index), self.plan.first_seed + index
+            result = self._train_seed(seed, checkpoint, data, teacher, on_epoch, on_step)
             self.runs.append(result)
             if self.processes.leads:
                 write_text(self.directory / RUN.marker, self._content())
                 checkpoint.remove()
             yield result
-            if result.is_at_chance(num_classes, len(data.validation[1])):
+            if result.is_at_chance(self.plan.trained_as.num_classes, len(data.validation[1])):
                 top1 = f"{100 * result.last.validation_top1:.2f} %"
                 raise FailedError(
                     f"seed {seed}: validation top-1 {top1} is no better than chance: a failed run",
                     "train longer, or with another learning rate",
                 )
+
+    def _train_seed(
+        self,
+        seed: int,
+        checkpoint: Checkpoint,
+        data: Prepared,
+        teacher: nn.Module | None,
+        on_epoch: Callable[[EpochMetrics], None],
+        on_step: Callable[[Training], None],
+    ) -> RunResult:
+        plan, on_end = self.plan, self._keep_weights(seed, data.preprocessing)
+        try:
+            return train_once(
+                *(plan.trained_as, data, plan.recipe, seed, True, on_epoch, on_end),
+                execution=plan.execution,
+                processes=self.processes,
+                teacher=teacher,
+                checkpoint=checkpoint,
+                on_step=on_step,
+            )
+        except FailedError as error:
+            kept = f"; the last good checkpoint is {checkpoint.path}" if checkpoint.path.exists() else ""
+            raise FailedError(f"seed {seed}: {error.message}{kept}", error.hint) from None
 
     def finish(self, failure: FailedError | InterruptedByUser | None) -> dict[str, Any] | None:
         """Write the record and return it; None where no seed was finished. The checkpoint of a run that was interrupted
@@ -236,5 +238,5 @@ def _own_total(spec: OwnSpec) -> tuple[Count, dict[str, Any]]:
     from meliuscli.training.network import build_for_training
 
     own = count_own(build_for_training(spec), spec.input_shape)
-    doubts = [f"{doubt.what} in {doubt.where}: {doubt.verdict}" for doubt in own.verdicts if doubt.doubt]
+    doubts = [finding.sentence for finding in own.verdicts if finding.doubt]
     return own.count.total, {**own.count.total.by_bits(), "doubts": doubts}

@@ -1,12 +1,11 @@
-"""A run begun or gone on with: its session, its data and its teacher, checked before anything is trained."""
+"""A run begun: its session, its data and its teacher, checked before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec
@@ -14,10 +13,8 @@ from meliuscli.arch.zoo import NamedArch, parse_overrides
 from meliuscli.counting.footprint import TRAINED, require_room
 from meliuscli.data.names import IMAGE_FOLDER
 from meliuscli.errors import BadInputError
-from meliuscli.runs import find_unfinished, new_id
-from meliuscli.work.folders import RUN
+from meliuscli.runs import new_id
 from meliuscli.work.listener import SILENT, Listener
-from meliuscli.work.sameness import other_data, other_option, went_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +23,11 @@ if TYPE_CHECKING:
     from meliuscli.data.catalog import Dataset
     from meliuscli.data.folder import ImageFolder
     from meliuscli.training.choice import CompileMode
-    from meliuscli.training.execution import DeviceName
+    from meliuscli.training.execution import DeviceName, Execution
     from meliuscli.training.processes import Processes
     from meliuscli.training.recipe import Recipe
     from meliuscli.training.session import RunPlan, Session
+    from meliuscli.training.teacher import Teacher
 
 
 DISTILL_WEIGHT = 0.5
@@ -68,62 +66,88 @@ class Ready:
 
 def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Ready:
     """The session of a new run, with its data and teacher."""
-    named, recipe = wanted.named, _for_teacher(wanted.recipe, wanted.teacher)
+    recipe = _for_teacher(wanted.recipe, wanted.teacher)
     if wanted.skip_bad and wanted.dataset != IMAGE_FOLDER:
         raise BadInputError(f"--skip-bad: is for image folders, and {wanted.dataset} is none", "leave it out")
     with listener.status("loading torch and the data"):
-        import torch
-
-        from meliuscli.data.batches import num_left_out
-        from meliuscli.data.catalog import load_dataset
-        from meliuscli.results import origin
-        from meliuscli.training.choice import choose_execution
-        from meliuscli.training.execution import find_device
-        from meliuscli.training.processes import join
-        from meliuscli.training.session import RunPlan, Session
-        from meliuscli.training.teacher import load_teacher
-
-        device = find_device(wanted.device)
-        if wanted.threads is not None:
-            torch.set_num_threads(wanted.threads)
-        loaded = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
-        spec = at_input(named.spec, loaded.num_classes, loaded.channels, wanted.input_size)
-        _refuse_lost(wanted.overrides, named.spec, spec)
-        spec = narrowed(spec, wanted.width_divisor, "--width-divisor")
-        about_teacher, teacher = None, None
-        if wanted.teacher is not None:
-            about_teacher, teacher = load_teacher(wanted.teacher, reports, spec, loaded.digest)
-        processes = join(device)
-        processes.check_batch(recipe.batch_size)
-    _check_batch(spec, recipe, len(loaded.train), processes.count, device == "cpu", listener)
-    prepared = _prepared(loaded, wanted.input_size, processes, listener)
+        loaded = _load(wanted, recipe, reports)
+    dataset, spec, processes, device = loaded.dataset, loaded.spec, loaded.processes, loaded.device
+    _check_batch(spec, recipe, len(dataset.train), processes.count, device == "cpu", listener)
+    prepared = prepared_by_leader(dataset, wanted.input_size, processes, listener)
     execution = None
     if processes.leads:
+        from meliuscli.training.choice import choose_execution
+
         with listener.status("measuring how this machine trains it fastest (--compile off takes it as it is)"):
-            execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, teacher)
+            execution = choose_execution(spec, prepared, recipe, wanted.seeds, device, wanted.compile, loaded.teacher)
             execution = replace(execution, processes=processes.count)
     execution = replace(processes.told_by_leader(execution), device=device)
-    plan = RunPlan(
-        id=processes.told_by_leader(new_id(named.spec.archid, wanted.dataset)),
+    from meliuscli.training.session import Session
+
+    plan = _plan(wanted, recipe, loaded, prepared, execution)
+    return Ready(Session.begin(reports, plan, processes), prepared, loaded.teacher)
+
+
+class _Loaded(NamedTuple):
+    """What a run is made of, before its images are decoded. ``spec`` is for these data."""
+
+    device: str
+    dataset: Dataset | ImageFolder
+    spec: ArchSpec
+    about_teacher: Teacher | None
+    teacher: nn.Module | None
+    processes: Processes
+
+
+def _load(wanted: Wanted, recipe: Recipe, reports: Path) -> _Loaded:
+    import torch
+
+    from meliuscli.data.catalog import load_dataset
+    from meliuscli.training.execution import find_device
+    from meliuscli.training.processes import join
+    from meliuscli.training.teacher import load_teacher
+
+    device = find_device(wanted.device)
+    if wanted.threads is not None:
+        torch.set_num_threads(wanted.threads)
+    dataset = load_dataset(wanted.dataset, wanted.data, recipe.cut, wanted.skip_bad)
+    spec = at_input(wanted.named.spec, dataset.num_classes, dataset.channels, wanted.input_size)
+    _refuse_lost(wanted.overrides, wanted.named.spec, spec)
+    spec = narrowed(spec, wanted.width_divisor, "--width-divisor")
+    about, teacher = None, None
+    if wanted.teacher is not None:
+        about, teacher = load_teacher(wanted.teacher, reports, spec, dataset.digest)
+    processes = join(device)
+    processes.check_batch(recipe.batch_size)
+    return _Loaded(device, dataset, spec, about, teacher, processes)
+
+
+def _plan(wanted: Wanted, recipe: Recipe, loaded: _Loaded, prepared: Prepared, execution: Execution) -> RunPlan:
+    from meliuscli.data.batches import num_left_out
+    from meliuscli.results import origin
+    from meliuscli.training.session import RunPlan
+
+    named = wanted.named
+    return RunPlan(
+        id=loaded.processes.told_by_leader(new_id(named.spec.archid, wanted.dataset)),
         arch=named.name,
         archid=named.spec.archid,
-        trained_as=spec,
+        trained_as=loaded.spec,
         dataset={
             "name": wanted.dataset,
-            "digest": loaded.digest,
+            "digest": loaded.dataset.digest,
             "directory": None if wanted.data is None else str(wanted.data.resolve()),
             "skip_bad": wanted.skip_bad,
-            **({"left_out": num_left_out(loaded, prepared)} if wanted.skip_bad else {}),
+            **({"left_out": num_left_out(loaded.dataset, prepared)} if wanted.skip_bad else {}),
         },
         recipe=recipe,
         seeds=wanted.seeds,
         first_seed=wanted.first_seed,
         keep_weights=wanted.weights,
-        teacher=None if about_teacher is None else about_teacher.fields(),
+        teacher=None if loaded.about_teacher is None else loaded.about_teacher.fields(),
         execution=execution,
         origin=origin(),
     )
-    return Ready(Session.begin(reports, plan, processes), prepared, teacher)
 
 
 def _check_batch(
@@ -162,58 +186,9 @@ def _for_teacher(recipe: Recipe, teacher: str | None) -> Recipe:
     return recipe
 
 
-def resume_run(
-    name: str, data: Path | None, reports: Path, listener: Listener = SILENT, given: Sequence[str] = ()
-) -> Ready:
-    """The session of an unfinished run, with its data and teacher. ``given`` are options that ask for something anew.
-
-    Raises ``BadInputError`` where the data or the teacher are others, and for any option: a run goes on as it was begun."""
-    directory = find_unfinished(name, reports)
-    for option in given:
-        raise other_option(RUN, directory, option, f"with its own {option}")
-    with ExitStack() as held:
-        with listener.status("loading torch and the data"):
-            import torch
-
-            from meliuscli.training.execution import find_device
-            from meliuscli.training.processes import join, started_by_torchrun
-            from meliuscli.training.session import Session, read_plan
-
-            lock = RUN.lock(directory) if started_by_torchrun().leads else None
-            if lock is not None:
-                held.callback(lock.release)
-            plan, runs = read_plan(directory)
-            device = find_device(torch.device(plan.execution.device).type)  # type: ignore[arg-type]
-            loaded, teacher = _as_begun(plan, directory, data)
-            processes = join(device)
-            torch.set_num_threads(plan.execution.threads)
-        prepared = _prepared(loaded, plan.trained_as.input_size, processes, listener)
-        if processes.leads:
-            others = ["the number of processes"] if plan.execution.processes != processes.count else []
-            plan = replace(plan, origin=went_on(RUN, directory, plan.origin, listener, others))
-        plan = replace(plan, execution=replace(plan.execution, device=device))
-        held.pop_all()
-    return Ready(Session.resume(reports, plan, runs, processes, lock), prepared, teacher)
-
-
-def _as_begun(plan: RunPlan, directory: Path, data: Path | None) -> tuple[Dataset | ImageFolder, nn.Module | None]:
-    """The data and the teacher of a run. Raises ``BadInputError`` where they are not those that it was begun with."""
-    from meliuscli.data.catalog import load_dataset
-    from meliuscli.training.teacher import load_teacher
-
-    where = data if data is not None or not plan.dataset["directory"] else Path(plan.dataset["directory"])
-    loaded = load_dataset(plan.dataset["name"], where, plan.recipe.cut, plan.dataset["skip_bad"])
-    if loaded.digest != plan.dataset["digest"]:
-        raise other_data(RUN, directory, plan.dataset["name"])
-    if plan.teacher is None:
-        return loaded, None
-    about, teacher = load_teacher(f"run:{plan.teacher['run']}", directory.parent, plan.trained_as, loaded.digest)
-    if about.fields() != plan.teacher:
-        raise other_data(RUN, directory, f"its teacher run:{about.run}")
-    return loaded, teacher
-
-
-def _prepared(dataset: Dataset | ImageFolder, input_size: int, processes: Processes, listener: Listener) -> Prepared:
+def prepared_by_leader(
+    dataset: Dataset | ImageFolder, input_size: int, processes: Processes, listener: Listener
+) -> Prepared:
     """The leader first: what it decodes the others find decoded."""
     from meliuscli.data.batches import prepare
     from meliuscli.data.decoding import prepare_and_tell

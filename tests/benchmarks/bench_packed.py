@@ -28,8 +28,8 @@ from meliuscli.packed.layout import Window
 from meliuscli.packed.opponents import compiled, int8, plain
 from meliuscli.packed.runner import PackedDense, pack
 from meliuscli.packed.selftest import check, require_exact
-from meliuscli.packed.steps import BinaryWeights
 from meliuscli.packed.timing import in_turns
+from meliuscli.packed.words import BinaryWeights
 
 
 class OpenVinoGraph:

@@ -29,11 +29,12 @@ from problem import Calibrated, CountedSpace, Problem, Tabulated
 
 from meliuscli.results import write_json
 from meliuscli.search.cost import OPS
+from meliuscli.search.distributions import distributions, suggest
 from meliuscli.search.limits import Limit
 from meliuscli.search.objective import proxy_task
 from meliuscli.search.pareto import front, hypervolume
 from meliuscli.search.proposals import SPREAD_STARTS
-from meliuscli.search.sampler import CandidateSampler, FeasibleAndNew, distributions, make_sampler, suggest
+from meliuscli.search.sampler import CandidateSampler, FeasibleAndNew, make_sampler
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trainings import Failure, Trainings, train_all
 

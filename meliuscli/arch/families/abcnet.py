@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from meliuscli.arch.families.parts import Activation, classifier_head, strided_shortcut
-from meliuscli.arch.families.resnet import ResidualSpec
+from meliuscli.arch.families.residual import ResidualSpec
 from meliuscli.arch.plan import Layer, batch_norm, conv_size, elementwise
 
 Bases = Annotated[int, Field(strict=True, ge=1, le=16)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from meliuscli.arch.families.parts import classifier_head
-from meliuscli.arch.families.resnet import ResidualSpec
+from meliuscli.arch.families.residual import ResidualSpec
 from meliuscli.arch.plan import Layer, batch_norm, binary_conv, conv_size, elementwise, placed
 from meliuscli.arch.spec import PadValue
 

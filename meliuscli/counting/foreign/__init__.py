@@ -35,9 +35,10 @@ class Finding:
     doubt: bool = False
 
     @property
-    def where(self) -> str:
-        """The first modules: ``layer1.0, layer1.1, layer1.2 and 4 more``."""
-        return some(self.modules)
+    def sentence(self) -> str:
+        """What was found, where, and what it means."""
+        where = f" in {some(self.modules, 1)}" if any(self.modules) else ""
+        return f"{self.what}{where}: {self.verdict}"
 
 
 @dataclass(frozen=True, slots=True)

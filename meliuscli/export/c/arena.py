@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseStage, DenseUnit
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseStage, DenseUnit
 from meliuscli.arch.plan import HEAD, STEM
 from meliuscli.packed.layout import num_words, round_up
 

@@ -17,7 +17,7 @@ from meliuscli.export.c.chain import (
     SignTable,
 )
 from meliuscli.packed.fold import folded_conv, part, scale_and_shift
-from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.words import BinaryWeights
 
 
 def scaled_norm(norm: nn.BatchNorm2d, weights: BinaryWeights) -> Affine:

@@ -13,7 +13,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.packed.fold import thresholds
 from meliuscli.packed.layout import num_words
 from meliuscli.packed.program import Array
-from meliuscli.packed.steps import BinaryWeights, pack_bits, unpack_bits
+from meliuscli.packed.words import BinaryWeights, pack_bits, unpack_bits
 
 IMAGE, LOGITS = "image", "logits"
 Affine = tuple[Array, Array]

@@ -35,7 +35,7 @@ from meliuscli.export.c.chain_residual import residual_steps
 from meliuscli.packed.fold import folded_conv, linear_of, part, scale_and_shift
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
-from meliuscli.packed.steps import BinaryWeights, pack_bits
+from meliuscli.packed.words import BinaryWeights, pack_bits
 
 Chained = ResNetESpec | BiRealNetSpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
 CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, float ResNet, VGG-Small and FINN's networks"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from meliuscli.arch.families.resnet import ResNetSpec
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.packed.runner import PackedNetwork, pack
-from meliuscli.packed.steps import BinaryWeights
+from meliuscli.packed.words import BinaryWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.export.c.arena import Arena, StagePlace
@@ -142,6 +143,11 @@ void {prefix}_run_watched(const float *image, float *logits, {prefix}_cell *aren
     {prefix}_map map;
 
     {prefix}_run_stem(&stem, image, {_real(0)}, NULL, {_real(arena.stem_scratch)});"""
+    yield from _run_stages(prefix, arena)
+    yield "}"
+
+
+def _run_stages(prefix: str, arena: Arena) -> Iterator[str]:
     first = 0
     for place, following in zip(arena.places, [*arena.places[1:], None], strict=True):
         name, units = place.stage.name, len(place.stage.units)
@@ -159,7 +165,6 @@ void {prefix}_run_watched(const float *image, float *logits, {prefix}_cell *aren
         else:
             transition = place.stage.transition.name
             yield f"    {prefix}_run_transition(&{transition}, &map, {_real(following.floats)}, {scratch});"
-    yield "}"
 
 
 def _real(offset: int) -> str:

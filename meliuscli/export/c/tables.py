@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import DenseUnit
 from meliuscli.arch.plan import STEM
 from meliuscli.export.c.arena import count_bits, entering
 from meliuscli.export.c.int8 import Ends

@@ -7,7 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.units import Transition
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.dense_stage import Unit, can_fuse, run_stage
 from meliuscli.nn.families.parts import build_head, build_stem, recipe_conv

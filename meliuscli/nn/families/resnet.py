@@ -8,13 +8,12 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from meliuscli.arch.families.residual import EXPANSION, ResidualSpec
 from meliuscli.arch.families.resnet import (
-    EXPANSION,
     SCALING_REDUCTION,
     BiRealNetSpec,
     BorderedSpec,
     RealToBinarySpec,
-    ResidualSpec,
     ResNetESpec,
     ResNetSpec,
     XnorResNetSpec,

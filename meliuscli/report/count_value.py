@@ -1,0 +1,74 @@
+"""Counts as the JSON object that other programs read: a frozen interface."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from meliuscli.counting.counts import By, Count
+from meliuscli.counting.memory import Memory, memory_of
+from meliuscli.report.counted import Counted, View, shown_rows
+from meliuscli.report.own import own_object
+
+if TYPE_CHECKING:
+    pass
+
+_FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
+
+
+def count_object(network: Counted, by: By, view: View, verified: bool | None) -> dict[str, Any]:
+    """The JSON of ``count`` (and, with ``published``, one entry of that of ``compare``): a frozen interface.
+
+    ``rows`` and ``total`` are raw integers, every convolution and linear MAC whatever the convention; ``derived`` is
+    the total under the convention."""
+    derived = view.convention.derive(network.count.total, view.float_bits)
+    return {
+        "arch": network.name,
+        "archid": None if network.spec is None else network.spec.archid,
+        "input": list(network.input_shape),
+        "convention": view.convention.name,
+        "rows": [_row_object(row) for row in shown_rows(network.count, by)],
+        "total": _row_object(network.count.total),
+        "derived": {
+            "bops": derived.bops,
+            "flops": derived.flops,
+            "quantized_macs": derived.quantized,
+            "ops": derived.ops,
+        },
+        "memory": None if network.spec is None else memory_object(memory_of(network.spec, view.storage.float_bits)),
+        "verified": verified,
+        **({} if network.own is None else own_object(network.own, _assumes_much(network, view))),
+    }
+
+
+_MUCH = 1.05
+
+
+def _assumes_much(network: Counted, view: View) -> bool:
+    """Would the network cost 5 % more, were the doubts true?"""
+    assert network.own is not None
+    ops = view.convention.derive(network.count.total, view.float_bits).ops
+    dearest = view.dearest_ops(network.own)
+    if ops is None or dearest is None:
+        return network.own.dearest != network.own.count
+    return dearest > _MUCH * ops
+
+
+def _row_object(row: Count) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "output": list(row.output),
+        **{f: getattr(row, f) for f in _FIELDS},
+        **row.by_bits(),
+    }
+
+
+def memory_object(memory: Memory) -> dict[str, Any]:
+    """The JSON of what a network needs of a device."""
+    return {
+        "ram_bytes": memory.ram_bytes,
+        "flash_bytes": memory.flash_bytes,
+        "order": "c" if memory.is_c else "layers",
+        "parts": [{**asdict(part), "total_bytes": part.total} for part in memory.parts],
+    }

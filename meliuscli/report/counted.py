@@ -1,0 +1,76 @@
+"""Counted networks, and how their counts are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meliuscli.arch.published import Published, published_for
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.conventions import Convention, find_convention
+from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Storage
+from meliuscli.report.recorded import Recorded
+
+if TYPE_CHECKING:
+    from meliuscli.counting.foreign import OwnCount
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``; what a run
+    trained has ``run``."""
+
+    name: str
+    spec: ArchSpec | None
+    input_shape: tuple[int, ...]
+    count: NetworkCount
+    own: OwnCount | None = None
+    run: Recorded | None = None
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        return () if self.spec is None else published_for(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How counts are shown: the convention, the storage of parameters, and the bits that price float MACs (None: the
+    convention's own)."""
+
+    convention: Convention
+    storage: Storage = Storage()  # noqa: RUF009
+    float_bits: int | None = None
+
+    def dearest_ops(self, own: OwnCount) -> float | None:
+        """The total, were nothing assumed of the bits of a module of one's own that makes it cheaper."""
+        return self.convention.derive(own.dearest.total, self.float_bits).ops
+
+    @property
+    def size_legend(self) -> str:
+        floats, values = self.storage.float_bits, self.storage.bn_params
+        return (
+            f"size: weights at their bits, others {floats} bits, {values} value{'s' * (values != 1)} a batch-norm"
+            " channel; MiB = 2^20 bytes"
+        )
+
+
+def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
+    """How counts are shown, by a convention's name; what is None is the convention's own.
+
+    Raises ``BadInputError`` for an unknown convention."""
+    rule = find_convention(convention)
+    values = rule.bn_params if bn_params is None else bn_params
+    return View(rule, Storage(FLOAT_BITS if float_bits is None else float_bits, values), float_bits)
+
+
+def shown_rows(count: NetworkCount, by: By) -> list[Count]:
+    """By layer, those that have MACs, parameters or a map of another size; additions and activations go without saying."""
+    rows = count.rows(by)
+    if by != "layer":
+        return list(rows)
+    return [row for row in rows if row.macs or row.weights or row.kind.endswith("pool")]
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
