@@ -12,13 +12,14 @@ from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
-from meliuscli.cli.device_files import network_for_c, require_dense
+from meliuscli.cli.device_files import network_for_c, runner_for_qonnx
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.memory import memory_of
 from meliuscli.counting.traced import differences, trace_module
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.export.onnx import write_onnx
 from meliuscli.export.packed import load_packed, write_packed
+from meliuscli.export.qonnx import qonnx_model
 from meliuscli.nn.build import build
 from meliuscli.nn.quantizers import ApproxSign
 from meliuscli.packed.bench import random_network
@@ -128,8 +129,10 @@ def test_what_knows_one_border_alone_refuses_the_others(spec: ArchSpec) -> None:
     with pytest.raises(BadInputError, match="--to c: for"):
         network_for_c(network, spec)
     if spec.family in ("meliusnet", "binarydensenet"):
-        with pytest.raises(BadInputError, match="with borders of -1"):
-            require_dense(pack(network, spec), "qonnx")
+        with pytest.raises(BadInputError, match="--to qonnx: not for"):
+            runner_for_qonnx(network, spec)
+        with pytest.raises(BadInputError, match="--to qonnx: not for"):  # of a packed file, say
+            qonnx_model(pack(network, spec))
 
 
 @pytest.mark.parametrize("name", ["resnete18", "birealnet18", "birealnet50"])

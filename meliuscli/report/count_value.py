@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meliuscli.counting.counts import By, Count
 from meliuscli.counting.memory import Memory, memory_of
 from meliuscli.report.counted import Counted, View, shown_rows
 from meliuscli.report.own import own_object
-
-if TYPE_CHECKING:
-    pass
 
 _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
 
