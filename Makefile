@@ -14,11 +14,11 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-# A campaign of faults against workers: MINUTES=60 SEED=1 make faults. It writes reports/faults/faults.json.
+# A campaign of faults: MINUTES=60 SEED=1 make faults writes reports/faults/faults.json, ONLY=redis KILLS=300 make faults redis.json.
 MINUTES ?= 10
 SEED ?= 0
 faults: $(VENV)/.installed-dev
-	$(BIN)/python tests/faults/campaign.py --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/python tests/faults/campaign.py --minutes $(MINUTES) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(KILLS),--kills $(KILLS))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

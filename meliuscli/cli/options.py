@@ -117,7 +117,7 @@ Storage = Annotated[
         "--storage",
         metavar="URL",
         help="Where a shared study is: journal (in its folder), journal:PATH on a file system that all see,"
-        " postgresql://USER@HOST/DATABASE, mysql://, redis://, sqlite:///FILE (one worker).",
+        " postgresql://USER@HOST/DATABASE, mysql://, redis://, grpc://HOST:PORT, sqlite:///FILE (one worker).",
         show_default=False,
     ),
 ]

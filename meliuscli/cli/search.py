@@ -118,7 +118,7 @@ def search(
             "--storage",
             metavar="URL",
             help="Share the study that --study names with meliuscli worker: journal, journal:PATH, postgresql://..., mysql://...,"
-            " redis://..., sqlite:///FILE.",
+            " redis://..., grpc://HOST:PORT, sqlite:///FILE.",
             show_default=False,
         ),
     ] = None,

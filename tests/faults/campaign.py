@@ -42,8 +42,8 @@ from meliuscli.errors import BadInputError
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
-TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
-FAULTS = 30
+TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 600.0
+FAULTS = 90
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
 PARTS = ("journal", *SERVERS, "malformed", "works")
 SAMPLERS = ("cost-aware", "random", "tpe")
@@ -118,7 +118,7 @@ class Round:
                 for worker in self.workers:
                     worker.kill()
                 return
-            time.sleep(self.rng.uniform(0.05, 0.5))
+            time.sleep(self.rng.uniform(0.05, 4.0 / len(self.workers)))  # a worker lives two seconds on the average
             self._reap()
             if self.workers and self.num_faults < FAULTS:
                 self._disturb()

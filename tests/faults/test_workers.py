@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -185,6 +186,41 @@ def test_a_worker_that_was_not_told_what_it_took_takes_it_again(space: Path, tmp
     assert isinstance(job, Assignment)
     assert job.number == 0
     assert claims.LOST not in study._journal.frozen(0).user_attrs
+
+
+def lose_turn(study: SharedStudy, lose: Callable[[], object]) -> None:
+    """Lose a turn in the middle of it; nothing can be asked for in it any more."""
+    before = len(study._optuna.trials)
+
+    def ask() -> None:
+        with study.backend.turn("tiny"):
+            lose()
+            study._journal.ask({})
+
+    with pytest.raises(study.backend.faults):
+        ask()
+    assert len(study._optuna.trials) == before
+
+
+@pytest.mark.parametrize("kind", ["postgresql", OTHERS[0]])
+def test_in_a_turn_whose_connection_is_cut_no_trial_is_made(
+    kind: str, servers: Callable[[str], Server], space: Path, tmp_path: Path
+) -> None:
+    server = servers(kind)
+    server.reset()
+    study = created(server.url, space, tmp_path)
+    lose_turn(study, server.cut)
+    assert isinstance(study.next_job(Owner.here()), Assignment)
+
+
+@pytest.mark.slow
+def test_the_turn_in_redis_of_a_process_that_has_ended_is_given_away(
+    servers: Callable[[str], Server], space: Path, tmp_path: Path
+) -> None:
+    study = created(servers("redis").url, space, tmp_path)
+    redis = study.backend._redis  # type: ignore[attr-defined]
+    redis.set("meliuscli:tiny:turn", json.dumps(replace(Owner.here(), started=1).fields()))
+    lose_turn(study, lambda: redis.set("meliuscli:tiny:turn", json.dumps(Owner.here().fields())))
 
 
 def _owners(study: SharedStudy) -> list[object]:
