@@ -30,7 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import clocks
 from conftest import TINY_SPACE
-from forked import FORK, in_child
+from warm import FORK, in_child
 from malformed import MALFORMED
 from mutate import attack
 from optuna.trial import TrialState

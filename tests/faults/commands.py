@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from forked import FORK
+from warm import FORK
 
 from meliuscli.cli.app import main as command_line
 

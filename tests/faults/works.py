@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from commands import Outcome, attack_files, finish, start
-from forked import in_child
+from warm import in_child
 from test_long_work import MEMBERS, Member, write_files
 
 SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGSTOP and SIGCONT": 10}
