@@ -45,7 +45,7 @@ class FailedError(MeliusError):
 
 
 class InterruptedByUser(MeliusError):
-    """Ctrl-C; the message says what was kept (exit 130)."""
+    """Ctrl-C (exit 130) or SIGTERM (exit 143); the message says what was kept."""
 
     exit_code = 130
 

@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from meliuscli.errors import MissingError
+from meliuscli.errors import BadInputError, MissingError
 from meliuscli.version import __version__
 
 _HINTS: dict[int, str] = {
@@ -80,6 +80,42 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """JSON with two spaces of indentation."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+RECORD_VERSION = 1
+"""``schema_version`` of the records that others may read (``docs/reference/files.md``): one more where a key goes, or changes
+its meaning or its type. New keys do not change it, and a record without it is of version 1."""
+
+
+class NewerRecord(BadInputError):
+    """A record that a later version of meliuscli wrote."""
+
+
+def record_text(fields: Mapping[str, Any]) -> str:
+    """A record as JSON, with its version."""
+    return json_text({"schema_version": RECORD_VERSION, **fields})
+
+
+def write_record(path: Path, fields: Mapping[str, Any]) -> None:
+    """A record as a file, whole or not at all. Raises as ``write_text``."""
+    write_text(path, record_text(fields))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The fields of a record, without its version. Raises ``OSError``, ``ValueError`` for what is no record, ``NewerRecord``."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    version = fields.pop("schema_version", RECORD_VERSION)
+    if type(version) is not int:
+        raise ValueError(f"schema_version: {version!r} is no whole number")
+    if version > RECORD_VERSION:
+        problem = f"{path}: its schema_version is {version}, and this meliuscli reads up to {RECORD_VERSION}"
+        raise NewerRecord(problem, "a later meliuscli wrote it: update meliuscli to read it")
+    return fields
 
 
 def cache_directory() -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.results import read_record
 from meliuscli.work.folders import REPORTS as REPORTS
 from meliuscli.work.folders import RUN
 
@@ -217,8 +218,8 @@ def _epochs_done(checkpoint: Path) -> float:
 
 def _read(path: Path) -> Run:
     try:
-        return Run(path, _checked(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return Run(path, _checked(read_record(path)))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInputError(f"{path}: not a recorded run: {error}", "restore it, or delete it") from None
 
 

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forks
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -45,12 +46,22 @@ settings.load_profile("default")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes that have loaded torch already."""
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path, forks: Forks) -> Cli:
     """Run ``meliuscli ARGS`` as a user would, in an empty directory."""
 
     def run(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "NO_COLOR": "1", **env}
+        if not any(name.startswith("PYTHON") for name in env):
+            return forks.run(args, cwd or tmp_path, environment)
         command = [sys.executable, "-m", "meliuscli", *args]
         return subprocess.run(
             command, cwd=cwd or tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False

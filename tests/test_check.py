@@ -7,8 +7,6 @@ import io
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ import numpy as np
 import pytest
 import typer
 from conftest import TINY_SPACE, Cli, run_here
+from forked import Forks
 
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.report.check import check_table, plot, sentence
 from meliuscli.report.tables import to_csv
-from meliuscli.search.check import Check, DataFacts, Trainings, as_trained, data_directory, read_check, sample
+from meliuscli.search.check import Check, DataFacts, Trained, as_trained, data_directory, read_check, sample
 from meliuscli.search.plan import LONG, LONGER, OWN, Changes, CheckPlan, changed, long_way, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.trust import kendall_tau
@@ -180,7 +179,7 @@ def made_up(
         points = [{"epoch": index + 1, "validation_top1": top1} for index, top1 in enumerate(curve)]
         return {"validation_top1": curve[-1], "seconds": seconds, "curve": points}
 
-    trainings: Trainings = {OWN: {}, LONG: {}}
+    trainings: Trained = {OWN: {}, LONG: {}}
     for index, candidate in enumerate(networks):
         trainings[OWN][candidate.archid] = {"0": outcome([proxy[index]], 1.0)}
         trainings[LONG][candidate.archid] = {
@@ -292,22 +291,10 @@ def with_files(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A directory with a finished check in it."""
     directory = with_files(tmp_path_factory.mktemp("check"))
-    command = [
-        sys.executable,
-        "-m",
-        "meliuscli",
-        *ARGS,
-        "--workers",
-        "2",
-        "--format",
-        "json",
-        "--output",
-        "answer.json",
-    ]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run([*ARGS, "--workers", "2", "--format", "json", "--output", "answer.json"], directory)
     assert done.returncode == 0, done.stderr
     assert "training 16/16" in done.stderr
     return directory

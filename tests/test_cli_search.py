@@ -8,12 +8,11 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import Cli
+from forked import Forks
 
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.batches import prepare
@@ -53,11 +52,10 @@ TRAIN = (
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A directory with one recorded run in ``reports``."""
     directory = tmp_path_factory.mktemp("recorded")
-    command = [sys.executable, "-m", "meliuscli", *TRAIN]
-    subprocess.run(command, cwd=directory, capture_output=True, timeout=300, check=True)
+    forks.run(TRAIN, directory).check_returncode()
     return directory
 
 
@@ -181,14 +179,13 @@ SEARCH = (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A directory with a finished study in it."""
     from conftest import TINY_SPACE
 
     directory = tmp_path_factory.mktemp("study")
     (directory / "tiny.toml").write_text(TINY_SPACE)
-    command = [sys.executable, "-m", "meliuscli", *SEARCH]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run([*SEARCH, "--workers", "1"], directory)
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert "Finals" in done.stdout

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forks
 from pages import ROOT, SHOWN, blocks, documents, matches, run_block, steps
 
 PAGES = [path.relative_to(ROOT).as_posix() for path in documents()]
 
 
-def run_page(page: str, folder: Path, slow: bool) -> None:
+def run_page(page: str, folder: Path, slow: bool, forks: Forks) -> None:
     """Execute a page's blocks in order in a folder; a ``slow`` run has all of them."""
     wrong = []
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
@@ -23,7 +24,7 @@ def run_page(page: str, folder: Path, slow: bool) -> None:
         if block.title is not None:
             (folder / block.title).write_text(block.text, encoding="utf-8")
         elif block.is_executed:
-            wrong += [f"{page}:{block.line}: {problem}" for problem in run_block(block, folder)]
+            wrong += [f"{page}:{block.line}: {problem}" for problem in run_block(block, folder, forks)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -37,14 +38,14 @@ def pages_with(mark: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", pages_with(""))
-def test_the_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
-    run_page(page, tmp_path, slow=False)
+def test_the_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path, forks: Forks) -> None:
+    run_page(page, tmp_path, False, forks)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("slow"))
-def test_the_long_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
-    run_page(page, tmp_path, slow=True)
+def test_the_long_commands_of_a_page_print_what_it_shows(page: str, tmp_path: Path, forks: Forks) -> None:
+    run_page(page, tmp_path, True, forks)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -56,10 +57,10 @@ def test_every_block_is_executed_or_says_why_not(page: str) -> None:
             assert not re.search(r"^\$ ", block.text, re.MULTILINE), f"{where}: a command in a block that no test runs"
 
 
-def test_a_page_that_is_wrong_is_found_out(tmp_path: Path) -> None:
+def test_a_page_that_is_wrong_is_found_out(tmp_path: Path, forks: Forks) -> None:
     text = "```console\n$ meliuscli list conventions\nSomething else\n```\n"
     (block,) = blocks(text)
-    assert run_block(block, tmp_path)
+    assert run_block(block, tmp_path, forks)
 
 
 def test_dots_stand_for_lines_and_for_parts_of_them() -> None:

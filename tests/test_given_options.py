@@ -277,6 +277,32 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def test_sigterm_is_heard_as_an_interrupt_and_known_by_its_exit_code() -> None:
+    """The first waits for the step at hand, the second does not; where nobody hears interrupts it ends the process as ever."""
+    import signal
+
+    from meliuscli.work import interrupts
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with interrupts.first_interrupt_waits():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        interrupts.hear_interrupts()
+        with interrupts.first_interrupt_waits() as asked:
+            signal.raise_signal(signal.SIGTERM)
+            assert asked()
+            assert interrupts.exit_code() == 143
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        interrupts._came.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_what_takes_long_is_named_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -225,13 +225,16 @@ def test_there_is_one_writer_and_a_kill_leaves_no_orphans(member: Member, killed
 
 
 def test_killed_then_interrupted_work_goes_on_to_the_same_result(member: Member, whole: Path, left: Path) -> None:
-    """Ctrl-C ends with 130 and says which command goes on; that command's words are what is run then."""
+    """Ctrl-C ends with 130, and SIGTERM, which schedulers send to all processes of a job, with 143; both say which command
+    goes on, and that command's words are what is run then."""
     directory = member.directory(left)
     process = start(left, member.resume(left), f"{member.step.split()[0]} ")
-    os.killpg(process.pid, signal.SIGINT)
+    number = signal.SIGTERM if member.kind.what == "study" else signal.SIGINT
+    os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + number, said
     assert "Traceback" not in said
+    assert "killed" not in said
     assert "interrupted; " in said
     command = said.split("continue with: ")[1].splitlines()[0]
     assert shlex.split(command)[1:] == member.resume_from(directory, left)

@@ -20,11 +20,13 @@ from meliuscli.report import study_page
 from meliuscli.report.answers import Answer, render
 from meliuscli.report.runs import run_answer
 from meliuscli.report.study import StudyReport
+from meliuscli.report.study_tables import study_tables, study_value
 from meliuscli.report.tables import Column, Format, Table
 from meliuscli.runs import Run, summary
 from meliuscli.search.check import Check, DataFacts
 from meliuscli.search.cost import OPS
-from meliuscli.search.finals import Entrant, Standing
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Standing
 from meliuscli.search.plan import LONG, OWN, Changes, make_plan
 from meliuscli.search.space import SearchSpace, load_space
 from meliuscli.search.study import Settings, TrialRecord
@@ -109,6 +111,24 @@ def test_the_page_of_a_study(space: SearchSpace, tmp_path: Path, beliefs: bool) 
     report = study_of(space, tmp_path / "golden", beliefs)
     page = study_page.markdown(report).replace(str(tmp_path), "reports")
     check_golden(f"study-{'belief' if beliefs else 'proxy'}.md", page)
+
+
+def test_trainings_that_ended_at_chance_are_counted_wherever_their_numbers_stand(
+    space: SearchSpace, tmp_path: Path
+) -> None:
+    whole = study_of(space, tmp_path / "unlucky", True)
+    assert not any("chance" in line for table in study_tables(whole) for line in table.lines)
+    first, *others = whole.records
+    lucky = replace(trained(0, 0.1), at_chance=True)
+    records = (replace(first, accuracy=0.1, result=lucky), *others)
+    standings = (replace(whole.standings[0], num_at_chance=2), *whole.standings[1:])
+    report = replace(whole, records=records, standings=standings)
+    front, finals = study_tables(report)
+    assert front.lines[-1].startswith("1 of these 3 trainings ended no better than chance")
+    assert finals.lines[-1].startswith("2 of these 9 trainings ended no better than chance")
+    assert study_value(report)["at_chance"] == 1
+    assert [standing["at_chance"] for standing in study_value(report)["finals"]] == [2, 0, 0]
+    assert "1 failed, 1 ended at chance;" in study_page.markdown(report)
 
 
 def test_the_line_of_the_front_never_falls(space: SearchSpace, tmp_path: Path) -> None:

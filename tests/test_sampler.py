@@ -35,6 +35,7 @@ from meliuscli.search.sampler import (
 from meliuscli.search.screen import Screen, params_at, places_of, random_places, stepped
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, Settings, Study
+from meliuscli.search.trainings import Trainings
 
 NAMES: tuple[SamplerName, ...] = ("cost-aware", "tpe", "nsga2", "random")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -223,7 +224,8 @@ def test_what_counting_decides_is_counted_for_every_sampler(space: SearchSpace, 
 def test_a_study_keeps_how_much_counting_decided(tmp_path: Path, space: SearchSpace) -> None:
     chosen = Settings("tiny", int(1.4 * space.smallest.ops), 3, 0, "cost-aware", 1, 1, MIN_LAG)
     study = Study(tmp_path, chosen, space)
-    assert len(list(study.run(workers=1))) == 3
+    with Trainings[Any](1) as trainings:
+        assert len(list(study.run(trainings))) == 3
     assert study.num_rejected > 0
     assert Study(tmp_path, chosen, space).num_rejected == study.num_rejected
 
@@ -233,12 +235,14 @@ def test_an_abandoned_study_of_tpe_goes_on_to_the_same_trials(tmp_path: Path, sp
     settings = Settings("tiny", 10**8, 9, 0, "tpe", 1, 1, MIN_LAG)
     for part in ("whole", "stopped"):
         (tmp_path / part).mkdir()
-    whole = list(Study(tmp_path / "whole", settings, space).run(workers=2))
-    for record in Study(tmp_path / "stopped", settings, space).run(workers=2):
-        if record.number == 4:
-            break
+    with Trainings[Any](2) as trainings:
+        whole = list(Study(tmp_path / "whole", settings, space).run(trainings))
+        for record in Study(tmp_path / "stopped", settings, space).run(trainings):
+            if record.number == 4:
+                break
     resumed = Study(tmp_path / "stopped", settings, space)
-    list(resumed.run(workers=1))
+    with Trainings[Any](1) as trainings:
+        list(resumed.run(trainings))
     assert [(r.candidate.params, r.accuracy) for r in resumed.records()] == [
         (r.candidate.params, r.accuracy) for r in whole
     ]

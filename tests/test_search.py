@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -18,13 +19,15 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, FailedError, SpecError
 from meliuscli.search import pareto
 from meliuscli.search.accuracy import MOST_OBSERVED, thinned
-from meliuscli.search.finals import Entrant, Standing, believed_accuracy, choose, choose_entrants, finals_of, verdicts
+from meliuscli.search.entrants import Entrant, believed_accuracy, choose, choose_entrants
+from meliuscli.search.finals import Standing, finals_of, verdicts
 from meliuscli.search.gain import expected_answers, expected_gain
 from meliuscli.search.objective import proxy_spec
 from meliuscli.search.proposals import Proposer
 from meliuscli.search.ridge import fit
 from meliuscli.search.space import Candidate, SearchSpace, load_space
 from meliuscli.search.study import MIN_LAG, STUDY_NAME, Settings, Study, TrialRecord
+from meliuscli.search.trainings import Trainings
 
 POINTS = st.lists(st.tuples(st.integers(0, 20).map(float), st.integers(0, 20).map(float)), max_size=12)
 
@@ -257,13 +260,18 @@ def facts(records: Sequence[TrialRecord]) -> list[tuple[object, ...]]:
     return [(record.candidate.params, record.accuracy, record.reason) for record in records]
 
 
+def run(study: Study, workers: int = 1) -> list[TrialRecord]:
+    with Trainings[Any](workers) as trainings:
+        return list(study.run(trainings))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
     """An uninterrupted study with two workers."""
     directory = tmp_path_factory.mktemp("whole")
     (directory / "tiny.toml").write_text(TINY_SPACE)
     space = load_space(str(directory / "tiny.toml"))[1]
-    return list(Study(directory, settings(), space).run(workers=2))
+    return run(Study(directory, settings(), space), workers=2)
 
 
 def test_no_candidate_is_trained_twice_or_over_budget(whole: list[TrialRecord]) -> None:
@@ -278,12 +286,13 @@ def test_an_abandoned_study_goes_on_to_the_same_trials(
 ) -> None:
     """Stopped after three trials with others in the air, then resumed with one worker: nothing is different."""
     space = load_space(str(tiny_space))[1]
-    for record in Study(tmp_path, settings(), space).run(workers=2):
-        if record.number == 2:
-            break
+    with Trainings[Any](2) as trainings:
+        for record in Study(tmp_path, settings(), space).run(trainings):
+            if record.number == 2:
+                break
     resumed = Study(tmp_path, settings(), space)
     assert facts(resumed.records()) == facts(whole)[:3]
-    list(resumed.run(workers=1))
+    run(resumed)
     assert facts(resumed.records()) == facts(whole)
 
 
@@ -292,7 +301,7 @@ def test_other_samplers_reject_by_counting(tmp_path: Path, tiny_space: Path, sam
     space = load_space(str(tiny_space))[1]
     budget = int(space.smallest.ops * 1.6)
     study = Study(tmp_path, settings(sampler=sampler, budget=budget, trials=3), space)
-    records = list(study.run(workers=2))
+    records = run(study, workers=2)
     assert len(records) == 3
     assert all(record.candidate.ops <= budget for record in records)
     assert study.num_rejected > 0
@@ -305,7 +314,7 @@ def test_a_trial_killed_before_it_was_rejected_does_not_stop_the_study(tmp_path:
     inner = optuna.load_study(study_name=STUDY_NAME, storage=journal(tmp_path))
     inner.enqueue_trial(dearest)
     inner.ask(study._distributions)  # asked, never told
-    records = list(Study(tmp_path, study.settings, space).run(workers=1))
+    records = run(Study(tmp_path, study.settings, space))
     assert len(records) == 1
     assert records[0].candidate.ops <= study.settings.budget
 
@@ -330,11 +339,23 @@ def test_a_space_of_one_network_ends_after_it(tmp_path: Path, sampler: str) -> N
     assert study._ask() is None
 
 
+def test_a_training_that_learns_nothing_is_known_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "cold.toml"
+    path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e-30", 1))
+    study = Study(tmp_path, settings(trials=1), load_space(str(path))[1])
+    (record,) = run(study)
+    assert record.accuracy is not None
+    assert record.accuracy < 0.12
+    assert record.result is not None
+    assert record.result.at_chance
+    assert study.records() == [record]
+
+
 def test_a_failing_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "hot.toml"
     path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e30", 1))
     study = Study(tmp_path, settings(trials=2), load_space(str(path))[1])
-    records = list(study.run(workers=1))
+    records = run(study)
     assert [record.accuracy for record in records] == [None, None]
     assert all("diverged" in (record.reason or "") for record in records)
 

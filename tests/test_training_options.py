@@ -499,7 +499,9 @@ def test_a_recorded_run_teaches_another_and_both_are_recorded(data: Prepared, tm
     assert evaluate(network, data, data.validation)[1] == first["runs"][0]["validation_top1"]
     second = make_run(tmp_path, SPEC, data, (about, network), distill_weight=0.5)
     assert second["teacher"] == {"run": first["id"], "arch": "mine", "seed": 0, "digest": about.digest}
-    assert json.loads(record_path(tmp_path, second["id"]).read_text()) == json.loads(json.dumps(second))
+    assert json.loads(record_path(tmp_path, second["id"]).read_text()) == json.loads(
+        json.dumps({"schema_version": 1, **second})
+    )
     loaded = build(SPEC)
     load_weights(loaded, SPEC, weights_path(tmp_path, second["id"], 0))
     assert evaluate(loaded, data, data.test)[1] == second["runs"][0]["test_top1"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import TINY_SPACE, Cli
+from forked import Forks
 from PIL import Image
 
 from meliuscli.search.cost import OPS
-from meliuscli.search.finals import Entrant, Round, Standing, Verdict, compared
+from meliuscli.search.entrants import Entrant, compared
+from meliuscli.search.finals import Round, Standing, Verdict
 from meliuscli.search.space import load_space
 
 TRANSFER = """
@@ -44,13 +44,12 @@ def write_images(root: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def studied(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A directory with a finished study without transfer, and images that it never used."""
     directory = tmp_path_factory.mktemp("studied")
     (directory / "tiny.toml").write_text(TINY_SPACE + TRANSFER)
     write_images(directory / "images")
-    command = [sys.executable, "-m", "meliuscli", *SEARCH, "--final-seeds", "2"]
-    subprocess.run(command, cwd=directory, capture_output=True, timeout=300, check=True)
+    forks.run([*SEARCH, "--final-seeds", "2", "--workers", "1"], directory).check_returncode()
     return directory
 
 
@@ -66,7 +65,7 @@ RESUME = ("search", "--resume", "--study", "tiny-100M")
 
 def test_a_finished_study_is_moved_to_other_data(study: Path, cli: Cli) -> None:
     trials, finals = ((study / name).read_bytes() for name in ("trials.csv", "finals.json"))
-    done = cli(*RESUME, "--transfer", "images")
+    done = cli(*RESUME, "--transfer", "images", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "Transfer to images" in done.stdout
     assert "On images no finalist is within the OPs of a published network." in done.stdout, "the space has none"

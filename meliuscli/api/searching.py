@@ -85,7 +85,7 @@ def resume_search(
 ) -> StudyReport:
     """Go on with a study, finished or not, with the settings that it was made with: to more ``trials``, or to data to
     ``transfer`` to. Raises as ``search``, and ``BadInputError`` where there is no such study or its data have changed."""
-    from meliuscli.search.begin import reopen, with_given
+    from meliuscli.search.resume import reopen, with_given
 
     given = {"transfer": transfer} | ({} if trials is None else {"trials": trials})
     begun = with_given(reopen(STUDY.find(reports, name, "")), given)
@@ -96,8 +96,8 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
     """What is left of a study, trained and reported."""
     from meliuscli.report.study import gather
     from meliuscli.report.study_page import write_report
-    from meliuscli.search.begin import go_on
     from meliuscli.search.conduct import conduct, first_line, open_study
+    from meliuscli.search.resume import go_on
 
     with STUDY.held(begun.directory):
         begun = go_on(begun, listener) if again else begun

@@ -31,7 +31,7 @@ from meliuscli.cli.console import (
 from meliuscli.errors import InterruptedByUser, MeliusError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.version import __version__
-from meliuscli.work.interrupts import hear_interrupts, was_interrupted
+from meliuscli.work.interrupts import exit_code, hear_interrupts, was_interrupted
 
 
 def make_app(words: Sequence[str]) -> typer.Typer:
@@ -45,7 +45,7 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
         help="Count, train, search and compare binary neural networks (MeliusNet and its peers).",
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 something missing, 130 interrupted, 70 our bug.",
+        epilog="Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 something missing, 130 interrupted (143 by SIGTERM), 70 our bug.",
     )
     app.callback()(_options)
     named = _named(words)
@@ -138,10 +138,10 @@ def _run() -> NoReturn:
     except MeliusError as error:
         _debug_traceback()
         complain(error.message, error.hint)
-        _leave(error.exit_code)
+        _leave(exit_code() if isinstance(error, InterruptedByUser) else error.exit_code)
     except KeyboardInterrupt:  # while modules are imported
         complain("interrupted", None)
-        _leave(InterruptedByUser.exit_code)
+        _leave(exit_code())
     except ReaderLeft:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes once more
         _leave(0)
@@ -154,7 +154,7 @@ def _run() -> NoReturn:
         _debug_traceback()
         if was_interrupted():  # what a library made of it
             complain("interrupted", None)
-            _leave(InterruptedByUser.exit_code)
+            _leave(exit_code())
         if lacks_memory(error):
             complain(
                 "there is not enough memory for this",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 import typer
 
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.arch.zoo import NamedArch
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk
 from meliuscli.cli.networks import is_own, load_network, load_own, the_one, with_input
@@ -89,13 +90,11 @@ def bench(
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
     named = {word: load_network(word, set_ or [], reports) for word in arch if not is_own(word)}
     kinds = {word: file_kind(word) for word in named}
-    specs = {
-        word: one.spec if input_ is None else with_input(one.spec, input_, one.name) for word, one in named.items()
-    }
+    specs = {word: _at(input_, one) for word, one in named.items()}
     if output is not None:
         require_directory(output, "--output")
     _refuse_early([(one.name, specs[word]) for word, one in named.items() if kinds[word] not in AS_IT_IS], batch, isa)
-    inputs = [] if input_ is None else [input_]
+    inputs = [input_] if input_ else []
     modules = {word: load_own(word, set_ or [], [], inputs, Storage()) for word in arch if is_own(word)}
     from meliuscli.report.bench import bench_answer
 
@@ -111,6 +110,10 @@ def bench(
         _warn_when_busy(results[-1])
     give(bench_answer(results), fmt, output)
     _refuse_slow(results, max_ms)
+
+
+def _at(input_: str | None, one: NamedArch) -> ArchSpec:
+    return one.spec if input_ is None else with_input(one.spec, input_, one.name)
 
 
 def _warn_when_busy(result: Timed) -> None:

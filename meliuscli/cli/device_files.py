@@ -139,11 +139,11 @@ def _in_int8(
 
 def network_for_c(network: nn.Module, spec: ArchSpec) -> CNetwork:
     """Raises ``BadInputError`` for a family without a C library."""
-    from meliuscli.arch.families.dense import DenseFamilySpec
+    from meliuscli.arch.families.dense import runs_whole
     from meliuscli.export.c.chain_fold import require_chained
     from meliuscli.export.c.float_network import runner_for_c
 
-    if not isinstance(spec, DenseFamilySpec):
+    if not runs_whole(spec):
         require_chained(spec)
     return runner_for_c(network, spec)
 

@@ -26,7 +26,7 @@ def import_(
         str | None,
         typer.Option(
             "--from",
-            metavar="larq|bmxnet|reactnet|bnext|qonnx|ours",
+            metavar="larq|bmxnet|bmxnet-v2|reactnet|bnext|qonnx|ours",
             help="The program that wrote the file (default: as the file is named).",
             show_default=False,
         ),

@@ -181,7 +181,8 @@ def search(
 
 def _begun_before(context: typer.Context, asked: Asked, study: str | None, reports: Path) -> Begun:
     """The study that --resume goes on with, and what the command line asks of it anew."""
-    from meliuscli.search.begin import default_name, reopen, with_given
+    from meliuscli.search.begin import default_name
+    from meliuscli.search.resume import reopen, with_given
 
     latency, budget = asked.objective == "latency", context.params["budget"]
     default = default_name(Path(asked.space).stem, asked.budgets[-1], latency) if asked.budgets else ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.memory_chain import chain_flash, chain_parts, runs_as_chain
@@ -57,7 +57,7 @@ def memory_of(spec: ArchSpec, float_bits: int = FLOAT_BITS) -> Memory:
 
 def _in_float32(spec: ArchSpec) -> Memory:
     layers = spec.layers()
-    if isinstance(spec, DenseFamilySpec):
+    if runs_whole(spec):
         return Memory(tuple(_dense_parts(spec, layers)), _dense_flash(spec, layers), True)
     if runs_as_chain(spec):
         return Memory(tuple(chain_parts(spec, layers)), chain_flash(spec, layers), True)

@@ -18,7 +18,9 @@ def runs_as_chain(spec: ArchSpec) -> bool:
     """Is there a C library of such a network, of stem, residual blocks and head, or of layers in a row?"""
     if isinstance(spec, BiRealNetSpec):
         return spec.padding == "symmetric"
-    return isinstance(spec, ResNetESpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec)
+    if isinstance(spec, ResNetESpec):
+        return (spec.padding, spec.pad_value) == ("symmetric", -1)
+    return isinstance(spec, ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec)
 
 
 def chain_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:

@@ -17,7 +17,7 @@ from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.exchange.tensors import Imported
 from meliuscli.nn.build import build
-from meliuscli.results import origin, write_json
+from meliuscli.results import origin, write_record
 from meliuscli.runs import Run, new_id, record_path, summary, weights_path
 from meliuscli.training.weights import save_weights
 
@@ -31,6 +31,21 @@ def _bmxnet(path: Path, asked: ArchSpec | None) -> Imported:
     from meliuscli.exchange.mxnet import read_params
 
     return read_bmxnet(path, read_params(path), asked)
+
+
+def _bmxnet_v2(path: Path, asked: ArchSpec | None) -> Imported:
+    from meliuscli.exchange.bmxnet_v2 import read_bmxnet_v2
+    from meliuscli.exchange.mxnet import read_params
+
+    return read_bmxnet_v2(path, read_params(path), asked)
+
+
+def _of_mxnet(path: Path) -> str:
+    """Which of BMXNet's versions a file of MXNet's is of."""
+    from meliuscli.exchange.bmxnet_v2 import is_gluon
+    from meliuscli.exchange.mxnet import read_params
+
+    return "bmxnet-v2" if is_gluon(read_params(path)) else "bmxnet"
 
 
 def _reactnet(path: Path, asked: ArchSpec | None) -> Imported:
@@ -85,6 +100,7 @@ def _of_torch(path: Path) -> str:
 READERS: Mapping[str, Reader] = {
     "larq": _larq,
     "bmxnet": _bmxnet,
+    "bmxnet-v2": _bmxnet_v2,
     "reactnet": _reactnet,
     "bnext": _bnext,
     "qonnx": _qonnx,
@@ -92,7 +108,7 @@ READERS: Mapping[str, Reader] = {
 }
 """Format -> its reader."""
 SUFFIXES: Mapping[str, Callable[[Path], str]] = {
-    ".params": lambda path: "bmxnet",
+    ".params": _of_mxnet,
     ".onnx": lambda path: "qonnx",
     **dict.fromkeys((".h5", ".hdf5"), lambda path: "larq"),
     ".safetensors": lambda path: "ours",
@@ -117,7 +133,7 @@ def import_file(path: Path, asked: NamedArch | None, source: str | None, reports
     save_weights(network, read.spec, weights_path(reports, run_id, 0), read.preprocessing)
     name = path.name.removesuffix(path.suffix) if asked is None else asked.name
     record = _record(run_id, name, read, {"file": path.name, "sha256": digest, "format": source})
-    write_json(record_path(reports, run_id), record)
+    write_record(record_path(reports, run_id), record)
     return Run(record_path(reports, run_id), record)
 
 

@@ -1,10 +1,4 @@
-"""Weights of larq's networks as Keras 2 saves them (``.h5``), read with h5py alone: BinaryAlexNet and Bi-Real Net of larq-zoo.
-
-Kernels are latent floats of (height, width, in, out), of which the sign counts, 0 as +1; batch norm has Keras' epsilon 1e-3,
-and no scale in BinaryAlexNet. Layers are numbered by Keras in the order in which they were made, from anywhere on. Flattening goes over rows, columns,
-channels, where torch has the channels first.
-
-Strided layers have their border on one side only (TensorFlow's "same"), which of our families Bi-Real Net has as a field."""
+"""Weights of larq-zoo's networks as Keras 2 saves them (``.h5``), read with h5py alone."""
 
 from __future__ import annotations
 
@@ -16,118 +10,115 @@ from typing import Any
 
 import numpy as np
 
-from meliuscli.arch.families.alexnet import KERNELS, BinaryAlexNetSpec
-from meliuscli.arch.families.resnet import BiRealNetSpec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.arch.zoo import load_name, spec_from_fields
+from meliuscli.arch.zoo import load_name
 from meliuscli.errors import BadInputError, MissingError
+from meliuscli.exchange.larq_layers import FORMS, as_larq, expected, named_layers, take_layers
 from meliuscli.exchange.reactnet import imagenet_images
 from meliuscli.exchange.tensors import Array, Imported, Taker
 
-EPS = 1e-3
 MAX_VALUES = 2**30
-NUMBERED = re.compile(r"(quant_conv2d|quant_dense|conv2d|dense|batch_normalization)(?:_(\d{1,6}))?")
+KINDS = ("conv2d", "dense", "depthwise_conv2d", "batch_normalization")
+NUMBERED = re.compile(rf"((?:quant_)?(?:{'|'.join(KINDS)}))(?:_(\d{{1,6}}))?")
 """The names that Keras gives to layers of these kinds."""
-KNOWN = "BinaryAlexNet and Bi-Real Net are the networks of larq-zoo that can be imported"
+NETWORKS = (
+    "binaryalexnet",
+    "xnornet-alexnet",
+    "dorefanet-alexnet",
+    "birealnet18",
+    "resnete18",
+    "real2binary",
+    "binarydensenet28",
+    "binarydensenet37",
+    "binarydensenet37-dilated",
+    "binarydensenet45",
+    "meliusnet22",
+    "quicknet-small",
+    "quicknet",
+    "quicknet-large",
+)
+"""larq-zoo's networks by our names."""
+DILATED = (
+    "BinaryDenseNet37 and its dilated form have the same tensors; it is the dilated one where the file's name says so, or"
+    " with --arch binarydensenet37-dilated"
+)
 
 
 def read_larq(path: Path, asked: ArchSpec | None) -> Imported:
-    """Raises ``MissingError`` without h5py, ``BadInputError`` for a file that is damaged or of another network."""
-    tensors = _numbered(path, read_keras(path))
-    is_alexnet = any(name.startswith("quant_dense") for name in tensors)
-    spec = (_alexnet_of if is_alexnet else _bireal_of)(path, tensors) if asked is None else asked
+    """The network of a file, or ``asked``, with larq-zoo's borders.
+
+    Raises ``MissingError`` without h5py, ``BadInputError`` for a file that is damaged or of another network."""
+    tensors = _as_convolutions(_numbered(read_keras(path)))
+    notes: tuple[str, ...] = ()
+    if asked is None:
+        name, asked = _nearest(path, tensors)
+        notes = (DILATED,) if name.startswith("binarydensenet37") else ()
+    _check_form(path, asked)
     taker = Taker(path, tensors)
-    if isinstance(spec, BinaryAlexNetSpec):
-        _alexnet(taker, spec)
-    elif (
-        isinstance(spec, BiRealNetSpec) and spec.padding == "same" and not spec.reactivation and spec.stem == "imagenet"
-    ):
-        _bireal(taker, spec)
-    else:
-        raise BadInputError(f"{path}: --arch is a {spec.family}, {spec.summary()}", KNOWN)
-    return Imported(spec, taker.finish(), imagenet_images(spec.input_size))
+    take_layers(taker, asked)
+    return Imported(asked, taker.finish(), imagenet_images(asked.input_size), notes)
 
 
-def _alexnet(taker: Taker, spec: BinaryAlexNetSpec) -> None:
-    kernels, channels = (3 if spec.stem == "thumbnail" else 11, *KERNELS), spec.input_channels
-    for index, (width, kernel) in enumerate(zip(spec.channels, kernels, strict=True)):
-        place = "stem" if index == 0 else f"conv{index + 1}"
-        _conv(taker, f"quant_conv2d {index}", f"{place}.conv", (width, channels, kernel, kernel))
-        _norm(taker, index, f"{place}.bn", width, scale=False)
-        channels = width
-    size = next(layer.out_size for layer in spec.layers() if layer.name == "conv5.pool")
-    for index, width in enumerate((spec.hidden, spec.hidden, spec.num_classes)):
-        latent = taker.take(f"quant_dense {index}/kernel", (channels * size**2, width))
-        latent = latent.reshape(size, size, channels, width).transpose(3, 2, 0, 1)  # size is 1 behind the first
-        taker.put(f"fc{index + 6}.conv.weight", latent.reshape(width, -1, 1, 1))
-        _norm(taker, index + 5, f"fc{index + 6}.bn", width, scale=False)
-        channels, size = width, 1
+def _nearest(path: Path, tensors: Mapping[str, Array]) -> tuple[str, ArchSpec]:
+    """Of ``NETWORKS``, with as many classes as the file has, the one with the most of the file's tensors; a larger network
+    has those of a smaller one, so that tensors which the file lacks count against it."""
+    specs = {name: _with_classes(as_larq(load_name(name)), tensors) for name in NETWORKS}
+
+    def fit(name: str) -> tuple[int, bool]:
+        shapes = expected(specs[name])
+        equal = sum(tensor in tensors and tensors[tensor].shape == shape for tensor, shape in shapes.items())
+        return 2 * equal - len(shapes), ("dilated" in name) == ("dilated" in path.name.lower())
+
+    best = max(specs, key=fit)
+    return best, specs[best]
 
 
-def _bireal(taker: Taker, spec: BiRealNetSpec) -> None:
-    """A block that widens makes its shortcut first."""
-    channels, norms, shortcuts, blocks = spec.stem_channels, 1, 1, 0
-    _conv(taker, "conv2d 0", "stem.conv", (channels, spec.input_channels, 7, 7))
-    _norm(taker, 0, "stem.bn", channels)
-    for stage, (num, width) in enumerate(zip(spec.num_blocks, spec.channels, strict=True), start=1):
-        for block in range(1, num + 1):
-            place = f"stage{stage}.block{block}"
-            if width != channels:
-                _conv(taker, f"conv2d {shortcuts}", f"{place}.shortcut.conv", (width, channels, 1, 1))
-                _norm(taker, norms, f"{place}.shortcut.bn", width)
-                shortcuts, norms = shortcuts + 1, norms + 1
-            _conv(taker, f"quant_conv2d {blocks}", f"{place}.conv", (width, channels, 3, 3))
-            _norm(taker, norms, f"{place}.bn", width)
-            channels, norms, blocks = width, norms + 1, blocks + 1
-    taker.put("head.fc.weight", taker.take("dense 0/kernel", (channels, spec.num_classes)).T)
-    taker.copy("dense 0/bias", "head.fc.bias", (spec.num_classes,))
+def _with_classes(spec: ArchSpec, tensors: Mapping[str, Array]) -> ArchSpec:
+    kernels = [name for layer, name in named_layers(spec) if layer.kind in ("conv", "linear")]
+    last = tensors.get(f"{kernels[-1]}/kernel")
+    return spec if last is None or not 1 <= last.shape[-1] <= 65536 else spec.replace(num_classes=last.shape[-1])
 
 
-def _conv(taker: Taker, theirs: str, ours: str, shape: tuple[int, int, int, int]) -> None:
-    outputs, inputs, height, width = shape
-    kernel = taker.take(f"{theirs}/kernel", (height, width, inputs, outputs))
-    taker.put(f"{ours}.weight", kernel.transpose(3, 2, 0, 1))
+def _check_form(path: Path, spec: ArchSpec) -> None:
+    """Raise ``BadInputError`` for a network that larq-zoo has not, or has otherwise."""
+    if spec.family not in FORMS:
+        known = ", ".join(NETWORKS)
+        raise BadInputError(f"{path}: --arch is a {spec.family}, which is none of larq-zoo's", f"those are {known}")
+    if spec.family == "meliusnet" and spec.input_size % 32:
+        raise BadInputError(
+            f"{path}: larq-zoo's MeliusNet rounds odd maps up, ours down", "take a multiple of 32 pixels"
+        )
+    others = [f"{key}={value}" for key, value in FORMS[spec.family].items() if getattr(spec, key) != value]
+    if others:
+        sets = " ".join(f"--set {other.lower()}" for other in others)
+        raise BadInputError(f"{path}: larq-zoo's {spec.family} has {', '.join(others)}", f"name it with {sets}")
 
 
-def _norm(taker: Taker, index: int, ours: str, channels: int, *, scale: bool = True) -> None:
-    names = {"beta": "beta", "mean": "moving_mean", "var": "moving_variance", **({"gamma": "gamma"} if scale else {})}
-    parts = {key: f"batch_normalization {index}/{name}" for key, name in names.items()}
-    taker.norm(ours, parts, channels, EPS)
+def _as_convolutions(tensors: dict[str, Array]) -> dict[str, Array]:
+    """BinaryAlexNet as larq-zoo 1 had it, with three binary dense layers where later ones have 1x1 convolutions."""
+    dense = [f"quant_dense {index}/kernel" for index in range(3)]
+    if all(name in tensors and tensors[name].ndim == 2 for name in dense):
+        for index, name in enumerate(dense, start=5):
+            tensors[f"quant_conv2d {index}/kernel"] = tensors.pop(name)[None, None]
+    return tensors
 
 
-def _alexnet_of(path: Path, tensors: Mapping[str, Array]) -> ArchSpec:
-    """By the shapes of the kernels, at 224x224; an input of another size needs ``--arch`` with it."""
-    try:
-        convs = [tensors[f"quant_conv2d {index}/kernel"].shape for index in range(5)]
-        dense = [tensors[f"quant_dense {index}/kernel"].shape for index in range(3)]
-    except KeyError as error:
-        raise BadInputError(f"{path}: it has no {error.args[0]}", KNOWN) from None
-    fields: dict[str, Any] = {"family": "binary-alexnet", "channels": [int(shape[-1]) for shape in convs]}
-    fields |= {"hidden": int(dense[0][-1]), "num_classes": int(dense[2][-1]), "input_channels": int(convs[0][2])}
-    return spec_from_fields(fields, f"{path}: ")
-
-
-def _bireal_of(path: Path, tensors: Mapping[str, Array]) -> ArchSpec:
-    """Bi-Real-18 of as many classes as the file has."""
-    if "dense 0/bias" not in tensors:
-        raise BadInputError(f"{path}: it has no dense layer with a bias", KNOWN)
-    return load_name("birealnet18").replace(padding="same", num_classes=int(tensors["dense 0/bias"].shape[0]))
-
-
-def _numbered(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Layers of a kind counted from 0 in the order in which Keras made them: ``quant_conv2d 3/kernel``."""
+def _numbered(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Layers of a kind counted from 0 in the order in which Keras made them: ``quant_conv2d 3/kernel``. Other names stay."""
     numbers: dict[str, set[int]] = {}
-    found: list[tuple[str, int, str, Array]] = []
+    layers: list[tuple[str, int | None, str, Array]] = []
     for name, array in tensors.items():
         layer, _, weight = name.rpartition("/")
-        match = NUMBERED.fullmatch(layer.rpartition("/")[2])
-        if match is None:
-            raise BadInputError(f"{path}: {name} is left over", KNOWN)
-        number = int(match[2] or 0)
-        numbers.setdefault(match[1], set()).add(number)
-        found.append((match[1], number, weight.removesuffix(":0"), array))
+        match = NUMBERED.fullmatch(layer)
+        kind, number = (match[1], int(match[2] or 0)) if match else (layer, None)
+        if number is not None:
+            numbers.setdefault(kind, set()).add(number)
+        layers.append((kind, number, weight.removesuffix(":0"), array))
     places = {kind: {number: place for place, number in enumerate(sorted(all_))} for kind, all_ in numbers.items()}
-    return {f"{kind} {places[kind][number]}/{weight}": array for kind, number, weight, array in found}
+    return {
+        f"{kind}/{weight}" if number is None else f"{kind} {places[kind][number]}/{weight}": array
+        for kind, number, weight, array in layers
+    }
 
 
 def read_keras(path: Path) -> dict[str, Array]:

@@ -97,15 +97,15 @@ def _onnx(path: Path, threads: int) -> Opened:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class
+        about = session.get_modelmeta().custom_metadata_map
+        given = [one.name for one in session.get_inputs()]
+    except Exception as error:  # onnxruntime's exceptions have no common class, and text may be none
         raise BadInputError(f"{path}: not run by onnxruntime: {str(error).splitlines()[0][:200]}") from None
-    about = session.get_modelmeta().custom_metadata_map
-    if "spec" not in about or len(session.get_inputs()) != 1:
+    if "spec" not in about or len(given) != 1:
         raise BadInputError(f"{path}: not written by meliuscli: it does not say which network it is")
     spec = arch_of(parse_toml(about["spec"].encode(), path), path.stem, (), f"{path}: ").spec
-    given = session.get_inputs()[0].name
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {given: images.contiguous().numpy()})[0])
+        return torch.from_numpy(session.run(None, {given[0]: images.contiguous().numpy()})[0])
 
     return Opened(path.name, spec, Preprocessing.from_json(about.get(KEY), path), {"onnxruntime": run}, {})

@@ -60,7 +60,7 @@ class _FrozenSignConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
         x, padding = conv.bordered(conv.activation(x))
-        x = F.conv2d(x, self.weight, None, conv.stride, padding, groups=conv.groups)
+        x = F.conv2d(x, self.weight, None, conv.stride, padding, conv.dilation, conv.groups)
         x = x * self.scale if self.has_scale else x
         return x if conv.bias is None else x + conv.bias[:, None, None]
 

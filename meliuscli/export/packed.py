@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import runs_whole
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
@@ -123,7 +123,7 @@ def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedN
             tensors[name] = _words(piece, like.shape, channels[name])
         else:
             tensors[name] = piece.copy().view(like.dtype).reshape(like.shape)
-    if isinstance(spec, DenseFamilySpec):
+    if runs_whole(spec):
         return PackedDense(spec, tensors, choose_isa(isa), threads)
     return PackedModule(network, spec, choose_isa(isa), threads, _filled(network, tensors))
 
@@ -131,7 +131,7 @@ def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedN
 @torch.no_grad()
 def _tensors(network: nn.Module, spec: ArchSpec) -> Tensors:
     """What a file holds of a network, by name."""
-    if isinstance(spec, DenseFamilySpec):
+    if runs_whole(spec):
         return fold_dense(network, spec)
     tensors = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
     stored = {name: value.float().numpy().copy() for name, value in tensors.items()}

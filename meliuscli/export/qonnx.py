@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition
+from meliuscli.arch.families.dense import DenseFamilySpec, DenseUnit, Transition, runs_whole
 from meliuscli.arch.families.small import FinnDenseSpec
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
@@ -118,8 +118,10 @@ def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
 
 def require_qonnx(spec: ArchSpec) -> None:
     """Raises ``BadInputError`` for a network of which no QONNX graph is made."""
-    if not isinstance(spec, DenseFamilySpec) and not is_row_of_bits(spec):
-        raise BadInputError(f"--to qonnx: for MeliusNet, BinaryDenseNet and FINN's networks, not for {spec.family}")
+    if not runs_whole(spec) and not is_row_of_bits(spec):
+        what = f"{spec.family} of {spec.summary()}" if isinstance(spec, DenseFamilySpec) else spec.family
+        hint = "MeliusNet and BinaryDenseNet with borders of -1, and FINN's networks"
+        raise BadInputError(f"--to qonnx: not for {what}", f"it is for {hint}")
 
 
 def verdicts(spec: ArchSpec) -> str:

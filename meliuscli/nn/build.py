@@ -10,7 +10,11 @@ from torch import nn
 from meliuscli.arch.families import family_file
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.nn.binary_conv import BinaryConv2d
-from meliuscli.nn.quantizers import CLIP_THRESHOLD
+from meliuscli.nn.quantized import QuantConv2d
+from meliuscli.nn.quantizers import CLIP_THRESHOLD, ApproxSign
+
+OF_THE_RECIPE = ("meliusnet", "binarydensenet", "resnete")
+"""The families whose signs have the gradient that MeliusNet's recipe asks for."""
 
 
 def build(
@@ -26,4 +30,6 @@ def build(
         for module in network.modules():
             if isinstance(module, BinaryConv2d):
                 module.clip = None
+            elif isinstance(module, QuantConv2d) and spec.family in OF_THE_RECIPE:
+                module.activation = ApproxSign()
     return network

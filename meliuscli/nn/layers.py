@@ -59,6 +59,9 @@ class SamePad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, same_border(int(x.shape[-1]), self.kernel, self.stride), value=self.value)
 
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel}, stride={self.stride}"
+
 
 class SameMaxPool2d(SamePad):
     """Max pooling with the border of ``same_border``, which is never the largest."""

@@ -35,11 +35,12 @@ class QuantConv2d(nn.Module):
         groups: int = 1,
         bias: bool = False,
         same: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.same = same
-        self.stride, self.groups, self.pad_value = stride, groups, pad_value
-        self.padding = kernel // 2 if padding is None else padding
+        self.stride, self.dilation, self.groups, self.pad_value = stride, dilation, groups, pad_value
+        self.padding = dilation * (kernel // 2) if padding is None else padding
         self.weight_bits, self.activation_bits, self.weight_bases = weight_bits, activation_bits, weight_bases
         self.quantizer = MagnitudeScaling() if quantizer is None else quantizer
         self.activation = nn.Identity() if activation is None else activation
@@ -49,12 +50,14 @@ class QuantConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.bordered(self.activation(x))
-        return F.conv2d(x, self.quantizer(self.weight), self.bias, self.stride, padding, groups=self.groups)
+        weight = self.quantizer(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def bordered(self, x: Tensor) -> tuple[Tensor, int]:
         """The map with what border torch's convolution cannot make, and the padding that is left to that."""
         if self.padding and self.same:
-            border = same_border(int(x.shape[-1]), self.weight.shape[-1], self.stride)
+            reach = self.dilation * (self.weight.shape[-1] - 1) + 1
+            border = same_border(int(x.shape[-1]), reach, self.stride)
             return F.pad(x, border, value=self.pad_value), 0
         if self.padding and self.pad_value:
             return F.pad(x, (self.padding,) * 4, value=self.pad_value), 0
@@ -66,6 +69,7 @@ class QuantConv2d(nn.Module):
             f"{in_channels * self.groups}, {out_channels}, kernel_size={kernel}, stride={self.stride}, "
             f"bits={self.weight_bits}x{self.activation_bits}"
             f"{f', weight_bases={self.weight_bases}' if self.weight_bases > 1 else ''}"
+            f"{f', dilation={self.dilation}' if self.dilation > 1 else ''}"
             f"{f', pad_value={self.pad_value:g}' if self.pad_value else ''}{', same' if self.same else ''}"
         )
 
@@ -133,6 +137,8 @@ def sign_conv(
     clip: float = 1.0,
     pad_value: float = 0.0,
     activation: nn.Module | None = None,
+    same: bool = False,
+    dilation: int = 1,
 ) -> QuantConv2d:
     """A binary convolution without scales: signs of weights, gradient where |weight| <= ``clip``."""
     return QuantConv2d(
@@ -143,4 +149,6 @@ def sign_conv(
         quantizer=SteSign(clip),
         pad_value=pad_value,
         activation=activation,
+        same=same,
+        dilation=dilation,
     )

@@ -36,7 +36,7 @@ def binary_weights(conv: nn.Module) -> BinaryWeights | None:
     two_values = bool((weight.abs() == scale[:, None, None, None]).all())
     if conv.same or conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
         return None
-    window = Window(conv.weight.shape[2], conv.stride, 1, conv.padding)
+    window = Window(conv.weight.shape[2], conv.stride, conv.dilation, conv.padding)
     return BinaryWeights(
         _words(weight > 0), conv.weight.shape[1], window, int(conv.pad_value), scale=scale.numpy().copy()
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.families.dense_parts import CALL, Part, parts, probe, staged_parts
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_name
@@ -84,9 +84,10 @@ def measure_whole(spec: ArchSpec, isa: Isa) -> float:
 
 
 def _dense(spec: ArchSpec) -> DenseFamilySpec:
-    if not isinstance(spec, DenseFamilySpec):
+    if not runs_whole(spec):
         raise BadInputError(
-            f"latency: {spec.family} does not run packed from end to end", "MeliusNet and BinaryDenseNet do"
+            f"latency: {spec.family} does not run packed from end to end",
+            "MeliusNet and BinaryDenseNet with borders of -1 do",
         )
     return spec
 

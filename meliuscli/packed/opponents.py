@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from meliuscli.nn.binary_conv import BinaryConv2d, integer_convolution
+from meliuscli.nn.compiled import compile_quietly
 from meliuscli.nn.quantized import QuantConv2d
 from meliuscli.nn.quantizers import ApproxSign, SteSign
 from meliuscli.packed.convs import binary_weights, channels_last, replace_module
@@ -36,14 +37,14 @@ class PlainConv2d(nn.Module):
         self.of_signs = isinstance(conv, QuantConv2d)
         if isinstance(conv, QuantConv2d):
             weight, bias = conv.quantizer(conv.weight), None
-            self.padding, self.pad_value, self.dilation = conv.padding, conv.pad_value, 1
+            self.padding, self.pad_value = conv.padding, conv.pad_value
             self.activation = PlainSign() if isinstance(conv.activation, SteSign | ApproxSign) else conv.activation
         else:
             weight = torch.where(conv.weight >= 0, 1.0, -1.0)
             bias = nn.Parameter((weight[0].numel() - weight.sum((1, 2, 3))) / 2, requires_grad=False)
-            self.padding, self.pad_value, self.dilation = conv.dilation, 0.0, conv.dilation
+            self.padding, self.pad_value = conv.dilation, 0.0
             self.activation = nn.Identity()
-        self.stride = conv.stride
+        self.stride, self.dilation = conv.stride, conv.dilation
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         self.bias = bias
 
@@ -105,9 +106,8 @@ def float_twin(network: nn.Module) -> nn.Module:
             continue
         assert isinstance(module, BinaryConv2d | QuantConv2d)
         outputs, inputs, kernel = weights.outputs, weights.channels, weights.window.kernel
-        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
-        padding = dilation if isinstance(module, BinaryConv2d) else module.padding
-        twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, dilation, bias=False)
+        padding = module.dilation if isinstance(module, BinaryConv2d) else module.padding
+        twin = nn.Conv2d(inputs, outputs, kernel, module.stride, padding, module.dilation, bias=False)
         replace_module(copied, name, twin)
     for name, module in list(copied.named_modules()):
         if isinstance(module, SteSign | ApproxSign):
@@ -132,7 +132,7 @@ def compiled_call(network: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any
     module, (args, keywords) = copy.deepcopy(network).to(dtype), tree_map(cast, call)
     with inductor.patch(freezing=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        function = torch.compile(module)
+        function = compile_quietly(module)
         for _ in range(2):
             function(*args, **keywords)
     return lambda: function(*args, **keywords)
@@ -152,10 +152,9 @@ def conv_runs(network: nn.Module, images: Tensor) -> tuple[dict[str, Run], dict[
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
         assert isinstance(module, BinaryConv2d | QuantConv2d)
-        dilation = module.dilation if isinstance(module, BinaryConv2d) else 1
-        padding = module.padding if isinstance(module, QuantConv2d) else dilation
+        padding = module.padding if isinstance(module, QuantConv2d) else module.dilation
         filters = module.quantizer(module.weight) if isinstance(module, QuantConv2d) else module.weight
-        shapes.append((inputs[0], filters.detach(), module.stride, padding, dilation))
+        shapes.append((inputs[0], filters.detach(), module.stride, padding, module.dilation))
 
     convs = [module for module in network.modules() if binary_weights(module) is not None]
     handles = [conv.register_forward_hook(watch) for conv in convs]

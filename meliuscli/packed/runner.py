@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.plan import FLOAT_BITS
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import BadInputError
@@ -161,7 +161,7 @@ def pack(network: nn.Module, spec: ArchSpec, isa: str | None = None, threads: in
     in training mode, and one without anything to pack."""
     chosen = choose_isa(isa)
     _check_network(network, spec)
-    if isinstance(spec, DenseFamilySpec):
+    if runs_whole(spec):
         return PackedDense(spec, fold_dense(network, spec), chosen, threads)
     return PackedModule(network, spec, chosen, threads)
 

@@ -139,7 +139,7 @@ def _scaled_dots(conv: QuantConv2d, x: Tensor) -> Tensor:
     """What the module computes, from whole numbers: exact before the scale."""
     weight: Tensor = conv.quantizer(conv.weight)
     signs = F.pad(torch.where(x >= 0, 1.0, -1.0), (conv.padding,) * 4, value=float(conv.pad_value))
-    dots = F.conv2d(signs, torch.where(weight > 0, 1.0, -1.0), stride=conv.stride)
+    dots = F.conv2d(signs, torch.where(weight > 0, 1.0, -1.0), None, conv.stride, dilation=conv.dilation)
     return dots * weight.abs().amax((1, 2, 3))[:, None, None]
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from meliuscli.evidence.belief import Belief, known_result, outside, probabilities_above, sentence
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import Cost
+from meliuscli.search.records import TrialRecord
 from meliuscli.search.space import Candidate
-from meliuscli.search.study import TrialRecord
 
 Beliefs = Mapping[str, Belief]
 """archid -> what is believed of the network."""

@@ -126,24 +126,29 @@ def _bits() -> tuple[Part, ...]:
         """What an n-bit MAC costs is a convention. Papers with OPs = FLOPs + BOPs/64 do not say; here it is w*a/64 of an
         operation and at most 1, because a w-by-a-bit product is w*a binary ones (DoReFa-Net, equation 3): an 8x8-bit MAC
         costs what a float one does. PokeBNN's ACE is w*a. BNext's rule is max(w, a)/64, lanes of a 64-bit word.""",
-        """In a module of your own bits are evidence, and names are hints. For each operand the first of these decides: your
-        word (--bits PATTERN=WxA, --binary PATTERN); what the layer states, or the quantizer that made the operand, as
-        weight_bits, w_bit, num_bits, bit_width() and the like; an integer type; the distinct values seen in one run, over
-        the whole tensor or channel by channel: two are one bit, three or four are two, up to 16 four, up to 256 (or on an
-        even grid of so many steps) eight, and more are float. So weights of two values on a float input are float MACs of
-        one-bit weights, as in larq's first layers. Zeros that pad a map are none of its values, and weights may have a scale
-        for each 32, 64 or 128 in a row. Several sets of signs made of one tensor, as in ABC-Net, are stored each.""",
+        """In a module of your own bits are evidence, and names are hints. For each operand the first of these decides:
+        your word (--bits PATTERN=WxA, --binary PATTERN); what the layer states, or the quantizer that made the operand,
+        as weight_bits, w_bit, num_bits, bit_width() and the like; an integer type of a byte; the distinct values seen in
+        one run, over the whole tensor or channel by channel: two are one bit, three or four are two, up to 16 four, up to
+        256 (or on an even grid of so many steps) eight, and more are float. So weights of two values on a float input are
+        float MACs of one-bit weights, as in larq's first layers. Zeros that pad a map are none of its values, nor are
+        copies of a line (a map that was made larger); what is there once, beside zeros or a bound, is a float (pruned
+        weights, a sparse map). Weights may have a scale for each 32, 64 or 128 in a row. Several sets of signs made of
+        one tensor, as in ABC-Net, are stored each.""",
         """Ternary values take two bits: log2(3) = 1.58 is what they hold, but two is what it takes to store one and to
         multiply it, so --bits takes 1.58 and ternary for 2.""",
-        """Thin evidence takes the dearer reading: two values of activations of which one is rare, or which are opposite and
-        not 1, may be two of four, unless they were made by a sign or one comparison and then scaled. A layer with a binary layer's name (BinaryConv2d, HardBinaryConv, XnorLinear) asks the question: where its activations take
-        two values its float weights may be yet to be made binary, and zeros among signs may be torch's sign of zero. Then
-        it counts as binary with a doubt; so does a layer whose values deny what it states. The JSON has, layer by layer,
-        the bits, why, the doubt, and what it would be without (dearer); where the network would cost over 5 % more, doubts
-        lists them, and --max-ops is exit 1 where the dearer count is above it.""",
+        """Thin evidence takes the dearer reading: two values of activations of which one is rare, or which are opposite
+        and not 1, may be two of four, unless they were made by a sign or one comparison and then scaled; weights that are
+        signs all alike, as before a training, are floats, which is said. A layer with a binary layer's name
+        (BinaryConv2d, HardBinaryConv, XnorLinear) asks the question: where its activations take two values its float
+        weights may be yet to be made binary, and zeros among signs may be torch's sign of zero. Then it counts as binary
+        with a doubt; so does a layer whose values deny what it states. The JSON has, layer by layer, the bits, why, the
+        doubt, and what it would be without (dearer); where the network would cost over 5 % more, doubts lists them, and
+        --max-ops is exit 1 where the dearer count is above it.""",
         """Sizes take each weight at its own bits and every other parameter (batch norm, biases, PReLU, shifts) at 32
         bits, or at --float-bits; in a module of your own at those of its type (half 16, double 64, complex twice 32), with
-        the places of sparse values, and with buffers where a product multiplies them.""",
+        the places of sparse values, and with buffers where a product multiplies them. A tensor that wraps others (torchao,
+        optimum-quanto) is these.""",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from meliuscli.report.study import StudyReport, gather, read_study
 from meliuscli.report.study_page import write_report
-from meliuscli.results import write_json, write_text
+from meliuscli.results import write_record, write_text
 from meliuscli.search.addresses import JOURNAL_FILE, open_backend, without_password
 from meliuscli.search.begin import SPACE_FILE
 from meliuscli.search.membership import Header, open_shared
@@ -37,7 +37,7 @@ def is_of_one_process(directory: Path) -> bool:
 
 
 def _is_shared(directory: Path) -> bool:
-    from meliuscli.search.begin import reopen
+    from meliuscli.search.resume import reopen
 
     return reopen(directory).storage is not None
 
@@ -47,7 +47,7 @@ def write_shared(study: SharedStudy, header: Header, storage: str) -> StudyRepor
     directory = study.directory
     about: dict[str, Any] = {"settings": asdict(header.settings), "origin": header.origin}
     shared = {"storage": without_password(storage), "is_done": study.is_done}
-    write_json(directory / STUDY.marker, {**about, **shared})
+    write_record(directory / STUDY.marker, {**about, **shared})
     write_text(directory / SPACE_FILE, header.space)
     report = gather(study, header.origin)
     write_report(report)

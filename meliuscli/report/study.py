@@ -14,14 +14,17 @@ from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.report.tables import Table
 from meliuscli.search import pareto
 from meliuscli.search.addresses import open_backend
-from meliuscli.search.begin import reopen
 from meliuscli.search.conduct import open_study
 from meliuscli.search.cost import Cost
-from meliuscli.search.finals import Entrant, Standing, Verdict, choose_entrants, finals_of, transfer_of, verdicts
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Standing, Verdict, finals_of, transfer_of, verdicts
 from meliuscli.search.goal import TargetGoal
 from meliuscli.search.membership import open_shared
+from meliuscli.search.records import TrialRecord
+from meliuscli.search.resume import reopen
+from meliuscli.search.settings import Settings
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import Settings, Study, TrialRecord
+from meliuscli.search.study_trials import StudyTrials
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class StudyReport:
         return [record for record in self.records if record.accuracy is not None]
 
     @property
+    def num_at_chance(self) -> int:
+        """Trained candidates whose accuracy is no better than guessing."""
+        return sum(record.result.at_chance for record in self.trained if record.result is not None)
+
+    @property
     def named(self) -> list[TrialRecord]:
         """Those of them that figures name: the known networks and the finalists."""
         finalists = {entrant.name for entrant in self.entrants}
@@ -115,9 +123,9 @@ class StudyReport:
         return f"This search answers for the proxy's data, {data}, and for nothing else{because}."
 
 
-def gather(study: Study, origin: dict[str, Any]) -> StudyReport:
+def gather(study: StudyTrials, origin: dict[str, Any]) -> StudyReport:
     """Read a study's trials and finals into a report."""
-    entrants = tuple(choose_entrants(study))
+    entrants = tuple(study.entrants())
     transfer = transfer_of(study)
     return StudyReport(
         study.directory,
@@ -156,7 +164,7 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
         return replace(report, directory=directory), f"done: {', '.join(done)}"
 
 
-def _beliefs(study: Study) -> Beliefs:
+def _beliefs(study: StudyTrials) -> Beliefs:
     if not isinstance(study.goal, TargetGoal):
         return {}
     candidates = [record.candidate for record in study.records() if record.accuracy is not None]

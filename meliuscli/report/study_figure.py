@@ -6,7 +6,7 @@ from meliuscli.report.figure_names import Named, step_lines, write_names
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study import StudyReport
 from meliuscli.search.cost import OPS
-from meliuscli.search.study import TrialRecord
+from meliuscli.search.records import TrialRecord
 
 PUBLISHED, FRONT = "#b84a00", "#1f6f8b"
 

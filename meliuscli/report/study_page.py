@@ -16,8 +16,8 @@ from meliuscli.report.tables import to_markdown
 from meliuscli.report.text_plot import front_drawing
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.cost import OPS
+from meliuscli.search.records import TrialRecord
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.study import TrialRecord
 from meliuscli.training.recipe import Recipe
 from meliuscli.units import format_count
 
@@ -124,7 +124,8 @@ def markdown(report: StudyReport) -> str:
         f"- Budget: {budget_text(report)} at the target input {_target(report.space)} ({report.cost.rule}).",
         *([f"- Latency: {report.origin['latency']['sentence']}."] if "latency" in report.origin else []),
         *_short_of(report),
-        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed; {report.num_rejected}"
+        f"- {len(trained)} candidates trained ({seconds:.0f} s of training), {failed} failed, {report.num_at_chance} ended at"
+        f" chance; {report.num_rejected}"
         f" others that were looked at were decided by counting (over a limit, impossible or duplicates) and never trained.",
         f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
         f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",

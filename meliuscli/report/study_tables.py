@@ -12,7 +12,8 @@ from meliuscli.report.believed import believed_table, best_lines, comparison_lin
 from meliuscli.report.study import StudyReport
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import OPS, Cost
-from meliuscli.search.finals import Entrant, Standing, Verdict, verdicts
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Standing, Verdict, verdicts
 from meliuscli.search.space import Candidate
 
 
@@ -90,8 +91,14 @@ def _standings_table(report: StudyReport, table: Sequence[Standing], title: str,
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
             family_class(report.space.family).legend,
         ),
-        lines=tuple(lines),
+        lines=(*lines, *_chance_lines(sum(s.num_at_chance for s in table), sum(len(s.test) for s in table))),
     )
+
+
+def _chance_lines(number: int, trainings: int) -> list[str]:
+    """That some trainings say nothing of their networks."""
+    what = f"{number} of these {trainings} trainings ended no better than chance, and say nothing of their networks."
+    return [what] if number else []
 
 
 def transfer_data(report: StudyReport) -> str:
@@ -186,9 +193,10 @@ def _entrant_name(entrant: Entrant) -> str:
 def study_tables(report: StudyReport) -> list[Table]:
     """What a search prints."""
     transfer = [transfer_table(report)] if report.transfer else []
+    at_chance = _chance_lines(report.num_at_chance, len(report.trained))
     if not report.standings:
-        return [replace(front_table(report), lines=tuple(verdict_lines(report))), *transfer]
-    return [front_table(report), *transfer, finals_table(report)]
+        return [replace(front_table(report), lines=(*verdict_lines(report), *at_chance)), *transfer]
+    return [replace(front_table(report), lines=tuple(at_chance)), *transfer, finals_table(report)]
 
 
 def study_value(report: StudyReport) -> dict[str, Any]:
@@ -207,6 +215,7 @@ def study_value(report: StudyReport) -> dict[str, Any]:
         ],
         "finals": _standings(report, report.standings),
         "transfer": _standings(report, report.transfer),
+        "at_chance": report.num_at_chance,
         "answers_for": report.answers_for,
         "verdicts": verdict_lines(report) + (transfer_lines(report) if report.transfer else []),
     }
@@ -224,6 +233,7 @@ def _standings(report: StudyReport, table: Sequence[Standing]) -> list[dict[str,
             **_costs(report, s.entrant.candidate),
             "validation_top1": s.validation,
             "test_top1": s.test,
+            "at_chance": s.num_at_chance,
         }
         for s in table
     ]

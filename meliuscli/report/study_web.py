@@ -19,7 +19,7 @@ from meliuscli.report.study_tables import budget_text, study_tables, verdict_lin
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.web_page import Code, Shares, WebSection, document
 from meliuscli.search.cost import OPS
-from meliuscli.search.study import TrialRecord
+from meliuscli.search.records import TrialRecord
 from meliuscli.units import format_count, format_ms
 
 

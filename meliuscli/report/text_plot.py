@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meliuscli.report.study import StudyReport
-    from meliuscli.search.study import TrialRecord
+    from meliuscli.search.records import TrialRecord
 
 
 NARROWEST, WIDEST, HEIGHT = 60, 110, 16

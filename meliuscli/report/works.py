@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import MissingError, unknown_name
+from meliuscli.errors import BadInputError, MissingError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
+from meliuscli.results import read_record
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import CHECK, STUDY
 
@@ -24,8 +24,8 @@ def works_table(kind: str, reports: Path) -> Table:
     for directory in KINDS[kind].directories(reports):
         marker = directory / KINDS[kind].marker
         try:
-            records.append(read(directory, json.loads(marker.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            records.append(read(directory, read_record(marker)))
+        except (OSError, ValueError, KeyError, TypeError, BadInputError) as error:
             broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {error!r}")
     records.sort(key=lambda record: str(record["time"]))
     unfinished = [
@@ -61,7 +61,7 @@ def show_work(kind: str, directory: Path) -> ShownWork:
     if kind == "study":
         from meliuscli.report.study import read_study
         from meliuscli.report.study_page import study_answer
-        from meliuscli.search.begin import reopen
+        from meliuscli.search.resume import reopen
 
         study, state = read_study(directory)
         resume = STUDY.resume_command(directory, reopen(directory).storage)

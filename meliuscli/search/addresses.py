@@ -6,7 +6,9 @@ from pathlib import Path
 
 from meliuscli.errors import BadInputError
 from meliuscli.search.backend import Backend
-from meliuscli.search.databases import TURNS, DatabaseBackend, RedisBackend, SqliteBackend
+from meliuscli.search.databases import TURNS, DatabaseBackend, SqliteBackend
+from meliuscli.search.proxy import ProxyBackend
+from meliuscli.search.redis_journal import RedisBackend
 from meliuscli.search.shared_journal import JournalBackend
 
 JOURNAL_FILE = "journal.log"
@@ -25,10 +27,7 @@ def open_backend(storage: str, directory: Path, create: bool = False) -> Backend
         return JournalBackend(Path(path if colon and kind == "journal" else storage), create)
     kind = ALIASES.get(scheme.partition("+")[0], scheme.partition("+")[0])
     if kind == "grpc":
-        raise BadInputError(
-            f"--storage {storage}: Optuna's gRPC proxy has no lock, so workers would propose at the same time",
-            "name the database itself",
-        )
+        return ProxyBackend(storage)
     if kind in TURNS:
         return DatabaseBackend(_with_driver(storage, kind))
     if kind == "redis":
@@ -37,7 +36,7 @@ def open_backend(storage: str, directory: Path, create: bool = False) -> Backend
         return SqliteBackend(storage, create)
     raise BadInputError(
         f"--storage: unknown kind {scheme!r}",
-        "journal:PATH, postgresql://USER@HOST/DATABASE, mysql://..., redis://HOST, or sqlite:///FILE",
+        "journal:PATH, postgresql://USER@HOST/DATABASE, mysql://..., redis://HOST, grpc://HOST:PORT, or sqlite:///FILE",
     )
 
 

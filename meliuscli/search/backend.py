@@ -4,18 +4,21 @@ alive."""
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
+from meliuscli.errors import MissingError
 from meliuscli.work.owner import Owner
 
 BEAT_SECONDS, GRACE_SECONDS = 30, 120
 """How often a worker shows that it is alive, and the silence after which others take its trial."""
 POLL_SECONDS = 0.05
+Value = TypeVar("Value")
 
 
 class Backend(Protocol):
@@ -55,6 +58,18 @@ class SilenceWatch:
         return now - since > GRACE_SECONDS
 
 
+def guard(storage: BaseStorage, check: Callable[[], None]) -> None:
+    """Let a storage make a trial only where ``check`` raises nothing: in a turn that is over it would be one too many. All
+    else that a turn writes is the same whoever writes it."""
+    make = storage.create_new_trial
+
+    def create_new_trial(study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        check()
+        return make(study_id, template_trial)
+
+    storage.create_new_trial = create_new_trial  # type: ignore[method-assign]
+
+
 def file_lock(path: Path, use: str) -> Any:
     """A lock of a file that ends with its process, for one use of the file."""
     import filelock
@@ -65,4 +80,38 @@ def file_lock(path: Path, use: str) -> Any:
 def first_line(error: BaseException) -> str:
     """What a storage's error says, without what libraries put around it."""
     cause = error.__cause__ or error
-    return (str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__).splitlines()[0]
+    details = getattr(cause, "details", None)  # gRPC's
+    said = details() if callable(details) else getattr(cause, "orig", None)
+    return (str(said or cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def reached(connect: Callable[[], Value], name: str, faults: tuple[type[Exception], ...]) -> Value:
+    """What connecting to a server gives. Raises ``MissingError`` where it refuses or does not answer for long."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return connect()
+        except faults as error:
+            reason = first_line(error)
+            if any(word in reason for word in REFUSED) or time.monotonic() > deadline:
+                raise MissingError(
+                    f"{name}: cannot be reached: {reason}", "is the server up, and the URL right?"
+                ) from None
+            time.sleep(1.0)
+
+
+CONNECT_SECONDS = 45.0
+"""How long a server that does not answer is waited for at the start."""
+REFUSED = (
+    *("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted", "no password supplied"),
+    *("Access denied", "Unknown database"),
+    *("invalid username", "Authentication required"),
+)
+"""How PostgreSQL, MySQL and Redis refuse for good; all else that they say may pass."""
+DRIVERS = {"postgresql": "postgres", "mysql": "mysql", "redis": "redis", "grpc": "grpc"}
+"""Kind of a storage -> the extra with its driver."""
+
+
+def no_driver(kind: str) -> MissingError:
+    """What to say where a storage's driver is missing."""
+    return MissingError(f"no driver for {kind} is installed", f"pip install 'meliuscli[{DRIVERS[kind]}]'")

@@ -13,8 +13,8 @@ from meliuscli.search.cost import OPS, Cost
 from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
+    from meliuscli.search.settings import Settings
     from meliuscli.search.space import SearchSpace
-    from meliuscli.search.study import Settings
 
 SECONDS_BETWEEN_LINES = 10
 TABLE = "latency.jsonl"

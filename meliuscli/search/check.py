@@ -18,12 +18,12 @@ from meliuscli.arch.adapt import as_proxy
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.names import DEFAULT_DATASET
 from meliuscli.errors import BadInputError, SpecError
-from meliuscli.results import write_json
+from meliuscli.results import read_record, write_record
 from meliuscli.search.plan import CheckPlan
 from meliuscli.search.proposals import SPREAD_STARTS, Proposer
 from meliuscli.search.space import Candidate, Proxy, SearchSpace
 from meliuscli.search.targets import published_networks, target_name
-from meliuscli.search.trainings import train_all
+from meliuscli.search.trainings import Trainings, train_all
 from meliuscli.training.pool import Task
 from meliuscli.work.folders import CHECK
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from meliuscli.data.batches import Prepared
     from meliuscli.data.folder import ImageFolder
 
-Trainings = dict[str, dict[str, dict[str, dict[str, Any]]]]
+Trained = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Way -> archid -> seed -> what the training gave, or its ``reason`` for failing."""
 
 
@@ -65,7 +65,7 @@ class Check:
     data: dict[str, DataFacts]
     networks: tuple[Candidate, ...]
     origin: dict[str, Any]
-    trainings: Trainings = field(default_factory=dict)
+    trainings: Trained = field(default_factory=dict)
 
     def asked(self) -> list[CheckTraining]:
         """All trainings, network by network, so that what is done of an unfinished check is of whole networks."""
@@ -84,15 +84,16 @@ class Check:
         """Train what is left; yields each training as it is written down."""
         todo = {index: training for index, training in enumerate(self.asked()) if self.outcome(training) is None}
         tasks = {index: self._task(training) for index, training in todo.items()}
-        for index, outcome in train_all(tasks, workers):
-            fields = outcome.fields()
-            way, archid, seed = todo[index].way, todo[index].candidate.archid, str(todo[index].seed)
-            self.trainings.setdefault(way, {}).setdefault(archid, {})[seed] = fields
-            self.save()
-            yield todo[index], fields
+        with Trainings[int](workers) as trainings:
+            for index, outcome in train_all(tasks, trainings):
+                fields = outcome.fields()
+                way, archid, seed = todo[index].way, todo[index].candidate.archid, str(todo[index].seed)
+                self.trainings.setdefault(way, {}).setdefault(archid, {})[seed] = fields
+                self.save()
+                yield todo[index], fields
 
     def save(self) -> None:
-        write_json(self.directory / CHECK.marker, self.content())
+        write_record(self.directory / CHECK.marker, self.content())
 
     def content(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
@@ -197,7 +198,7 @@ def read_check(directory: Path, space: SearchSpace) -> Check:
     """A check as it was left. Raises ``BadInputError`` for a file that holds none."""
     path = directory / CHECK.marker
     with CHECK.reading(path):
-        stored = TypeAdapter(dict[str, Any]).validate_json(path.read_text(encoding="utf-8"))
+        stored = read_record(path)
         plan = CheckPlan.model_validate(stored["plan"])
         if plan.against == "published":
             networks = published_networks()
@@ -211,5 +212,5 @@ def read_check(directory: Path, space: SearchSpace) -> Check:
             TypeAdapter(dict[str, DataFacts]).validate_python(stored["data"]),
             networks,
             TypeAdapter(dict[str, Any]).validate_python(stored["origin"]),
-            TypeAdapter(Trainings).validate_python(stored["trainings"]),
+            TypeAdapter(Trained).validate_python(stored["trainings"]),
         )

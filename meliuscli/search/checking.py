@@ -10,7 +10,7 @@ from typing import Any
 
 from meliuscli.data.decoding import prepare_and_tell
 from meliuscli.errors import BadInputError, InterruptedByUser
-from meliuscli.results import json_text, origin, write_text
+from meliuscli.results import origin, record_text, write_text
 from meliuscli.search.check import Check, DataFacts, as_trained, read_check, read_data, sample
 from meliuscli.search.plan import Against, Changes, CheckPlan, make_plan, read_changes
 from meliuscli.search.space import Candidate, SearchSpace, load_space
@@ -88,7 +88,7 @@ def begin_check(
     chosen = published_networks() if asked.against == "published" else sample(space, plan, facts)
     _require_trainable(chosen, plan, facts)
     check = Check(Path(), plan, facts, chosen, origin())
-    files = {SPACE_FILE: text, **_copied(asked.changes), CHECK.marker: json_text(check.content())}
+    files = {SPACE_FILE: text, **_copied(asked.changes), CHECK.marker: record_text(check.content())}
     directory = CHECK.make(reports, name, default_check_name(asked.against, space_name), force, files)
     return replace(check, directory=directory)
 

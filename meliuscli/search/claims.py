@@ -9,8 +9,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from meliuscli.search.backend import Backend
+from meliuscli.search.records import has_landed
 from meliuscli.search.storage import OptunaStudy
-from meliuscli.search.study import has_landed
 from meliuscli.training.pool import Task
 from meliuscli.work.owner import Owner
 
@@ -61,13 +61,13 @@ class Claims:
         if trial.state == TrialState.RUNNING and _is_owned(trial, me):
             self._free(trial, KILLED if killed else None)
 
-    def left_behind(self) -> FrozenTrial | None:
-        """The first trial that was handed back, or whose worker is gone."""
+    def left_behind(self, me: Owner) -> FrozenTrial | None:
+        """The first trial that was handed back, or whose worker is gone, or that this worker took without being told so."""
         for trial in self.trials.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if OWNER not in trial.user_attrs or has_landed(trial):
                 continue
             left = trial
-            if (fields := trial.user_attrs[OWNER]) is not None:
+            if (fields := trial.user_attrs[OWNER]) is not None and not _is_owned(trial, me):
                 if not self._is_lost(Owner.from_fields(fields), trial):
                     continue
                 self._free(trial, LOST)

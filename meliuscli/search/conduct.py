@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.results import cannot_write
 from meliuscli.search.begin import Begun
 from meliuscli.search.budget import study_cost
-from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
-from meliuscli.search.study import Study, TrialRecord
-from meliuscli.search.trainings import scores
+from meliuscli.search.entrants import Entrant
+from meliuscli.search.finals import Round, finals_of, transfer_of
+from meliuscli.search.records import TrialRecord
+from meliuscli.search.study import Study
+from meliuscli.search.trainings import Trainings, scores
 from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
@@ -34,17 +37,18 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
     directory, trials = study.directory, study.settings.trials
     listener.begun(directory.name, asdict(study.settings))
     try:
-        with listener.stage("trial", trials, len(study.records())) as stage:
-            for record in study.run(workers, timeout):
-                stage.step(_told(study, record))
-                listener.measured("trials", record.number, _values(study, record))
-        _explain_short(study, listener)
-        entrants = choose_entrants(study)
-        if all(entrant.known_as is not None for entrant in entrants):
-            return  # nothing that the search found would be compared
-        _run_round("final", finals_of(study), entrants, workers, listener)
-        if (transfer := transfer_of(study)) is not None:
-            _run_round("transfer", transfer, entrants, workers, listener)
+        with Trainings[Any](workers) as trainings:
+            with listener.stage("trial", trials, len(study.records())) as stage:
+                for record in study.run(trainings, timeout):
+                    stage.step(_told(study, record))
+                    listener.measured("trials", record.number, _values(study, record))
+            _explain_short(study, listener)
+            entrants = study.entrants()
+            if all(entrant.known_as is not None for entrant in entrants):
+                return  # nothing that the search found would be compared
+            _run_round("final", finals_of(study), entrants, trainings, listener)
+            if (transfer := transfer_of(study)) is not None:
+                _run_round("transfer", transfer, entrants, trainings, listener)
     except KeyboardInterrupt:
         kept = f"interrupted; {len(study.records())} of {trials} trials are kept in {directory}"
         raise InterruptedByUser(kept, f"continue with: {STUDY.resume_command(directory)}") from None
@@ -65,6 +69,8 @@ def first_line(begun: Begun) -> str:
 def _told(study: Study, record: TrialRecord) -> str:
     what = record.known_as or record.candidate.spec.summary()
     score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
+    if record.result is not None and record.result.at_chance:
+        score = f"{score}, no better than chance"
     return f"{what}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
 
 
@@ -74,9 +80,11 @@ def _values(study: Study, record: TrialRecord) -> dict[str, float]:
     return {study.settings.objective: study.cost.of(record.candidate), **result}
 
 
-def _run_round(noun: str, round_: Round, entrants: Sequence[Entrant], workers: int, listener: Listener) -> None:
+def _run_round(
+    noun: str, round_: Round, entrants: Sequence[Entrant], trainings: Trainings[Any], listener: Listener
+) -> None:
     with listener.stage(noun, len(entrants) * round_.seeds, round_.num_done(entrants)) as steps:
-        for entrant, seed, outcome in round_.run(entrants, workers):
+        for entrant, seed, outcome in round_.run(entrants, trainings):
             steps.step(f"{entrant.name}, seed {seed}")
             listener.measured(f"{noun}s/{entrant.name}", seed, scores(outcome))
 

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.search.backend import Backend
-from meliuscli.search.begin import SPACE_FILE, Asked, StudyPlan, data_facts, plan_study
+from meliuscli.search.begin import SPACE_FILE, Asked, StudyPlan, plan_study
+from meliuscli.search.settings import Settings
 from meliuscli.search.shared import SharedStudy
 from meliuscli.search.space import SearchSpace, load_space
-from meliuscli.search.study import Settings
+from meliuscli.search.study_data import data_facts
 from meliuscli.search.worker import patiently
 from meliuscli.version import __version__
 from meliuscli.work.listener import SILENT, Listener

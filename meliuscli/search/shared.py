@@ -15,11 +15,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from meliuscli.errors import FailedError
 from meliuscli.search.backend import Backend
 from meliuscli.search.claims import OWNER, Assignment, Claims, Stage
-from meliuscli.search.finals import Entrant, Round, choose_entrants, finals_of, transfer_of
+from meliuscli.search.finals import Round, finals_of, transfer_of
+from meliuscli.search.records import Outcomes, has_landed
 from meliuscli.search.sampler import suggest_all
+from meliuscli.search.settings import Settings
 from meliuscli.search.space import SearchSpace
 from meliuscli.search.storage import OptunaStudy, has_study
-from meliuscli.search.study import Outcomes, Settings, Study, has_landed
+from meliuscli.search.study_trials import StudyTrials
 from meliuscli.training.pool import Task
 from meliuscli.work.owner import Owner
 
@@ -29,7 +31,7 @@ WAIT: Literal["wait"] = "wait"
 """There is nothing to do until others have finished something."""
 
 
-class SharedStudy(Study):
+class SharedStudy(StudyTrials):
     """A study in a storage with many workers. ``directory`` is where its report goes."""
 
     def __init__(self, backend: Backend, name: str, directory: Path, settings: Settings, space: SearchSpace) -> None:
@@ -37,7 +39,6 @@ class SharedStudy(Study):
         super().__init__(directory, settings, space, trials=OptunaStudy(backend.storage, name))
         self.outcomes = self._outcomes
         self._stages: dict[Stage, Claims] = {"trial": Claims(self._journal, backend)}
-        self._entrants: list[Entrant] | None = None
 
     def attribute(self, key: str) -> Any:
         """What is written down with the study in its storage; None where it is not."""
@@ -99,7 +100,7 @@ class SharedStudy(Study):
 
     def _next_trial(self, me: Owner) -> Assignment | Literal["wait"] | None:
         self._finish_asking()
-        if (left := self._claims("trial").left_behind()) is not None:
+        if (left := self._claims("trial").left_behind(me)) is not None:
             return self._take("trial", left, me)
         lag = self.settings.lag
         while True:
@@ -166,12 +167,6 @@ class SharedStudy(Study):
 
     # Finals and transfers
 
-    def entrants(self) -> list[Entrant]:
-        """Who is in the finals. All trials are told."""
-        if self._entrants is None:
-            self._entrants = choose_entrants(self)
-        return self._entrants
-
     def _rounds(self) -> list[tuple[Stage, Round]]:
         """The stages after the trials. Raises ``FailedError`` where no candidate could be trained."""
         if not any(trial.state == TrialState.COMPLETE for trial in self._optuna.get_trials(deepcopy=False)):
@@ -188,7 +183,7 @@ class SharedStudy(Study):
         claims = self._claims(stage)
         study = claims.trials
         self._enqueue(study, round_)
-        if (left := claims.left_behind()) is not None:
+        if (left := claims.left_behind(me)) is not None:
             return self._take(stage, left, me)
         is_running = False
         for trial in study.study.get_trials(deepcopy=False):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meliuscli.errors import MeliusError, MissingError
 from meliuscli.training.pool import Task, Train, TrainingPool, train_task
+from meliuscli.work.interrupts import heed_interrupt
 
 if TYPE_CHECKING:
     from meliuscli.training.run import RunResult
@@ -36,9 +37,11 @@ def scores(outcome: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Trainings(Generic[Key]):
-    """Trainings in worker processes; a context manager, which stops them at once when it is left by an exception."""
+    """Trainings in ``workers`` processes, which start with the first ones and stay, so that what they load is loaded once for
+    all stages of a piece of work; a context manager, which stops them at once when it is left by an exception."""
 
     def __init__(self, workers: int, train: Train = train_task) -> None:
+        self.workers = workers
         self._pool = TrainingPool(workers, train)
         self._running: dict[Future[RunResult], Key] = {}
 
@@ -68,21 +71,19 @@ class Trainings(Generic[Key]):
         return bool(self._running)
 
 
-def train_all(tasks: Mapping[Key, Task], workers: int) -> Iterator[tuple[Key, RunResult | Failure]]:
+def train_all(tasks: Mapping[Key, Task], trainings: Trainings[Key]) -> Iterator[tuple[Key, RunResult | Failure]]:
     """Train every task; yields its key with the outcome as it ends. Raises ``MissingError`` when a worker is killed."""
-    if not tasks:
-        return
-    with Trainings[Key](workers) as trainings:
-        for key, task in tasks.items():
-            trainings.start(key, task)
-        while trainings:
-            yield from trainings.ended()
+    for key, task in tasks.items():
+        trainings.start(key, task)
+    while trainings:
+        yield from trainings.ended()
 
 
 def _outcome(future: Future[RunResult]) -> RunResult | Failure:
     try:
         return future.result()
     except BrokenProcessPool:
+        heed_interrupt()  # of all processes of a job
         raise MissingError(
             "a training process was killed from outside (out of memory?)",
             "what was finished is kept; continue with --resume, with fewer --workers if memory is short",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from meliuscli.data.batches import Prepared, augment, batches
 from meliuscli.errors import BadInputError, FailedError
+from meliuscli.nn.compiled import compile_quietly
 from meliuscli.training.execution import Execution
 from meliuscli.training.optimizer import Average, flatten_parameters, make_optimizer
 from meliuscli.training.processes import Processes
@@ -77,10 +77,9 @@ class Training:
         self._order_state = self.generator.get_state()
         self._order = batches(data.train[1].cpu(), recipe.batch_size, self.generator)
         self._parallel = DistributedDataParallel(self.network) if processes.count > 1 else None
-        self._forward: nn.Module = self.network if self._parallel is None else self._parallel
+        self._forward: Callable[..., Any] = self.network if self._parallel is None else self._parallel
         if self.execution.compiled:
-            _hush_compiler()
-            self._forward = torch.compile(self._forward)  # type: ignore[assignment]
+            self._forward = compile_quietly(self._forward)
 
     @property
     def result(self) -> nn.Module:
@@ -220,13 +219,6 @@ class Training:
         return FailedError(
             f"the training diverged: the loss is not finite by epoch {self.epoch:.2f}", "lower the learning rate"
         )
-
-
-def _hush_compiler() -> None:
-    """Its warnings are on our code, which the user cannot change."""
-    warnings.filterwarnings("ignore", message=".*Dynamo")
-    warnings.filterwarnings("ignore", module=r"torch\._dynamo|torch\._inductor")
-    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -81,7 +81,8 @@ def train_task(task: Task) -> RunResult:
     untrained = zero_cost_scores(task.spec, data, task.recipe, task.seed) if task.untrained else None
     execution = Execution.plain(task.recipe, task.device)
     result = train_once(task.spec, data, task.recipe, task.seed, task.score_test, execution=execution)
-    return replace(result, untrained=untrained)
+    at_chance = result.is_at_chance(task.spec.num_classes, len(data.validation[1]))
+    return replace(result, untrained=untrained, at_chance=at_chance)
 
 
 Train = Callable[[Task], "RunResult"]

@@ -30,7 +30,8 @@ SAVE_SECONDS = 180.0
 class RunResult:
     """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the
     end. ``seconds`` is wall time of the training, validation included, and ``energy_joules`` what the machine's
-    processors took in it, where it can be read. ``untrained`` holds scores of the network before its first step."""
+    processors took in it, where it can be read. ``untrained`` holds scores of the network before its first step;
+    ``at_chance`` is said by whoever judges a training by its validation."""
 
     seed: int
     curve: tuple[EpochMetrics, ...]
@@ -39,6 +40,7 @@ class RunResult:
     images_per_second: float
     energy_joules: float | None = None
     untrained: Mapping[str, float] | None = None
+    at_chance: bool = False
 
     @property
     def last(self) -> EpochMetrics:
@@ -61,6 +63,7 @@ class RunResult:
             "energy_joules": None if self.energy_joules is None else round(self.energy_joules, 1),
             "curve": [asdict(metrics) for metrics in self.curve],
             **({} if self.untrained is None else {"untrained": dict(self.untrained)}),
+            **({"at_chance": True} if self.at_chance else {}),
         }
 
     @classmethod
@@ -68,7 +71,8 @@ class RunResult:
         """The inverse of ``fields``."""
         curve = tuple(EpochMetrics(**metrics) for metrics in fields["curve"])
         rest = ("seed", "test_top1", "seconds", "images_per_second", "energy_joules")
-        return cls(curve=curve, untrained=fields.get("untrained"), **{key: fields[key] for key in rest})
+        more = {"untrained": fields.get("untrained"), "at_chance": fields.get("at_chance", False)}
+        return cls(curve=curve, **more, **{key: fields[key] for key in rest})
 
 
 def train_once(

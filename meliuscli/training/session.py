@@ -22,7 +22,7 @@ from meliuscli.counting.counts import Count
 from meliuscli.data.batches import Prepared
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import FailedError, InterruptedByUser, MeliusError
-from meliuscli.results import json_text, write_json, write_text
+from meliuscli.results import json_text, write_record, write_text
 from meliuscli.runs import checkpoint_path, record_path, summary, weights_path
 from meliuscli.training.checkpoint import Checkpoint
 from meliuscli.training.execution import Execution
@@ -161,7 +161,7 @@ class Session:
         record = self._record(failure) if self.runs else None
         if self.processes.leads:
             if record is not None:
-                write_json(record_path(self.reports, self.plan.id), record)
+                write_record(record_path(self.reports, self.plan.id), record)
             self.release()
             at_hand = checkpoint_path(self.directory, len(self.runs))
             if not isinstance(failure, InterruptedByUser) and not at_hand.exists():

@@ -88,8 +88,12 @@ class Kind:
     @contextmanager
     def reading(self, path: Path) -> Iterator[None]:
         """While a file of this kind is read: raises ``BadInputError`` for one that is not there, torn or of something else."""
+        from meliuscli.results import NewerRecord
+
         try:
             yield
+        except NewerRecord:
+            raise
         except OSError as error:
             raise BadInputError(
                 f"{path}: cannot be read: {error.strerror}", f"restore it, or {self._give_up}"

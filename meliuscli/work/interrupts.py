@@ -1,7 +1,8 @@
-"""Ctrl-C: that it came, whatever others make of it, and work whose steps should end before it stops."""
+"""Ctrl-C and SIGTERM: that one came, whatever others make of it, and work whose steps should end before it stops."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,18 +12,28 @@ from types import FrameType
 PATIENCE_SECONDS = 1.0
 """After which is said what a Ctrl-C waits for."""
 
-_came = threading.Event()
+_came: list[int] = []
+"""The signals that interrupted this process, in order."""
 
 
 def hear_interrupts() -> None:
-    """Remember a Ctrl-C, which interrupts as ever. Libraries turn ``KeyboardInterrupt`` into errors of their own."""
+    """Remember a Ctrl-C, which interrupts as ever, and let SIGTERM (of a scheduler, ``timeout``, a shutdown) do the same.
+    Libraries turn ``KeyboardInterrupt`` into errors of their own. One of several processes of a training is ended by their
+    launcher, with SIGTERM, where another failed: it would wait for that one."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def was_interrupted() -> bool:
-    """Has a Ctrl-C interrupted this process?"""
-    return _came.is_set()
+    """Has a signal interrupted this process?"""
+    return bool(_came)
+
+
+def exit_code() -> int:
+    """What shells expect of a program that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (_came[0] if _came else signal.SIGINT)
 
 
 def heed_interrupt() -> None:
@@ -31,34 +42,37 @@ def heed_interrupt() -> None:
         raise KeyboardInterrupt from None
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    _came.set()
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
     raise KeyboardInterrupt
 
 
 @contextmanager
 def first_interrupt_waits(tell: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C is asked for, so that the step at hand ends and is kept, and ``tell`` is called where that takes more
-    than a moment; the second interrupts at once. Where the signal is ignored (``nohup``, ``&`` in a script) it stays so, and
-    so it does outside of the main thread."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    """The first signal that interrupts is asked for, so that the step at hand ends and is kept, and ``tell`` is called where
+    that takes more than a moment; the second interrupts at once. A signal that is ignored (``nohup``, ``&`` in a script) stays
+    so, one that ends the process at once does, and nothing changes outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     asked = False
     timer = threading.Timer(PATIENCE_SECONDS, tell)
     timer.daemon = True
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         nonlocal asked
+        _came.append(number)
         if asked:
             raise KeyboardInterrupt
         asked = True
         timer.start()
 
-    before = signal.signal(signal.SIGINT, ask)
+    untouched = (signal.SIG_IGN, signal.SIG_DFL)
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) not in untouched]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         timer.cancel()

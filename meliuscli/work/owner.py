@@ -44,6 +44,11 @@ class Owner:
         """Has a near process ended? One that nobody has waited for yet has ended, too."""
         return _started(self.pid) != self.started
 
+    @property
+    def is_near_and_gone(self) -> bool:
+        """Does this process know that that one has ended?"""
+        return self.is_near and self.is_gone
+
 
 def _place() -> str:
     return "/".join((socket.gethostname(), _text(Path("/proc/sys/kernel/random/boot_id")), _namespace()))

@@ -35,7 +35,7 @@ from meliuscli.search.pareto import front, hypervolume
 from meliuscli.search.proposals import SPREAD_STARTS
 from meliuscli.search.sampler import CandidateSampler, FeasibleAndNew, distributions, make_sampler, suggest
 from meliuscli.search.space import Candidate, SearchSpace, load_space
-from meliuscli.search.trainings import Failure, train_all
+from meliuscli.search.trainings import Failure, Trainings, train_all
 
 MARKS = (25, 50, 100)
 OURS = "cost-aware"
@@ -183,14 +183,15 @@ def tabulate(path: Path, space: SearchSpace, budget: float, arguments: argparse.
         if str(seed) not in rows[archid]["top1"]
     }
     done = len(networks) * arguments.training_seeds - len(tasks)
-    for (archid, seed), outcome in train_all(tasks, arguments.workers):
-        if isinstance(outcome, Failure):
-            raise SystemExit(f"{archid}, seed {seed}: {outcome.reason}")
-        done += 1
-        rows[archid]["top1"][str(seed)] = outcome.last.validation_top1
-        complete = [row for row in rows.values() if row["top1"]]
-        write_json(path, {"space": arguments.space, "networks": complete})
-        print(f"{done} of {len(networks) * arguments.training_seeds}: {archid} {rows[archid]['top1']}", flush=True)
+    with Trainings[tuple[str, int]](arguments.workers) as trainings:
+        for (archid, seed), outcome in train_all(tasks, trainings):
+            if isinstance(outcome, Failure):
+                raise SystemExit(f"{archid}, seed {seed}: {outcome.reason}")
+            done += 1
+            rows[archid]["top1"][str(seed)] = outcome.last.validation_top1
+            complete = [row for row in rows.values() if row["top1"]]
+            write_json(path, {"space": arguments.space, "networks": complete})
+            print(f"{done} of {len(networks) * arguments.training_seeds}: {archid} {rows[archid]['top1']}", flush=True)
 
 
 def spread(space: SearchSpace, budget: float, count: int) -> list[Candidate]:

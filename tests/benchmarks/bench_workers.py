@@ -17,7 +17,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "faults"), str(Path(__file__).pa
 
 from conftest import TINY_SPACE
 from optuna.trial import TrialState, create_trial
-from postgres import Postgres, why_not
+from servers import SERVERS, why_not
 from sleeping import asked_of, created, joined, open_backend, result_of, start
 
 from meliuscli.report.gathered import report_of
@@ -105,12 +105,12 @@ def main() -> None:
     space = home / "tiny.toml"
     space.write_text(TINY_SPACE, encoding="utf-8")
     throughput("journal", "journal", space, home, given.trials, given.seconds, None)
-    if (reason := why_not()) is None:
-        with Postgres() as server:
-            reset = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
-            throughput("postgresql", server.url, space, home, given.trials, given.seconds, lambda: server.sql(reset))
-    else:
-        print(f"postgresql: {reason}")
+    for kind, make in SERVERS.items():
+        if (reason := why_not(kind)) is not None:
+            print(f"{kind}: {reason}")
+            continue
+        with make() as server:
+            throughput(kind, server.url, space, home, given.trials, given.seconds, server.reset)
     if given.proposals:
         study = filled("journal", home / "proposals", given.proposals)
         print(f"a proposal at {given.proposals:,} trials: {1000 * proposal_cpu(study):.0f} ms of CPU", flush=True)

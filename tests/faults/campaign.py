@@ -21,26 +21,31 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import clocks
 from conftest import TINY_SPACE
-from forked import in_child
-from mutate import MALFORMED, attack
+from forked import FORK, in_child
+from malformed import MALFORMED
+from mutate import attack
 from optuna.trial import TrialState
-from postgres import Postgres, why_not
+from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from works import attack_works
 
+from meliuscli.errors import BadInputError
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
 TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 300.0
 FAULTS = 30
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
+PARTS = ("journal", *SERVERS, "malformed", "works")
 SAMPLERS = ("cost-aware", "random", "tpe")
 
 
@@ -75,10 +80,29 @@ def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:
     return rows
 
 
+def make_twice(url: str, space: Path, place: Path, sampler: str, tally: Tally) -> None:
+    """Two searches of one name at the same time make one study, and one that asks for something else is refused."""
+
+    def make() -> None:
+        created(url, space, place, TRIALS, sampler=sampler, lag=8)
+        with suppress(BadInputError):
+            created(url, space, place, TRIALS + 1, sampler=sampler, lag=8)
+            os._exit(1)
+        os._exit(0)  # as a process that was killed: it closes nothing
+
+    both = [FORK.Process(target=make) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    tally.faults["two searches of one name"] += 1
+    tally.bad_exits += [f"{place.name}: a search exited {process.exitcode}" for process in both if process.exitcode]
+
+
 class Round:
     """One study that workers finish while faults come at random moments."""
 
-    def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Postgres | None):
+    def __init__(self, url: str, place: Path, workers: int, rng: random.Random, tally: Tally, server: Server | None):
         self.url, self.place, self.rng, self.tally, self.server = url, place, rng, tally, server
         self.workers: list[BaseProcess] = [self._start() for _ in range(workers)]
         self.num_faults = 0
@@ -94,7 +118,7 @@ class Round:
                 for worker in self.workers:
                     worker.kill()
                 return
-            time.sleep(self.rng.uniform(0.05, 1.0))
+            time.sleep(self.rng.uniform(0.05, 0.5))
             self._reap()
             if self.workers and self.num_faults < FAULTS:
                 self._disturb()
@@ -126,6 +150,9 @@ class Round:
         self.tally.faults[kind] += 1
 
     def _disturb_storage(self) -> str:
+        if clocks.can_jump() and self.rng.random() < 0.3:
+            clocks.jump(self.rng.choice(clocks.JUMPS))
+            return "clock jumped a day"
         if self.server is not None:
             kind = self.rng.choice(["connections cut", "database restarted", "database crashed"])
             if kind == "connections cut":
@@ -154,7 +181,7 @@ def judge(url: str, place: Path, expected: list[Row], tally: Tally) -> None:
         study = joined(url, place)
         trials = study._optuna.get_trials(deepcopy=False)
         running = sum(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
-        finals = study._stage("final").study.get_trials(deepcopy=False)
+        finals = study._claims("final").trials.study.get_trials(deepcopy=False)
         running += sum(not trial.state.is_finished() for trial in finals)
         return rows_of(study), running, len(finals)
 
@@ -167,21 +194,23 @@ def judge(url: str, place: Path, expected: list[Row], tally: Tally) -> None:
     tally.rounds += 1
 
 
-def disturb(name: str, minutes: float, rng: random.Random, space: Path, home: Path) -> Tally:
-    """Rounds on a storage until the time is over."""
-    tally, end = Tally(), time.monotonic() + 60 * minutes
+def disturb(name: str, minutes: float, kills: float, rng: random.Random, space: Path, home: Path) -> Tally:
+    """Rounds on a storage until the time is over, or so many workers were killed."""
+    tally = Tally()
     expected = {sampler: undisturbed(space, home / f"undisturbed-{sampler}", sampler) for sampler in SAMPLERS}
-    server = Postgres() if name == "postgresql" else None
+    server = None if name == "journal" else SERVERS[name]()
     if server is not None:
         server.start()
+    end = time.monotonic() + 60 * minutes
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end and tally.faults["SIGKILL"] + tally.faults["SIGTERM"] < kills:
             place, sampler = home / f"{name}-{tally.rounds}", rng.choice(SAMPLERS)
             url = "journal" if server is None else server.url
             if server is not None:
-                server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-            in_child(lambda u=url, p=place, s=sampler: created(u, space, p, TRIALS, sampler=s, lag=8) and None)  # type: ignore[misc]
+                server.reset()
+            make_twice(url, space, place, sampler, tally)
             Round(url, place, rng.choice((2, 4)), rng, tally, server).run()
+            clocks.jump("+0") if clocks.can_jump() else None
             judge(url, place, expected[sampler], tally)
             print(f"{name}: {tally.fields()}", flush=True)
             if tally.is_clean:
@@ -196,31 +225,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=float, default=inf, help="end a storage's part after so many")
     parser.add_argument("--report", type=Path, default=Path("reports/faults"))
-    parser.add_argument("--only", choices=("journal", "postgresql", "malformed", "works"))
+    parser.add_argument("--only", choices=PARTS)
     given = parser.parse_args()
+    clocks.begin_anew()
     storage.LOCK_SECONDS = 0.3  # what is left of a lock costs a round no time
     home = Path(tempfile.mkdtemp(prefix="faults-"))
     space = home / "tiny.toml"
     space.write_text(TINY_SPACE, encoding="utf-8")
-    parts = [given.only] if given.only else ["journal", "postgresql", "malformed", "works"]
+    parts = [given.only] if given.only else PARTS
     value: dict[str, object] = {"seed": given.seed, "minutes": given.minutes}
     is_clean = True
     for part in parts:
         rng, minutes = random.Random(f"{part} {given.seed}"), given.minutes / len(parts)
-        if part == "postgresql" and (reason := why_not()) is not None:
+        if part in SERVERS and (reason := why_not(part)) is not None:
             value[part] = {"skipped": reason}
             continue
         if part in ("malformed", "works"):
             outcome = (attack if part == "malformed" else attack_works)(rng, minutes, home / part)
             value[part], is_clean = outcome, is_clean and not outcome["failures"]
             continue
-        tally = disturb(part, minutes, rng, space, home)
+        tally = disturb(part, minutes, given.kills, rng, space, home)
         value[part], is_clean = tally.fields(), is_clean and tally.is_clean
     value["kinds of malformed input"] = sorted(MALFORMED)
     command = f"python tests/faults/campaign.py --minutes {given.minutes:g} --seed {given.seed}"
+    command += f" --kills {given.kills:.0f}" if given.kills < inf else ""
     command += f" --only {given.only}" if given.only else ""
-    write_json(given.report / "faults.json", {**value, "origin": {**origin(), "command": command}})
+    write_json(given.report / f"{given.only or 'faults'}.json", {**value, "origin": {**origin(), "command": command}})
     print(json.dumps(value, indent=2))
     if is_clean:
         shutil.rmtree(home, ignore_errors=True)

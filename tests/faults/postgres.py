@@ -12,6 +12,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import clocks
+
 USER = "postgres"
 
 
@@ -76,6 +78,10 @@ class Postgres:
         """``fast`` ends all sessions; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop", check=check)
 
+    def reset(self) -> None:
+        """Forget all studies."""
+        self.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
     def kill(self) -> None:
         """Kill the server's first process; it is gone when its port is free again."""
         pid = int((self.directory / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
@@ -95,7 +101,9 @@ class Postgres:
         command = [*as_user, str(self._bin / program), *words]
         # The server keeps what it inherits open, so a pipe would never end.
         with tempfile.TemporaryFile("w+") as out:
-            done = subprocess.run(command, stdout=out, stderr=out, cwd="/", timeout=60, check=False)
+            done = subprocess.run(
+                command, stdout=out, stderr=out, cwd="/", timeout=60, check=False, env=clocks.true_environment()
+            )
             out.seek(0)
             text = out.read()
         if check and done.returncode:

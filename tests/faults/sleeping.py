@@ -8,7 +8,7 @@ import multiprocessing.process
 import sys
 import time
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from meliuscli.search import addresses
 from meliuscli.search.backend import Backend
@@ -56,14 +56,10 @@ class Sleeper:
 class OneByOne(Generic[Key]):
     """In place of ``Trainings``: the same results without processes."""
 
-    def __init__(self, *_: object) -> None:
+    workers = 2
+
+    def __init__(self) -> None:
         self._waiting: list[tuple[Key, Task]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def start(self, key: Key, task: Task) -> None:
         self._waiting.append((key, task))

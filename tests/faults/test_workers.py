@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,12 @@ import sleeping
 from conftest import TINY_SPACE, Cli, run_here
 from killing import kill_this_process
 from optuna.trial import TrialState
-from postgres import Postgres, why_not
+from servers import SERVERS, Server, why_not
 from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
-from meliuscli.search import backend, claims, databases, membership, worker
-from meliuscli.search import study as study_module
+from meliuscli.search import backend, claims, membership, worker
+from meliuscli.search.backend import DRIVERS
 from meliuscli.search.begin import plan_study
 from meliuscli.search.claims import Assignment
 from meliuscli.search.membership import join
@@ -48,27 +49,41 @@ def rows(space: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """What a search of one process gives."""
     plan = plan_study(asked_of(space, TRIALS), 1)
     study = Study(tmp_path_factory.mktemp("one"), plan.settings, plan.space)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "Trainings", sleeping.OneByOne)
-        assert len(list(study.run(2))) == TRIALS
+    assert len(list(study.run(sleeping.OneByOne()))) == TRIALS  # type: ignore[arg-type]
     return rows_of(study)
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
-    with Postgres() as server:
+def servers() -> Iterator[Callable[[str], Server]]:
+    """Gives the server of a kind, started when it is first asked for."""
+    started: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def server(kind: str) -> Server:
+            if (reason := why_not(kind)) is not None:
+                pytest.skip(reason)
+            if kind not in started:
+                started[kind] = stack.enter_context(SERVERS[kind]())
+            return started[kind]
+
         yield server
 
 
-@pytest.fixture(params=["journal", "postgres"])
-def storage(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def postgres(servers: Callable[[str], Server]) -> Server:
+    return servers("postgresql")
+
+
+OTHERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("mysql", "redis", "grpc")]
+
+
+@pytest.fixture(params=["journal", "postgresql", *OTHERS])
+def storage(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> str:
     """Where a study of its own can be."""
     if request.param == "journal":
         return "journal"
-    server: Postgres = request.getfixturevalue("postgres")
-    server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    server = servers(request.param)
+    server.reset()
     return server.url
 
 
@@ -107,22 +122,22 @@ def test_the_same_command_makes_one_study_and_another_is_refused(storage: str, s
 
 def test_without_a_lag_proposals_see_all_and_every_trial_is_told_at_once(space: Path, tmp_path: Path) -> None:
     study = created("journal", space, tmp_path, lag=None)
-    me = Owner.here()
-    jobs = [study.next_job(me) for _ in range(3)]
+    workers = [Owner.here() for _ in range(3)]
+    jobs = [study.next_job(worker) for worker in workers]
     assert all(isinstance(job, Assignment) for job in jobs)
-    study.land(jobs[2], me, sleeping.result_of(jobs[2].task).fields())  # type: ignore[union-attr, arg-type]
-    study.next_job(me)
+    study.land(jobs[2], workers[2], sleeping.result_of(jobs[2].task).fields())  # type: ignore[union-attr, arg-type]
+    study.next_job(workers[2])
     assert [record.number for record in study.records()] == [2]
 
 
 def test_with_a_lag_a_trial_waits_for_those_before_it(space: Path, tmp_path: Path) -> None:
     study = created("journal", space, tmp_path, lag=2)
-    me = Owner.here()
-    first, second = study.next_job(me), study.next_job(me)
-    study.land(second, me, sleeping.result_of(second.task).fields())  # type: ignore[union-attr, arg-type]
-    assert study.next_job(me) == WAIT
-    study.land(first, me, sleeping.result_of(first.task).fields())  # type: ignore[union-attr, arg-type]
-    assert isinstance(study.next_job(me), Assignment)
+    one, other = Owner.here(), Owner.here()
+    first, second = study.next_job(one), study.next_job(other)
+    study.land(second, other, sleeping.result_of(second.task).fields())  # type: ignore[union-attr, arg-type]
+    assert study.next_job(other) == WAIT
+    study.land(first, one, sleeping.result_of(first.task).fields())  # type: ignore[union-attr, arg-type]
+    assert isinstance(study.next_job(one), Assignment)
     assert study._told_and_flights()[0] == 1
 
 
@@ -161,6 +176,17 @@ def test_a_signal_makes_a_worker_hand_back_its_trial_and_leave(
     assert claims.LOST not in study._journal.frozen(0).user_attrs
 
 
+def test_a_worker_that_was_not_told_what_it_took_takes_it_again(space: Path, tmp_path: Path) -> None:
+    study = created("journal", space, tmp_path)
+    me = Owner.here()
+    assert study.next_job(me).number == 0  # type: ignore[union-attr]
+    # The answer is lost with the connection on which it was on its way.
+    job = study.next_job(me)
+    assert isinstance(job, Assignment)
+    assert job.number == 0
+    assert claims.LOST not in study._journal.frozen(0).user_attrs
+
+
 def _owners(study: SharedStudy) -> list[object]:
     trials = study._optuna.get_trials(deepcopy=False)
     return [trial.user_attrs[claims.OWNER] for trial in trials if claims.OWNER in trial.user_attrs]
@@ -172,11 +198,11 @@ def test_the_trial_of_a_far_worker_is_taken_when_it_is_silent(
     study = created(storage, space, tmp_path)
     far = replace(Owner.here(), place="elsewhere")
     assert study.next_job(far).number == 0  # type: ignore[union-attr]
+    assert [study.next_job(Owner.here()).number for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
     me = Owner.here()
-    assert [study.next_job(me).number for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
     monkeypatch.setattr(backend, "GRACE_SECONDS", 1)
-    if storage != "journal":
-        study.backend._database.grace_period = 1  # type: ignore[attr-defined]
+    if hasattr(study.backend, "_database"):
+        study.backend._database.grace_period = 1
     time.sleep(1.5)
     taken = study.next_job(me)
     assert isinstance(taken, Assignment)
@@ -234,9 +260,9 @@ def test_what_a_kill_leaves_in_a_journal_that_others_write_is_mended(
 
 @pytest.mark.slow
 def test_a_database_that_goes_and_comes_back_is_waited_for(
-    postgres: Postgres, space: Path, rows: list[Row], tmp_path: Path
+    postgres: Server, space: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    postgres.reset()
     created(postgres.url, space, tmp_path, TRIALS)
     processes = [start(postgres.url, tmp_path, 0.2) for _ in range(2)]
     time.sleep(1.5)
@@ -267,8 +293,8 @@ def test_a_journal_with_an_unknown_operation_is_corrupt(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgres, space: Path, tmp_path: Path) -> None:
-    postgres.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Server, space: Path, tmp_path: Path) -> None:
+    postgres.reset()
     created(postgres.url, space, tmp_path, trials=2)
     postgres.stop("immediate")
     process = start(postgres.url, tmp_path, 0.0)
@@ -279,13 +305,25 @@ def test_a_worker_that_starts_while_the_database_is_away_waits(postgres: Postgre
 
 
 def test_a_server_that_refuses_or_is_not_there_is_said_in_one_line(
-    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MissingError, match=r'cannot be reached: .*(database|role) "none" does not exist'):
         open_backend(postgres.url.replace("/postgres", "/none"), tmp_path)
-    monkeypatch.setattr(databases, "CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(backend, "CONNECT_SECONDS", 0.0)
     with pytest.raises(MissingError, match=r"user:\*\*\*@127\.0\.0\.1:1/x: cannot be reached: .*refused"):
         open_backend("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
+
+
+def test_a_server_that_is_not_ready_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    said = ["FATAL:  the database system is not yet accepting connections", "connection refused"]
+
+    def connect() -> str:
+        if said:
+            raise OSError(said.pop())
+        return "connected"
+
+    assert backend.reached(connect, "x", (OSError,)) == "connected"
 
 
 # Who may join
@@ -336,14 +374,14 @@ def test_sqlite_is_for_one_worker(space: Path, tmp_path: Path, cli: Cli) -> None
 
 def test_a_missing_driver_is_said_with_the_line_that_installs_it(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules.update(psycopg=None, pymysql=None, redis=None)\n"
+        "import sys; sys.modules.update(psycopg=None, pymysql=None, redis=None, grpc=None)\n"
         "from pathlib import Path\nfrom meliuscli.errors import MissingError\n"
         "from meliuscli.search.addresses import open_backend\n"
-        "for url in ('postgresql://a@b/c', 'mysql://a@b/c', 'redis://a'):\n"
+        "for url in ('postgresql://a@b/c', 'mysql://a@b/c', 'redis://a', 'grpc://a'):\n"
         "    try: open_backend(url, Path())\n    except MissingError as error: print(error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n")[:3] == [f"pip install 'meliuscli[{e}]'" for e in ("postgres", "mysql", "redis")]
+    assert done.stdout.splitlines() == [f"pip install 'meliuscli[{e}]'" for e in DRIVERS.values()]
 
 
 # What others read
@@ -432,7 +470,7 @@ def test_search_shares_a_study_and_the_report_is_gathered_anywhere(
     [
         (("--study", "s", "--storage", "journal:a.log", "--timeout", "1m"), "--timeout and --storage exclude"),
         (("--storage", "journal:a.log"), "the study needs a name"),
-        (("--study", "s", "--storage", "grpc://host:13000"), "has no lock"),
+        (("--study", "s", "--storage", "grpc://host:x"), "grpc://HOST:13000|grpc:.*Port"),
         (("--study", "s", "--storage", "oracle://host"), "unknown kind 'oracle'"),
         (("--study", "s", "--storage", "journal:a.log", "--objectives", "accuracy,latency"), "those of one machine"),
         (("--study", "s", "--trial-timeout", "1m"), "for studies that workers share"),

@@ -16,17 +16,13 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from forked import FORK, in_child
+from commands import Outcome, attack_files, finish, start
+from forked import in_child
 from test_long_work import MEMBERS, Member, write_files
-
-from meliuscli.cli.app import main as command_line
 
 SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGSTOP and SIGCONT": 10}
 MOST_FAULTS = 5
@@ -34,42 +30,6 @@ MOST_FAULTS = 5
 ALLOWED = {"SIGKILL": (-9,), "SIGTERM": (-15, 130, 143), "SIGINT": (130, -2), "SIGHUP": (-1,), "none": (0,)}
 PLURALS = {"run": "runs", "study": "studies", "check": "checks"}
 KINDS = ("signals", "full disk", "read-only")
-
-
-@dataclass
-class Outcome:
-    """What was injected into works of one kind, and what came of it."""
-
-    rounds: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    def fields(self) -> dict[str, object]:
-        return {**vars(self), "faults": dict(sorted(self.faults.items())), "num_faults": self.faults.total()}
-
-
-def start(place: Path, words: Sequence[str]) -> BaseProcess:
-    """``meliuscli WORDS`` from inside ``place``, in a process group of its own; what it says goes to ``said.txt``."""
-
-    def run() -> None:
-        os.setsid()
-        os.chdir(place)
-        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        sys.argv = ["meliuscli", *words]
-        command_line()
-
-    process = FORK.Process(target=run)
-    process.start()
-    return process
-
-
-def finish(place: Path, words: Sequence[str]) -> int:
-    process = start(place, words)
-    process.join()
-    return process.exitcode or 0
 
 
 def broken_files(place: Path) -> list[str]:
@@ -201,41 +161,6 @@ def why_no_disks() -> str | None:
     """Why disks cannot be had here; None where they can."""
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
     return None if probe.returncode == 0 else "mounting is not allowed here"
-
-
-def one_file_commands(place: Path) -> dict[str, list[str]]:
-    """Name of the file -> the command that writes it, about the work that was done in ``place``."""
-    (run,) = (place / "reports").glob("run-*.json")
-    name = f"run:{json.loads(run.read_text())['id']}"
-    return {
-        "net.packed.safetensors": ["export", "--weights", name, "--to", "packed", "-o", "net.packed.safetensors"],
-        "run.html": ["report", name, "--html", "run.html"],
-        "counts.csv": ["count", "--arch", "meliusnet22", "--no-verify", "-o", "counts.csv"],
-    }
-
-
-def attack_files(rng: random.Random, end: float, whole: Path, outcome: Outcome) -> None:
-    """Kill commands that write one file: afterwards it is not there, or it is what they write undisturbed."""
-    expected, seconds = {}, {}
-    for name, words in list(one_file_commands(whole).items()):
-        began = time.monotonic()
-        if finish(whole, words) != 0:
-            outcome.failures.append(f"{' '.join(words)}: {(whole / 'said.txt').read_text()[-300:]}")
-            continue
-        expected[name], seconds[name] = (whole / name).read_bytes(), time.monotonic() - began
-    while expected and time.monotonic() < end:
-        name = rng.choice(sorted(expected))
-        (whole / name).unlink(missing_ok=True)
-        process = start(whole, one_file_commands(whole)[name])
-        process.join(rng.uniform(0, 1.1 * seconds[name]))
-        number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
-        if process.exitcode is None and process.pid is not None:
-            os.kill(process.pid, number)
-            outcome.faults[number.name] += 1
-        process.join()
-        if (whole / name).exists() and (whole / name).read_bytes() != expected[name]:
-            outcome.failures.append(f"{name}: half written after {number.name}")
-        outcome.rounds += 1
 
 
 def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, object]:

@@ -22,7 +22,7 @@ from meliuscli.arch.plan import (
     placed,
     require_size,
 )
-from meliuscli.arch.spec import ArchSpec, Width
+from meliuscli.arch.spec import ArchSpec, Padding, Width
 
 KERNELS = (5, 3, 3, 3)
 """Of the second to fifth convolution, all with stride 1."""
@@ -153,11 +153,15 @@ class XnorAlexNetSpec(AlexNetSpec):
 
 
 class DoReFaAlexNetSpec(AlexNetSpec):
-    """One-bit weights, activations of ``activation_bits``; first convolution and classifier float, with biases."""
+    """One-bit weights, activations of ``activation_bits``; first convolution and classifier float, with biases. ``padding``
+    "same" is larq-zoo's: the first two poolings have their odd border behind."""
+
+    later: ClassVar[tuple[str, ...]] = ("padding",)
 
     family: Literal["dorefa-alexnet"] = "dorefa-alexnet"
     channels: tuple[Width, ...] = (96, 256, 384, 384, 256)
     activation_bits: Annotated[int, Field(strict=True, ge=1, le=8)] = 2
+    padding: Padding = "symmetric"
 
     def _unroll(self) -> Iterator[Layer]:
         conv = self._stem_conv(kernel=12, bias=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ from meliuscli.arch.plan import (
     require_divides,
     require_size,
 )
-from meliuscli.arch.spec import ArchSpec, Count, Width
+from meliuscli.arch.spec import ArchSpec, Count, Padding, PadValue, Width
 from meliuscli.errors import SpecError
 
 
@@ -90,6 +90,7 @@ class DenseFamilySpec(ArchSpec):
     dilation is larger than the one before it keeps its resolution (the transition does not pool). As input only,
     ``reduction`` (one divisor a transition) gives ``transition_channels`` rounded to multiples of 32."""
 
+    later: ClassVar[tuple[str, ...]] = ("pad_value", "padding", "stem_pool")
     improvement: ClassVar[bool]
     ratios: ClassVar[Mapping[str, tuple[str, ...]]] = {"reduction": ("transition_channels",)}
 
@@ -111,6 +112,9 @@ class DenseFamilySpec(ArchSpec):
     transition_channels: tuple[Width, ...] = ()
     groups: Width = 1
     dilation: tuple[Width, ...]
+    pad_value: PadValue = -1
+    padding: Padding = "symmetric"
+    stem_pool: Literal[2, 3] = 3
 
     @model_validator(mode="before")
     @classmethod
@@ -181,7 +185,7 @@ class DenseFamilySpec(ArchSpec):
 
     def _unroll(self) -> Iterator[Layer]:
         size = self.input_size
-        for layer in stem_layers(self, self.stem, self.stem_channels):
+        for layer in self._stem():
             yield layer
             size = layer.out_size
         for stage in self._stages(size):
@@ -191,9 +195,12 @@ class DenseFamilySpec(ArchSpec):
                 yield from placed(_transition(stage.transition), stage.transition.name)
         yield from classifier_head(stage.channels, stage.size, self.num_classes, norm=True, relu=True)
 
+    def _stem(self) -> Iterator[Layer]:
+        return stem_layers(self, self.stem, self.stem_channels, pool=self.stem_pool)
+
     def stages(self) -> tuple[DenseStage, ...]:
         """The stages in order, for whoever builds the network or runs it."""
-        *_, last = stem_layers(self, self.stem, self.stem_channels)
+        *_, last = self._stem()
         return tuple(self._stages(last.out_size))
 
     def _stages(self, size: int) -> Iterator[DenseStage]:
@@ -216,7 +223,8 @@ class DenseFamilySpec(ArchSpec):
 
 
 class MeliusNetSpec(DenseFamilySpec):
-    """MeliusNet: every block is a DenseBlock and an ImprovementBlock."""
+    """MeliusNet: every block is a DenseBlock and an ImprovementBlock. ``pad_value`` is what lies around a map of signs;
+    larq-zoo's has 0, ``padding`` "same" in its stem, and ``stem_pool`` 2, the kernel of the stem's pooling."""
 
     improvement: ClassVar[bool] = True
     family: Literal["meliusnet"] = "meliusnet"
@@ -224,11 +232,19 @@ class MeliusNetSpec(DenseFamilySpec):
 
 
 class BinaryDenseNetSpec(DenseFamilySpec):
-    """BinaryDenseNet: DenseBlocks only; its paper uses the 7x7 stem."""
+    """BinaryDenseNet: DenseBlocks only; its paper uses the 7x7 stem. ``pad_value`` is what lies around a map of signs;
+    larq-zoo's has 0, and ``padding`` "same" in its stem."""
 
     improvement: ClassVar[bool] = False
     family: Literal["binarydensenet"] = "binarydensenet"
     stem: Stem = "imagenet"
+
+
+def runs_whole(spec: ArchSpec) -> TypeGuard[DenseFamilySpec]:
+    """Is it a MeliusNet or BinaryDenseNet with BMXNet's borders and pooling, all of which has kernels of our own?"""
+    if not isinstance(spec, DenseFamilySpec):
+        return False
+    return (spec.pad_value, spec.padding, spec.stem_pool) == (-1, "symmetric", 3)
 
 
 @lru_cache(maxsize=2**14)

@@ -19,13 +19,15 @@ THUMBNAIL: Mapping[str, str] = {"stem": "thumbnail"}
 Activation = Literal["relu", "prelu", "none"]
 
 
-def stem_layers(spec: ArchSpec, stem: Stem, width: int, activation: Activation = "relu") -> Iterator[Layer]:
-    """``imagenet``: 7x7 stride 2, BN, activation, 3x3 max pooling stride 2. ``grouped``: three 3x3 in its place.
-    ``thumbnail``: one 3x3 for small images. ``activation`` is that behind the 7x7 convolution."""
-    return placed(_stem(spec, stem, width, activation), STEM)
+def stem_layers(
+    spec: ArchSpec, stem: Stem, width: int, activation: Activation = "relu", pool: int = 3
+) -> Iterator[Layer]:
+    """``imagenet``: 7x7 stride 2, BN, activation, max pooling stride 2. ``grouped``: three 3x3 in its place.
+    ``thumbnail``: one 3x3 for small images. ``activation`` is that behind the 7x7 convolution, ``pool`` the pooling's kernel."""
+    return placed(_stem(spec, stem, width, activation, pool), STEM)
 
 
-def _stem(spec: ArchSpec, stem: Stem, width: int, activation: Activation) -> Iterator[Layer]:
+def _stem(spec: ArchSpec, stem: Stem, width: int, activation: Activation, pool: int) -> Iterator[Layer]:
     size = spec.input_size
     if stem == "thumbnail":
         yield Layer("conv", "conv", spec.input_channels, width, size, kernel=3)
@@ -51,7 +53,7 @@ def _stem(spec: ArchSpec, stem: Stem, width: int, activation: Activation) -> Ite
             yield Layer(f"conv{index}", "conv", before, after, size, kernel=3, stride=stride, groups=groups)
             yield batch_norm(f"bn{index}", after, size)
             yield elementwise(f"relu{index}", "relu", after, size)
-    yield Layer("pool", "max_pool", width, width, conv_size(size, 3, 2, 1), kernel=3, stride=2)
+    yield Layer("pool", "max_pool", width, width, conv_size(size, 3, 2, 1), kernel=pool, stride=2)
 
 
 def strided_stem(channels: int, width: int, size: int) -> Iterator[Layer]:

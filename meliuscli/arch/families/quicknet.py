@@ -20,21 +20,24 @@ from meliuscli.arch.plan import (
     require_divides,
     require_size,
 )
-from meliuscli.arch.spec import ArchSpec, Count, Width
+from meliuscli.arch.spec import ArchSpec, Count, Padding, Width
 
 STEM_REDUCTION = 4
 """The stem's first convolutions have the first section's channels divided by this."""
 
 
 class QuickNetSpec(ArchSpec):
-    """``num_blocks`` and ``channels`` are those of the sections. The blur's fixed kernels count as float weights."""
+    """``num_blocks`` and ``channels`` are those of the sections. The blur's fixed kernels count as float weights. ``padding``
+    "same" is larq-zoo's, of which the stem's convolutions and the blurs have their border."""
 
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c"}
     widths: ClassVar[tuple[str, ...]] = ("channels",)
+    later: ClassVar[tuple[str, ...]] = ("padding",)
 
     family: Literal["quicknet"] = "quicknet"
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)] = (4, 4, 4, 4)
     channels: tuple[Width, ...] = (64, 128, 256, 512)
+    padding: Padding = "symmetric"
 
     def narrowed(self, divisor: int) -> Self:
         """The same sections, the first with a multiple of four channels (a quarter of them is the stem's)."""

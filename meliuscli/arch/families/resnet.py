@@ -34,7 +34,7 @@ from meliuscli.arch.plan import (
     rprelu,
     shift,
 )
-from meliuscli.arch.spec import ArchSpec, Count, Padding, Width
+from meliuscli.arch.spec import ArchSpec, Count, Padding, PadValue, Width
 from meliuscli.errors import SpecError
 
 EXPANSION = 4
@@ -97,6 +97,19 @@ class ResidualSpec(ArchSpec):
         return self._block(channels, width, stride, size)
 
 
+class BorderedSpec(ResidualSpec):
+    """Families that larq-zoo has with TensorFlow's borders."""
+
+    later: ClassVar[tuple[str, ...]] = ("padding",)
+
+    padding: Padding = "symmetric"
+
+    def layers(self) -> tuple[Layer, ...]:
+        if self.padding == "same" and (self.stem == "grouped" or getattr(self, "block", "basic") != "basic"):
+            raise SpecError("padding", "same is for basic blocks, and not for the grouped stem")
+        return super().layers()
+
+
 class ResNetSpec(ResidualSpec):
     """Float ResNet; bottlenecks have their stride in the 3x3 convolution (torchvision's)."""
 
@@ -153,11 +166,16 @@ class XnorResNetSpec(ResidualSpec):
         return classifier_head(channels, size, self.num_classes, norm=True, relu=True)
 
 
-class ResNetESpec(ResidualSpec):
-    """ResNetE: a shortcut around every binary convolution, pooled and float where it changes the width (figure 4)."""
+class ResNetESpec(BorderedSpec):
+    """ResNetE: a shortcut around every binary convolution, pooled and float where it changes the width (figure 4).
+    ``pad_value`` is what lies around a map of signs: -1 as in BMXNet, 0 as in larq-zoo, which has no ``input_norm`` either, and
+    ``padding`` "same" for strided convolutions and the stem's pooling."""
+
+    later: ClassVar[tuple[str, ...]] = ("padding", "pad_value")
 
     family: Literal["resnete"] = "resnete"
     input_norm: bool = True
+    pad_value: PadValue = -1
 
     def _stem(self) -> Iterator[Layer]:
         if self.input_norm:
@@ -179,24 +197,17 @@ class ResNetESpec(ResidualSpec):
         return classifier_head(channels, size, self.num_classes, relu=True)
 
 
-class BiRealNetSpec(ResidualSpec):
+class BiRealNetSpec(BorderedSpec):
     """Bi-Real Net: a shortcut around every binary convolution. ``reactivation`` adds ReActNet's learnable shifts in
     front of the signs and RPReLU behind the additions. Bottlenecks have two streams (Bi-Real Net, section 3.4 of the
     journal version, arXiv 1811.01335): a narrow one between the inner convolutions and a wide one. ``padding`` "same" is
     larq-zoo's, of which every strided convolution and the stem's pooling have their border."""
 
     stem_activation: ClassVar[Activation] = "none"
-    later: ClassVar[tuple[str, ...]] = ("padding",)
 
     family: Literal["birealnet"] = "birealnet"
     block: Literal["basic", "bottleneck"] = "basic"
     reactivation: bool = False
-    padding: Padding = "symmetric"
-
-    def layers(self) -> tuple[Layer, ...]:
-        if self.padding == "same" and (self.block != "basic" or self.stem == "grouped"):
-            raise SpecError("padding", "same is for basic blocks, and not for the grouped stem")
-        return super().layers()
 
     def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:
         if self.block == "basic":
@@ -245,9 +256,9 @@ class BiRealNetSpec(ResidualSpec):
         yield elementwise("add3", "add", width, after)
 
 
-class RealToBinarySpec(ResidualSpec):
+class RealToBinarySpec(BorderedSpec):
     """Real-to-Binary Net: BN, sign, binary convolution, a scale a channel that is computed from the convolution's
-    input, PReLU, shortcut (sections 4.1 and 4.3)."""
+    input, PReLU, shortcut (sections 4.1 and 4.3). ``padding`` "same" is larq-zoo's, of strided convolutions and the stem's pooling."""
 
     stem_activation: ClassVar[Activation] = "prelu"
 

@@ -16,6 +16,7 @@ from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_wor
 from meliuscli.counting.foreign.layers import Kernels, ModuleRow, Note, layers_of
 from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module
+from meliuscli.counting.foreign.tensors import index_bytes
 from meliuscli.counting.foreign.watch import Watch
 from meliuscli.processes import stdout_to_stderr
 
@@ -102,7 +103,7 @@ def _row(layer: ModuleRow, kernels: Mapping[int, Kernels], storage: Storage, dea
     macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
     weights = merged(layer.weights(kernels, storage.bn_params))
     kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"
-    size = size_bytes(weights, storage) + layer.index_bytes()
+    size = size_bytes(weights, storage) + sum(map(index_bytes, layer.tensors.values()))
     return Count(layer.shown, kind, layer.output, macs, weights, size)
 
 

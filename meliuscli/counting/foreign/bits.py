@@ -102,6 +102,8 @@ def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary
         why_w = f"{why_w}: yet to be signs, by its name"
     elif has_binary_name and w == FLOAT_BITS and (more := _broken_words(weight, activation, (1, 1))):
         note = f"its name is that of a binary layer, but {more}: it counts as float"
+    if w == FLOAT_BITS and weight.is_sign:
+        note = f"its weights are signs that are all alike (thin): they count as float, unless {_SAY}"
     if w == FLOAT_BITS and is_seen[1]:
         a = dearer_a = FLOAT_BITS
     broken = _broken_words(weight, activation, (w, a))
@@ -182,6 +184,7 @@ def check_words(words: Sequence[Word], rows: Mapping[str, Sequence[str]], counte
         raise BadInputError(f"{word.option} {word.pattern}: {reason}", hint)
 
 
+_SAY = "--bits PATTERN=1x1 says what they are"
 _NO_SUCH = "no module of the network has such a name"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -11,76 +11,141 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-Kind = Literal["conv", "linear"]
+from meliuscli.counting.foreign.tensors import num_stored, packed_matrices
 
-_FACTOR = {
-    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm"), 0),
-    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation", "_sparse_addmm"), 1),
-}
-"""Products of tensors in aten, and which argument is the first factor; the next is the second."""
-_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn")
+Kind = Literal["conv", "linear"]
+IsWeight = Callable[[Any], bool]
 
 _OF_TORCH = ("aten", "mkldnn", "quantized", "_quantized", "quantized_decomposed", "prim", "prims", "profiler")
-_MULTIPLIES = re.compile(
-    r"_?fft_(?!fftfreq|rfftfreq)|stft|linalg_(?!vector_norm|cross|diagonal|check)|cdist|pdist|conv(?!ert)|mm(_|$)"
-    r"|linear(?!\dd)|matmul|(?<!fused_)(lstm|gru)|rnn|attention|cholesky|solve|svd|_lu_with|ormqr|matrix_exp|encoder_layer"
-)
-"""Operations of torch that multiply; those of them without a formula are doubted."""
+_SAFE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy}
+
+_WITHOUT_FORMULA = {
+    r"conv(?!ert)|mm(_|$)|linear(?!\dd)|matmul": "a product",
+    r"(?<!fused_)(lstm|gru)|rnn|attention|encoder_layer": "a layer of many products",
+    r"_fft_\w2\w": "a Fourier transform, whose MACs depend on how it is made",
+    r"_[cp]dist_|_euclidean_dist": "distances of all pairs, which a product may be behind",
+    r"linalg_(?!cross|check)|cholesky|triangular_solve|_spsolve|ormqr|geqrf": (
+        "a decomposition or a solution of equations, whose MACs depend on the numbers"
+    ),
+}
+"""Operations of torch that multiply and have no formula, in torch or here; no tag of torch's tells them from the others.
+Patterns, for each backend has its own, and what they are."""
 
 
 class Measure(NamedTuple):
     """Of one operation: in which kind of layer, MACs, the weights and the activations, each as it is and as rows that may
-    have a scale each (None where they are not looked at)."""
+    have a scale each (None where they are not looked at). ``packed``: number and bits of weights whose type does not say
+    them."""
 
     kind: Kind
     macs: int
     operands: tuple[Tensor | None, Tensor | None] = (None, None)
     rows: tuple[Tensor | None, Tensor | None] = (None, None)
+    packed: tuple[int, int] | None = None
+
+
+_WAY = "torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula"
+
+Formula = Callable[[Any, Any, IsWeight], list[Measure]]
+"""Of the arguments and the result."""
 
 
 def has_formula(func: Any, args: Sequence[Any]) -> bool:
-    namespace, _, name = func._schema.name.partition("::")
-    if name.startswith("quantized_") or namespace == "quantized":
-        return any(map(_packed_matrices, args[1:]))
-    known = name.rstrip("_") in _FACTOR or name in _RECURRENT or name.startswith("_scaled_dot_product_")
-    return (namespace == "aten" and known) or func._overloadpacket in flop_registry
+    namespace, name = _named(func)
+    if "quantized" in (namespace, name[:9]):
+        return any(map(packed_matrices, args[1:]))
+    return (namespace == "aten" and name in _OURS) or func._overloadpacket in flop_registry
 
 
-def is_harmless(func: Any) -> bool:
-    """Has an operation without a formula no MACs? Of others' operations torch's tags say so."""
-    namespace, _, name = func._schema.name.partition("::")
-    if namespace in _OF_TORCH:
-        return _MULTIPLIES.search(name) is None
-    return func.is_view or torch.Tag.pointwise in func.tags
+def doubt_of(func: Any) -> str | None:
+    """What an operation without a formula may be, where it may have MACs. Torch's tags tell, of its own ones what is
+    known of them."""
+    namespace, name = _named(func)
+    if func.is_view or not _SAFE_TAGS.isdisjoint(func.tags):
+        return None
+    known = (what for names, what in _WITHOUT_FORMULA.items() if re.search(names, name))
+    what = next(known, None) if namespace in _OF_TORCH else "not one of torch's"
+    return what and f"{what}: may hide MACs ({_WAY})"
 
 
-def measured(func: Any, args: Any, kwargs: Any, out: Any, is_weight: Callable[[Any], bool]) -> list[Measure]:
+def measured(func: Any, args: Any, kwargs: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     """MACs of an operation that has a formula. ``is_weight`` tells which tensors are made of weights alone."""
-    namespace, _, name = func._schema.name.partition("::")
-    if name.startswith("quantized_") or namespace == "quantized":
-        return [_quantized(name, args[0], [t for value in args[1:] for t in _packed_matrices(value)], out)]
-    if namespace == "aten" and name.rstrip("_") in _FACTOR:
-        first = _FACTOR[name.rstrip("_")]
-        return [_product(args[first], args[first + 1], is_weight)]
-    if name.startswith("_scaled_dot_product_"):
-        query, key, value = args[:3]
-        pairs = prod(query.shape[:-1]) * key.shape[-2]
-        scores = Measure("linear", pairs * query.shape[-1], (key, query), (key.flatten(0, -2), query.flatten(0, -2)))
-        return [scores, Measure("linear", pairs * value.shape[-1])]
-    if name in _RECURRENT:  # each matrix once a step
-        matrices = [w for w in (args[1] if isinstance(args[1], list | tuple) else args[1:3]) if w.dim() > 1]
-        return [Measure("linear", prod(args[0].shape[:-1]) * sum(w.numel() for w in matrices))]
+    namespace, name = _named(func)
+    if "quantized" in (namespace, name[:9]):
+        return [_quantized(name, args[0], [t for value in args[1:] for t in packed_matrices(value)], out)]
+    if namespace == "aten" and name in _OURS:
+        return _OURS[name](args, out, is_weight)
     macs = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out) // 2
     kind: Kind = "conv" if "conv" in name else "linear"
     given = [value for value in args if isinstance(value, Tensor)]
-    weight, x = max(filter(is_weight, given), key=Tensor.numel, default=None), next(iter(given), None)
     if kind == "conv" and namespace == "aten":
         channels = args[1].movedim(int(args[6]), 0)
         return [Measure(kind, macs, (args[1], args[0]), (channels, args[0].movedim(1, 0)))]
+    weight, x = max(filter(is_weight, given), key=Tensor.numel, default=None), next(iter(given), None)
     return [Measure(kind, macs, (weight, x), (weight, x))]
 
 
-def _product(a: Tensor, b: Tensor, is_weight: Callable[[Any], bool]) -> Measure:
+def _named(func: Any) -> tuple[str, str]:
+    namespace, _, name = func._schema.name.partition("::")
+    return namespace, "_scaled_dot_product" if name.startswith("_scaled_dot_product") else name.rstrip("_")
+
+
+def _two_factors(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    """The last two tensors; a third before them is added."""
+    first, second = [value for value in args if isinstance(value, Tensor)][-2:]
+    return [_product(first, second, is_weight)]
+
+
+def _attention(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    query, key, value = args[:3]
+    pairs = prod(query.shape[:-1]) * key.shape[-2]
+    scores = Measure("linear", pairs * query.shape[-1], (key, query), (key.flatten(0, -2), query.flatten(0, -2)))
+    return [scores, Measure("linear", pairs * value.shape[-1])]
+
+
+def _recurrent(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    """Each matrix once a step."""
+    matrices = [w for w in (args[1] if isinstance(args[1], list | tuple) else args[1:3]) if w.dim() > 1]
+    return [Measure("linear", prod(args[0].shape[:-1]) * sum(w.numel() for w in matrices))]
+
+
+def _bilinear(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    """``nn.Bilinear``: the weights with the first input, and what that gives with the second."""
+    x, weight, y = args[:3]
+    return [Measure("linear", x.shape[0] * (weight.numel() + out.shape[-1] * y.shape[-1]), (weight, x), (weight, x))]
+
+
+def _time_convolution(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    x, weight = args[:2]
+    macs = out.numel() * weight.numel() // weight.shape[-1]
+    return [Measure("conv", macs, (weight, x), (weight.movedim(-1, 0), x.flatten(0, 1)))]
+
+
+def _eight_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    return [_product(args[0], args[1].mT, is_weight)]
+
+
+def _four_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    x, weight = args[:2]
+    return [Measure("linear", x.numel() * out.shape[-1], (weight, x), (None, x), (x.shape[-1] * out.shape[-1], 4))]
+
+
+_OURS: dict[str, Formula] = {
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm"), _two_factors),
+    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation", "_sparse_addmm"), _two_factors),
+    "_scaled_dot_product": _attention,
+    "mkldnn_rnn_layer": _recurrent,
+    "_cudnn_rnn": _recurrent,
+    "_weight_int4pack_mm_for_cpu": _four_bits,
+    "_dyn_quant_matmul_4bit": _four_bits,
+    "_weight_int8pack_mm": _eight_bits,
+    "_trilinear": _bilinear,
+    "conv_tbc": _time_convolution,
+}
+"""Formulas of aten that torch's counter lacks, or gives without the operands."""
+
+
+def _product(a: Tensor, b: Tensor, is_weight: IsWeight) -> Measure:
     if a.layout != torch.strided or b.layout != torch.strided:
         is_first = a.layout == torch.strided
         macs = num_stored(b) * a.numel() // a.shape[-1] if is_first else num_stored(a) * b.shape[-1]
@@ -100,29 +165,3 @@ def _quantized(name: str, x: Tensor, weights: Sequence[Tensor], out: Tensor) -> 
     is_dynamic = not x.is_quantized and weight.is_quantized
     macs = prod(x.shape[:-1]) * sum(map(Tensor.numel, weights))
     return Measure("linear", macs, (weight, weight if is_dynamic else x))
-
-
-def packed_in(value: Any, is_inside: bool = False) -> Iterator[Tensor]:
-    """The weights and biases that ``torch.ao`` holds packed in an attribute or argument: at their bits, or half."""
-    if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
-        for tensor in value.unpack():
-            if isinstance(tensor, Tensor) and (tensor.dim() > 1 or not is_inside):  # a cell has its biases beside them
-                yield tensor if tensor.is_quantized or tensor.dim() < 2 else tensor.half()
-    elif isinstance(value, torch.ScriptObject):
-        yield from packed_in(value.__getstate__(), True)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from packed_in(part, is_inside)
-    elif is_inside and isinstance(value, Tensor):
-        yield value
-
-
-def _packed_matrices(value: Any) -> list[Tensor]:
-    return [tensor for tensor in packed_in(value) if tensor.dim() > 1]
-
-
-def num_stored(tensor: Tensor) -> int:
-    """Of the numbers that a tensor holds, sparse ones too."""
-    if tensor.layout == torch.strided:
-        return tensor.numel()
-    return int((tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()).numel())

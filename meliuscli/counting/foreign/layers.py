@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from meliuscli.counting.batch_norm import stored_bn_values
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
-from meliuscli.counting.foreign.formulas import Kind, num_stored, packed_in
+from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.storages import key_of
+from meliuscli.counting.foreign.tensors import held_by, key_of, num_reals, packed_in, type_bits
 from meliuscli.counting.foreign.watch import Product, Watch, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
@@ -23,14 +23,6 @@ Kernels = tuple[int, Mapping[int, int]]
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
-
-_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
-_PLACES = {
-    torch.sparse_coo: ("_indices",),
-    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), _BY_ROWS),
-    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), _BY_COLUMNS),
-}
-"""What a sparse tensor holds beside its values."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
@@ -53,6 +45,7 @@ class ModuleRow:
     rulings: list[Ruling] = field(default_factory=list)
     word: Word | None = None
     is_guessed: bool = False
+    has_buffers: bool = False
 
     @property
     def shown(self) -> str:
@@ -70,7 +63,7 @@ class ModuleRow:
     @property
     def main_weight(self) -> Tensor | None:
         """The largest tensor of its own, where that is a matrix or a kernel."""
-        largest = max(self.tensors.values(), key=_number, default=None)
+        largest = max(self.tensors.values(), key=num_reals, default=None)
         return None if largest is None or largest.dim() < 2 or isinstance(self.part, _WITHOUT_MACS) else largest
 
     @property
@@ -93,21 +86,16 @@ class ModuleRow:
         """Numbers of weights by bits."""
         for norm in self.norms:
             like = next((t for t in (norm.weight, norm.running_mean) if t is not None), torch.empty(0))
-            yield _type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
+            yield type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
         for key, tensor in self.tensors.items():
             bits, made = kernels.get(key, (FLOAT_BITS, {}))
             is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
-            number = max(sum(made.values()), 0 if is_packed else _number(tensor))
-            yield (bits, number) if bits < FLOAT_BITS else (_type_bits(tensor), _number(tensor))
-        yield from ((_type_bits(tensor), tensor.numel()) for tensor in self.packed)
-
-    def index_bytes(self) -> int:
-        """Of sparse weights: where their values are."""
-        held = [(t.detach(), name) for t in self.tensors.values() for name in _PLACES.get(t.layout, ())]
-        return sum(getattr(t, name)().nbytes for t, name in held)
+            number = max(sum(made.values()), 0 if is_packed else num_reals(tensor))
+            yield (bits, number) if bits < FLOAT_BITS else (type_bits(tensor), num_reals(tensor))
+        yield from ((type_bits(tensor), tensor.numel()) for tensor in self.packed)
 
     def notes(self) -> Iterator[Note]:
-        what, number = type(self.part).__name__, sum(map(_number, self.tensors.values()))
+        what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
         said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]
         if self.statement.wrong and self.is_counted:
             counted = bits_text(self.rulings[0].bits if self.rulings else FLOAT)
@@ -120,11 +108,11 @@ class ModuleRow:
             said.append(("never called: its {n} weights count, its operations do not", self.word is not None))
         if any(t.is_complex() for t in self.tensors.values()):
             said.append(("complex: a weight counts as two real ones, a MAC as four", False))
-        if any(not isinstance(t, nn.Parameter) for t in self.tensors.values()):
+        if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation in self.watch.unknown.get(self.row, Counter()).elements():
-            yield operation, _UNKNOWN, self.row, 0, True
+        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+            yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:
         """Is it a layer that was called, and no product seen in it?"""
@@ -154,9 +142,6 @@ class ModuleRow:
             self.rulings.append(ruling(pair[0], pair[1], self.word, has_binary_name))
 
 
-_UNKNOWN = "may hide MACs (torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula)"
-
-
 def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
     """One for each module, in order of registration; what two share counts in the first. A buffer counts where it is
     what a product multiplies."""
@@ -172,11 +157,12 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
         if isinstance(part, _BatchNorm):
             layer.norms += [part] if list(part.parameters(recurse=False)) else []
             continue
-        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+        for tensor, is_parameter in held_by(part):
             key = key_of(tensor)
-            if key not in counted and (isinstance(tensor, nn.Parameter) or key in multiplied):
+            if key not in counted and (is_parameter or key in multiplied):
                 counted.add(key)
                 layer.tensors[key] = tensor
+                layer.has_buffers |= not is_parameter
         layer.packed += [
             t for value in vars(part).values() if isinstance(value, torch.ScriptObject) for t in packed_in(value)
         ]
@@ -209,18 +195,6 @@ def _has_binary_name(layer: ModuleRow, layers: Mapping[str, ModuleRow]) -> bool:
     classes = [*type(layer.part).__mro__, type(around.part)]
     own = [cls.__name__.lower().replace("_", "") for cls in classes if cls.__module__.partition(".")[0] != "torch"]
     return any(map(BINARY_NAME.fullmatch, own))
-
-
-def _type_bits(tensor: Tensor) -> int:
-    """Of a value as it is stored; of a real one where it is complex."""
-    if tensor.dtype in (torch.quint4x2, torch.quint2x4):
-        return 4 if tensor.dtype == torch.quint4x2 else 2
-    return tensor.element_size() * (4 if tensor.is_complex() else 8)
-
-
-def _number(tensor: Tensor) -> int:
-    """Of the real numbers that are stored."""
-    return num_stored(tensor.detach()) * (1 + tensor.is_complex())
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:

@@ -6,7 +6,7 @@ import copy
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from meliuscli.counting.foreign.bits import some
 from meliuscli.counting.foreign.source import let_ctrl_c_through, said
-from meliuscli.counting.foreign.storages import storage_of, tensors_in
+from meliuscli.counting.foreign.tensors import held_by, storage_of, tensors_in
 from meliuscli.counting.foreign.watch import Watch
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.memory import lacks_memory
@@ -146,7 +146,8 @@ def _materialized(module: nn.Module, example: Example) -> nn.Module:
 def _run(module: nn.Module, call: Call, watch: Any, example: Example) -> None:
     """One forward; whatever it raises becomes an error for the user."""
     try:
-        module.eval()
+        with suppress(NotImplementedError):  # an exported one is in the mode in which it was exported
+            module.eval()
         with watch:
             module(*call[0], **call[1])
     except BaseException as error:
@@ -179,7 +180,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     parts = [vars(part) for part in module.modules()]
     held = [*parts, *(value for part in parts for value in part.values() if isinstance(value, dict | list))]
     before = [(value, copy.copy(value)) for value in held]
-    held_tensors = [*module.parameters(), *module.buffers()]
+    held_tensors = [tensor for part in module.modules() for tensor, _ in held_by(part)]
     tensors = [(t, storage_of(t), t.data, t.detach().clone(), dict(vars(t))) for t in held_tensors]
     try:
         with _quiet():

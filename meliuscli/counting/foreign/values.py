@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ MANY = 1 << 16
 _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
 _EXACT, _ON_GRID = 1e-5, 2e-3
 """How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
+_TINY = torch.finfo(torch.float32).tiny
 _RARE, _AMPLE, _SPARSE = 0.01, 0.25, 0.1
 """Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
 this share, or a third may have been missed."""
@@ -46,10 +49,11 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
 
     Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
     times signs takes two values. Samples of random places, the same each time, stand for large operands."""
-    if rows is None or rows.is_meta or not rows.is_floating_point() or rows.layout != torch.strided or not rows.numel():
+    if rows is None or rows.is_meta or rows.layout != torch.strided or not rows.numel():
         return Seen()
-    flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
-    part = flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
+    if rows.element_size() == 1 or rows.is_complex() or rows.is_quantized:
+        return Seen()
+    part = _part_of(rows)
     if is_weight and _is_scaled_sign(part):
         return Seen(2)
     if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
@@ -59,19 +63,29 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
-    if by_row in (0, MANY) and _levels(part.flatten()[:_COLUMNS]) == MANY:
-        return Seen(_levels_of_groups(flat) if is_weight else MANY)
-    whole = rows if is_weight else _without_padding(rows)
-    values = whole.flatten()[_places(whole.numel(), _WHOLE)].float()
-    levels, (distinct, times) = _levels(values), _distinct(values)
-    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
-    if is_signed and times[1] <= _RARE:
-        return Seen(2)
-    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE:  # an identity, not signs
+    if not is_weight and by_row in (0, MANY) and _levels(_sample(rows)) == MANY:
         return Seen(MANY)
-    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times))
-    if levels in (0, MANY) or 0 < by_row < levels:
-        return Seen(by_row or levels)
+    if is_weight:
+        readings = [by_row, *_levels_with_scales(rows)]
+    else:
+        rows = _own_lines(rows)
+        readings = [_levels_of_rows(_part_of(rows))]
+    return _of_whole(rows, is_weight, min((levels for levels in readings if levels > 1), default=0))
+
+
+def _of_whole(rows: Tensor, is_weight: bool, fewest: int) -> Seen:
+    """``fewest``: levels where each row has a scale of its own."""
+    values = _sample(rows)
+    distinct, times = _distinct(values)
+    levels = _levels_of(distinct, times, len(values))
+    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
+    if is_signed and times[1] <= _RARE * len(values):
+        return Seen(2)
+    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE * len(values):  # an identity, not signs
+        return Seen(MANY)
+    thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times) / len(values))
+    if levels in (0, MANY) or 0 < fewest < levels:
+        return Seen(fewest or levels)
     return Seen(levels, is_signed, thin)
 
 
@@ -93,11 +107,22 @@ def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
     return not is_sign and (is_opposite or rarer < _AMPLE)
 
 
+def _part_of(rows: Tensor) -> Tensor:
+    flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
+    return flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
+
+
+def _sample(rows: Tensor) -> Tensor:
+    return rows.flatten()[_places(rows.numel(), _WHOLE)].float()
+
+
+@lru_cache(1024)
 def _places(size: int, most: int) -> Tensor:
-    """All places in order, or ``most`` of them at random, the same each time."""
+    """All places in order, or ``most`` of them: one at random, the same each time, of each part of equal length."""
     if size <= most:
         return torch.arange(size)
-    return torch.randint(size, (most,), generator=torch.Generator().manual_seed(size)).sort().values
+    jitter = torch.rand(most, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    return ((torch.arange(most) + jitter) * (size / most)).long()
 
 
 def _is_scaled_sign(part: Tensor) -> bool:
@@ -121,57 +146,75 @@ def _levels_of_rows(part: Tensor) -> int:
     return levels
 
 
-def _levels_of_groups(rows: Tensor) -> int:
-    """Of weights with a scale for each so many in a row."""
+def _levels_with_scales(weights: Tensor) -> Iterator[int]:
+    """Of weights in shares of the largest of their row, and with a scale for each so many in a row: readings of which
+    the fewest levels decide."""
+    rows = weights.flatten(1) if weights.dim() > 1 else weights[None]
+    some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float()
+    yield _levels_of_shares(some)
+    few, _ = _distinct(some[0, :32])
+    if len(few) > 24 and _grid(few) == MANY:  # floats, whatever the scales
+        return
     for size in (128, 64, 32):
         if rows.shape[1] > size and not rows.shape[1] % size:
-            groups = rows.reshape(-1, size)
-            levels = _levels_of_rows(groups[_places(len(groups), _ROWS)].float())
-            if 1 < levels < MANY:
-                return levels
-    return MANY
+            groups = some.reshape(-1, size)
+            yield from (_levels_of_shares(groups), _levels_of_rows(_part_of(groups)))
+
+
+def _levels_of_shares(rows: Tensor) -> int:
+    if int(rows.count_nonzero()) < 3 * len(rows):  # in shares of itself any number is one
+        return 0
+    return _levels(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)))
 
 
 def _levels(values: Tensor) -> int:
-    """Distinct values, where enough of each are there to say so; else the steps of an even grid that all lie on. 0 for
-    too few to say."""
-    distinct, _ = _distinct(values)
-    number = len(distinct)
-    if number == 1 and len(values) > 1:
+    return _levels_of(*_distinct(values), len(values))
+
+
+def _levels_of(distinct: list[float], times: list[int], size: int) -> int:
+    """Distinct values, where most of them come again; else the steps of an even grid that all lie on: what came once
+    among many zeros, or at a bound, says that there are others. 0 for too few to say."""
+    number, single = len(distinct), times.count(1)
+    if number == 1 and size > 1:
         return 1
     if number > _FEW:
         return MANY
-    if number < 8 and len(values) < 4 * number:
+    if (number < 8 and size < 4 * number) or (number == 2 and single and 0.0 in distinct):
         return 0
-    if len(values) >= 16 * number or number <= 2:
+    if size >= 4 * number and number >= 4 * single:
         return number
     return _grid(distinct)
 
 
-def _distinct(values: Tensor) -> tuple[list[float], list[float]]:
-    """The values (up to 257, in order) and their shares. Equal but for rounding is equal."""
-    ordered = values.flatten().sort().values
+def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
+    """The values (up to 257, in order) and how often each is there. Equal but for rounding is equal."""
+    if len(values) > 4 * _FEW and len(few := _distinct(values[::4])[0]) > _FEW:
+        return few, []
+    ordered = values.sort().values
     limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
     starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
     ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
-    return ordered[starts[: _FEW + 1]].tolist(), ((ends - starts)[: _FEW + 1] / len(ordered)).tolist()
+    return ordered[starts[: _FEW + 1]].tolist(), (ends - starts)[: _FEW + 1].tolist()
 
 
 def _grid(distinct: list[float]) -> int:
-    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``."""
+    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``. Any three lie on some."""
     low, high = distinct[0], distinct[-1]
     share = (torch.tensor(distinct) - low) / (high - low)
-    steps = torch.arange(1.0, _FEW)[:, None]
+    steps = torch.arange(1.0, _FEW if len(distinct) > 3 else 3)[:, None]
     for values in (share[:: max(1, len(share) // 8)], share):
         at = steps * values
         steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]
     return int(steps[0, 0]) + 1 if len(steps) else MANY
 
 
-def _without_padding(rows: Tensor) -> Tensor:
-    """Maps, channel by channel, without the lines at their sides that are zero in all of them."""
+def _own_lines(rows: Tensor) -> Tensor:
+    """Maps, channel by channel, without the lines that say nothing: zero in all of them at a side (padding), or copies of
+    the line before (a map that was made larger)."""
     for dim in range(2, rows.dim()):
         filled = (rows != 0).transpose(0, dim).flatten(1).any(1).nonzero()
         if len(filled):
             rows = rows.narrow(dim, int(filled[0]), int(filled[-1] - filled[0]) + 1)
+        changes = (rows.diff(dim=dim) != 0).transpose(0, dim).flatten(1).any(1)
+        rows = rows.index_select(dim, torch.cat([changes.new_ones(1), changes]).nonzero().flatten())
     return rows

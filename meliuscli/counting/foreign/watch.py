@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
-from meliuscli.counting.foreign.formulas import Kind, Measure, has_formula, is_harmless, measured
+from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, has_formula, measured
 from meliuscli.counting.foreign.statements import Stated, stated_bits
-from meliuscli.counting.foreign.storages import (
+from meliuscli.counting.foreign.tensors import (
+    held_by,
     key_of,
-    listed_tensors,
     shape_of,
     span_of,
     storage_of,
@@ -50,6 +50,21 @@ class Product:
     evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
 
 
+class Trace(NamedTuple):
+    """Where the values of a storage come from: from the network's input, or of which of its tensors they are made alone;
+    bits that a quantizer states; whether they are signs, or weights multiplied one by one, each with activations that
+    several share."""
+
+    is_moving: bool = False
+    roots: tuple[int, ...] = ()
+    stated: Stated | None = None
+    is_sign: bool = False
+    is_spread: bool = False
+
+
+_NO_TRACE = Trace()
+
+
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation below autograd, scripts and composite operations, by the module whose weights it multiplies, else
     by the module that is being called. Storages are followed: what is made of weights alone is weights."""
@@ -57,7 +72,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.products: list[Product] = []
-        self.unknown: dict[str, Counter[str]] = {}
+        self.unknown: dict[str, Counter[tuple[str, str]]] = {}
         self.shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         self.used: set[int] = set()
         self.tensors: dict[int, Tensor] = {}
@@ -66,16 +81,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.input: tuple[int, ...] = ()
         self.output: tuple[int, ...] = ()
         self._spans: dict[int, dict[int, range]] = {}
-        self._roots: dict[int, tuple[int, ...]] = {}
-        self._moving: set[int] = set()
+        self._traces: dict[int, Trace] = {}
         self._complex: set[int] = set()
-        self._stated: dict[int, Stated] = {}
-        self._signs: set[int] = set()
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
         self._is_asking = False
         for name, part in module.named_modules():
-            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            for tensor, _ in held_by(part):
                 key = key_of(tensor)
                 self.tensors.setdefault(key, tensor)
                 self.holders.setdefault(key, []).append(row_of(name))
@@ -87,7 +99,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def feed(self, call: Any) -> None:
         """What the network is called with: whatever is made of it is no weight."""
         self.call, self.input = call, shape_of(call)
-        self._moving.update(map(storage_of, tensors_in(call)))
+        self._traces.update((storage_of(tensor), Trace(is_moving=True)) for tensor in tensors_in(call))
 
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
@@ -109,72 +121,78 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take_its_word(self, module: nn.Module, output: Any) -> None:
         """What a module without products states is about what it returns: it is a quantizer."""
         says = stated_bits(module)
-        for key in map(storage_of, tensors_in(output)):
-            bits = says.both or (says.activation if key in self._moving else says.weight)
+        for tensor in tensors_in(output):
+            trace = self._trace(tensor)
+            bits = says.both or (says.activation if trace.is_moving else says.weight)
             if bits:
-                self._stated[key] = Stated(bits, type(module).__name__)
+                self._traces[storage_of(tensor)] = trace._replace(stated=Stated(bits, type(module).__name__))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
+        inputs = list(tensors_in((args, kwargs)))
+        if any(map(is_traceable_wrapper_subclass, inputs)):
+            return NotImplemented  # it says what it is made of, and that is seen
         if not (with_macs := has_formula(func, args)):
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(
-            func, [t for value in (*args, *kwargs.values()) for t in listed_tensors(value)], listed_tensors(out)
-        )
+        self._follow(func, inputs, list(tensors_in(out)))
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
                 self._add(measure, shape_of(out))
-        elif not is_harmless(func):
-            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name] += 1
+        elif doubt := doubt_of(func) or self._sum_of_products(func, args):
+            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
         return out
 
     def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        keys = [storage_of(t) for t in inputs]
-        is_moving = any(key in self._moving for key in keys)
+        keys, traces = [storage_of(t) for t in inputs], [self._trace(t) for t in inputs]
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
         if any(tensor.is_complex() for tensor in (*inputs, *outputs)):
             self._complex.update(roots)
-        says = next((self._stated[key] for key in keys if key in self._stated), None)
         name = func._schema.name.partition("::")[2]
         keeps = _KEEPS.fullmatch(name) is not None
-        is_sign = _SIGNS.fullmatch(name) is not None or self._keeps_signs(func, name, keeps, keys)
+        is_moving = any(trace.is_moving for trace in traces)
+        trace = Trace(
+            is_moving,
+            () if is_moving else roots,
+            next((trace.stated for trace in traces if trace.stated), None) if keeps else None,
+            _SIGNS.fullmatch(name) is not None or _keeps_signs(func, name, keeps, traces),
+            name == "mul" and self._is_spread(inputs, outputs),
+        )
         for tensor in outputs:
             key = storage_of(tensor)
             if key in keys and not func._schema.is_mutable:
                 continue
             if key not in keys and tensor.layout == torch.strided:
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
-            self._stated.pop(key, None)
-            (self._signs.add if is_sign else self._signs.discard)(key)
-            if is_moving:
-                self._moving.add(key)
-            elif roots and key not in self._spans:
-                self._roots[key] = roots
-            if says is not None and keeps:
-                self._stated[key] = says
+            self._traces[key] = trace
 
-    def _keeps_signs(self, func: Any, name: str, keeps: bool, keys: Sequence[int]) -> bool:
-        """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
-        number = sum(key in self._signs for key in keys)
-        is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
-        return number == len(keys) > 0 if keeps else number == 1 and is_scaled
+    def _is_spread(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        size = sum(t.numel() for t in outputs)
+        has_matrix = any(t.dim() > 1 and self._is_weight(t) and t.numel() > max(t.shape) for t in inputs)
+        return has_matrix and any(self._trace(t).is_moving and t.numel() < size for t in inputs)
+
+    def _sum_of_products(self, func: Any, args: Sequence[Any]) -> str | None:
+        is_sum = func._schema.name == "aten::sum" and self._trace(args[0]).is_spread
+        return "adds up weights multiplied one by one: may hide MACs (a product of matrices counts)" if is_sum else None
+
+    def _trace(self, tensor: Tensor) -> Trace:
+        return self._traces.get(storage_of(tensor), _NO_TRACE)
 
     def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
         """What of the network's tensors it is made of; several may be views of one long one."""
         spans = self._spans.get(storage_of(tensor))
         if spans is None:
-            return self._roots.get(storage_of(tensor), ())
+            return self._trace(tensor).roots
         return tuple(spans) if len(spans) == 1 else tuple(k for k, s in spans.items() if span_of(tensor).start in s)
 
     def _is_weight(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and storage_of(tensor) not in self._moving and bool(self._roots_of(tensor))
+        return isinstance(tensor, Tensor) and not self._trace(tensor).is_moving and bool(self._roots_of(tensor))
 
     def _add(self, measure: Measure, output: tuple[int, ...]) -> None:
         row, (weight, x) = self._calls[-1][0], measure.operands
@@ -194,13 +212,24 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
         )
         kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
-        kernels = {} if weight is None else {kernel: weight.numel()}
+        number = weight.numel() if weight is not None else 0
+        if measure.packed is not None:
+            number, bits = measure.packed
+            evidence = replace(evidence[0], stored=bits), evidence[1]
+        kernels = {kernel: number} if number else {}
         self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
-        key = storage_of(tensor)
-        is_sign = key in self._signs and not is_weight  # zeros among these are pruned ones
-        return Evidence(self._stated.get(key), stored_bits(tensor), seen_values(rows, is_weight), is_sign)
+        trace, seen = self._trace(tensor), seen_values(rows, is_weight)
+        is_sign = trace.is_sign and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
+        return Evidence(trace.stated, stored_bits(tensor), seen, is_sign)
+
+
+def _keeps_signs(func: Any, name: str, keeps: bool, traces: Sequence[Trace]) -> bool:
+    """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
+    number = sum(trace.is_sign for trace in traces)
+    is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
+    return number == len(traces) > 0 if keeps else number == 1 and is_scaled
 
 
 def row_of(name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec, ResNetSpec
 from meliuscli.arch.families.small import CNV_POOLED, INPUT_BITS, VGG_POOLED, FinnConvSpec, FinnDenseSpec, VGGSmallSpec
 from meliuscli.arch.plan import HEAD, STEM
@@ -43,7 +44,8 @@ CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, float ResNet, VGG-Sm
 def require_chained(spec: ArchSpec) -> Chained:
     """Raises ``BadInputError`` for a network that no chain is made of."""
     if not runs_as_chain(spec):
-        what = "its padding = same" if isinstance(spec, BiRealNetSpec) else spec.family
+        others = isinstance(spec, BiRealNetSpec | ResNetESpec | DenseFamilySpec)
+        what = "larq-zoo's borders" if others else spec.family
         raise BadInputError(f"--to c: for {CHAINED}, not for {what}")
     assert isinstance(spec, Chained)
     return spec

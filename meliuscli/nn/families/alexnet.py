@@ -14,7 +14,7 @@ from meliuscli.arch.families.alexnet import (
     XnorAlexNetSpec,
 )
 from meliuscli.nn.families.parts import batch_norm
-from meliuscli.nn.layers import SamePad, float_conv, linear
+from meliuscli.nn.layers import SameMaxPool2d, SamePad, float_conv, linear
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear, sign_conv
 from meliuscli.nn.quantizers import DoReFaActivation, MagnitudeScaling, SteSign
 
@@ -118,7 +118,7 @@ def _dorefa_alexnet(spec: DoReFaAlexNetSpec) -> nn.Sequential:
         )
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv, bn=batch_norm(width, scale=False))
         if index in (2, 3):
-            layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
+            layers["pool"] = SameMaxPool2d(3, 2) if spec.padding == "same" else nn.MaxPool2d(3, 2, padding=1)
         elif index == 5:
             layers["pool"] = nn.MaxPool2d(3, 2)
         parts[f"conv{index}"] = nn.Sequential(layers)

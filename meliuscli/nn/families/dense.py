@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from meliuscli.arch.families.dense import DenseFamilySpec, Transition
 from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.dense_stage import Unit, can_fuse, run_stage
-from meliuscli.nn.families.parts import build_head, build_stem
+from meliuscli.nn.families.parts import build_head, build_stem, recipe_conv
 from meliuscli.nn.layers import ChannelShuffle, float_conv
 
 SHUFFLE_GROUPS = 16
@@ -20,15 +20,15 @@ SHUFFLE_GROUPS = 16
 class DenseBlock(nn.Module):
     """(N, C, H, W) -> (N, C + growth_rate, H, W): new features, behind the ones that came in."""
 
-    def __init__(self, channels: int, growth_rate: int, dilation: int, clip: float) -> None:
+    def __init__(self, channels: int, growth_rate: int, dilation: int, clip: float, pad_value: int = -1) -> None:
         super().__init__()
         self.bn = nn.BatchNorm2d(channels)
-        self.conv = BinaryConv2d(channels, growth_rate, dilation, clip)
+        self.conv = recipe_conv(channels, growth_rate, clip, dilation=dilation, pad_value=pad_value)
 
     @property
-    def unit(self) -> Unit:
-        """For ``run_stage``."""
-        return Unit(self.bn, self.conv, adds=False)
+    def unit(self) -> Unit | None:
+        """For ``run_stage``, which knows BMXNet's borders."""
+        return Unit(self.bn, self.conv, adds=False) if isinstance(self.conv, BinaryConv2d) else None
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.conv(self.bn(x))], dim=1)
@@ -37,16 +37,16 @@ class DenseBlock(nn.Module):
 class ImprovementBlock(nn.Module):
     """(N, C, H, W) -> the same shape: adds to the last ``growth_rate`` channels, passes the others on."""
 
-    def __init__(self, channels: int, growth_rate: int, dilation: int, clip: float) -> None:
+    def __init__(self, channels: int, growth_rate: int, dilation: int, clip: float, pad_value: int = -1) -> None:
         super().__init__()
         self.growth_rate = growth_rate
         self.bn = nn.BatchNorm2d(channels)
-        self.conv = BinaryConv2d(channels, growth_rate, dilation, clip)
+        self.conv = recipe_conv(channels, growth_rate, clip, dilation=dilation, pad_value=pad_value)
 
     @property
-    def unit(self) -> Unit:
-        """For ``run_stage``."""
-        return Unit(self.bn, self.conv, adds=True)
+    def unit(self) -> Unit | None:
+        """For ``run_stage``, which knows BMXNet's borders."""
+        return Unit(self.bn, self.conv, adds=True) if isinstance(self.conv, BinaryConv2d) else None
 
     def forward(self, x: Tensor) -> Tensor:
         kept, newest = x[:, : -self.growth_rate], x[:, -self.growth_rate :]
@@ -74,13 +74,15 @@ def _is_hooked(module: nn.Module) -> bool:
 def build(spec: DenseFamilySpec, clip: float) -> nn.Sequential:
     """Stem, stages, transitions, head; module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["stem"] = nn.Sequential(build_stem(spec.stem, spec.input_channels, spec.stem_channels))
+    same, pool = spec.padding == "same", spec.stem_pool
+    stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, same=same, pool=pool)
+    parts["stem"] = nn.Sequential(stem)
     for stage in spec.stages():
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for unit in stage.units:
             make = ImprovementBlock if unit.adds else DenseBlock
             block = blocks.setdefault(f"block{unit.block}", nn.Sequential())
-            block.add_module(unit.kind, make(unit.channels, unit.growth, unit.dilation, clip))
+            block.add_module(unit.kind, make(unit.channels, unit.growth, unit.dilation, clip, spec.pad_value))
         parts[stage.name] = Stage(blocks)
         if stage.transition is not None:
             parts[stage.transition.name] = _transition(stage.transition)

@@ -7,13 +7,17 @@ from collections import OrderedDict
 from torch import nn
 
 from meliuscli.arch.families.parts import GROUPED_STEM_GROUPS, Activation, Stem
+from meliuscli.nn.binary_conv import BinaryConv2d
 from meliuscli.nn.layers import SameMaxPool2d, float_conv, linear
+from meliuscli.nn.quantized import QuantConv2d, sign_conv
+from meliuscli.nn.quantizers import SteSign
 
 
 def build_stem(
-    stem: Stem, in_channels: int, width: int, activation: Activation = "relu", same: bool = False
+    stem: Stem, in_channels: int, width: int, activation: Activation = "relu", same: bool = False, pool: int = 3
 ) -> OrderedDict[str, nn.Module]:
-    """Layers by name, as ``meliuscli.arch.families.parts.stem_layers`` lists them; ``same``: with TensorFlow's borders."""
+    """Layers by name, as ``meliuscli.arch.families.parts.stem_layers`` lists them; ``same``: with TensorFlow's borders.
+    ``pool`` is the kernel of the max pooling, which rounds odd maps up."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if stem == "thumbnail":
         layers["conv"] = float_conv(in_channels, width, 3)
@@ -29,9 +33,9 @@ def build_stem(
         for index, (before, after, stride, groups) in enumerate(
             [(in_channels, half, 2, first), (half, half, 1, second), (half, width, 1, third)], start=1
         ):
-            layers[f"conv{index}"] = float_conv(before, after, 3, stride, groups)
+            layers[f"conv{index}"] = float_conv(before, after, 3, stride, groups, same=same and stride > 1)
             layers[f"bn{index}"], layers[f"relu{index}"] = nn.BatchNorm2d(after), nn.ReLU()
-    layers["pool"] = SameMaxPool2d(3, stride=2) if same else nn.MaxPool2d(3, stride=2, padding=1)
+    layers["pool"] = nn.MaxPool2d(3, stride=2, padding=1) if pool == 3 and not same else SameMaxPool2d(pool, stride=2)
     return layers
 
 
@@ -71,3 +75,23 @@ def batch_norm(channels: int, *, scale: bool = True, shift: bool = True) -> nn.B
     norm.weight.requires_grad_(scale)
     norm.bias.requires_grad_(shift)
     return norm
+
+
+def recipe_conv(
+    channels: int,
+    width: int,
+    clip: float,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pad_value: int = -1,
+    same: bool = False,
+) -> BinaryConv2d | QuantConv2d:
+    """A binary 3x3 convolution of the families of MeliusNet's recipe: BMXNet's, of counts in [0, K], where the border is -1 on
+    both sides; with any other border larq's, of sums in [-K, K]. Batch norm takes that difference away."""
+    if pad_value == -1 and not (same and stride > 1):
+        return BinaryConv2d(channels, width, dilation, clip, stride)
+    same = same and stride > 1
+    return sign_conv(
+        channels, width, 3, stride, clip, pad_value, activation=SteSign(clip), same=same, dilation=dilation
+    )

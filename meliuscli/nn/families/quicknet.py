@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from meliuscli.arch.families.quicknet import QuickNetSpec
 from meliuscli.nn.families.parts import batch_norm, build_head
-from meliuscli.nn.layers import float_conv
+from meliuscli.nn.layers import SameConv2d, float_conv
 from meliuscli.nn.quantized import sign_conv
 from meliuscli.nn.quantizers import SteSign
 
@@ -30,9 +30,9 @@ class QuickBlock(nn.Module):
         return x + self.bn(F.relu(self.conv(self.sign(x))))  # type: ignore[no-any-return]
 
 
-def blur(channels: int) -> nn.Conv2d:
+def blur(channels: int, same: bool = False) -> nn.Conv2d:
     """A fixed binomial 3x3 filter a channel, stride 2 (arXiv 1904.11486)."""
-    conv = nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False)
+    conv = (SameConv2d if same else nn.Conv2d)(channels, channels, 3, 2, 1, groups=channels, bias=False)
     taps = torch.tensor([1.0, 2.0, 1.0])
     conv.weight.data.copy_((taps[:, None] * taps / 16).expand_as(conv.weight))
     conv.weight.requires_grad_(False)
@@ -42,17 +42,17 @@ def blur(channels: int) -> nn.Conv2d:
 def build(spec: QuickNetSpec, _clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     width = spec.channels[0]
-    narrow = width // 4
+    narrow, same = width // 4, spec.padding == "same"
     stem: OrderedDict[str, nn.Module] = OrderedDict()
-    stem["conv1"], stem["bn1"] = float_conv(spec.input_channels, narrow, 3, 2), nn.BatchNorm2d(narrow)
+    stem["conv1"], stem["bn1"] = float_conv(spec.input_channels, narrow, 3, 2, same=same), nn.BatchNorm2d(narrow)
     stem["relu"] = nn.ReLU()
-    stem["depthwise"] = float_conv(narrow, narrow, 3, 2, groups=narrow)
+    stem["depthwise"] = float_conv(narrow, narrow, 3, 2, groups=narrow, same=same)
     stem["bn2"] = batch_norm(narrow, scale=False, shift=False)
     stem["conv2"], stem["bn3"] = float_conv(narrow, width, 1), nn.BatchNorm2d(width)
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     for stage, (num, channels) in enumerate(zip(spec.num_blocks, spec.channels, strict=True), start=1):
         if channels != width:
-            parts[f"transition{stage - 1}"] = _transition(width, channels)
+            parts[f"transition{stage - 1}"] = _transition(width, channels, same)
             width = channels
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for block in range(1, num + 1):
@@ -62,8 +62,8 @@ def build(spec: QuickNetSpec, _clip: float) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
-def _transition(channels: int, width: int) -> nn.Sequential:
+def _transition(channels: int, width: int, same: bool) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(relu=nn.ReLU(), pool=nn.MaxPool2d(2, stride=1))
-    layers["blur"] = blur(channels)
+    layers["blur"] = blur(channels, same)
     layers["conv"], layers["bn"] = float_conv(channels, width, 1), nn.BatchNorm2d(width)
     return nn.Sequential(layers)

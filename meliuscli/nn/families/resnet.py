@@ -12,14 +12,14 @@ from meliuscli.arch.families.resnet import (
     EXPANSION,
     SCALING_REDUCTION,
     BiRealNetSpec,
+    BorderedSpec,
     RealToBinarySpec,
     ResidualSpec,
     ResNetESpec,
     ResNetSpec,
     XnorResNetSpec,
 )
-from meliuscli.nn.binary_conv import BinaryConv2d
-from meliuscli.nn.families.parts import batch_norm, build_head, build_stem, half_pool, pooled_shortcut
+from meliuscli.nn.families.parts import batch_norm, build_head, build_stem, half_pool, pooled_shortcut, recipe_conv
 from meliuscli.nn.layers import float_conv
 from meliuscli.nn.quantized import QuantConv2d, sign_conv
 from meliuscli.nn.quantizers import ApproxSign, ChannelScaling, LeakyClip, RPReLU, RSign, SteSign, input_scale
@@ -106,9 +106,11 @@ class XnorBlock(nn.Module):
 class ResNetEBlock(nn.Module):
     """Sign, binary convolution, BN, shortcut."""
 
-    def __init__(self, channels: int, width: int, stride: int, clip: float) -> None:
+    def __init__(self, channels: int, width: int, stride: int, clip: float, spec: ResNetESpec) -> None:
         super().__init__()
-        self.conv, self.bn = BinaryConv2d(channels, width, clip=clip, stride=stride), nn.BatchNorm2d(width)
+        same = spec.padding == "same"
+        self.conv = recipe_conv(channels, width, clip, stride=stride, pad_value=spec.pad_value, same=same)
+        self.bn = nn.BatchNorm2d(width)
         self.shortcut = pooled_shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,10 +178,10 @@ class Wide(nn.Module):
 class RealToBinaryBlock(nn.Module):
     """BN, sign, binary convolution, computed scales, PReLU, shortcut."""
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, same: bool) -> None:
         super().__init__()
         self.bn, self.sign = nn.BatchNorm2d(channels), SteSign()
-        self.conv = sign_conv(channels, width, 3, stride)
+        self.conv = sign_conv(channels, width, 3, stride, same=same and stride > 1)
         self.scaling = ChannelScaling(channels, width, SCALING_REDUCTION)
         self.prelu = nn.PReLU(width)
         self.shortcut = pooled_shortcut(channels, width, stride)
@@ -193,7 +195,7 @@ class RealToBinaryBlock(nn.Module):
 def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     """Module names are those of ``spec.layers()``."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    same = isinstance(spec, BiRealNetSpec) and spec.padding == "same"
+    same = isinstance(spec, BorderedSpec) and spec.padding == "same"
     stem = build_stem(spec.stem, spec.input_channels, spec.stem_channels, spec.stem_activation, same)
     if isinstance(spec, ResNetESpec):
         if spec.input_norm:
@@ -203,7 +205,7 @@ def build(spec: ResidualSpec, clip: float) -> nn.Sequential:
     two_streams = isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck"
     if two_streams:
         parts["split"] = BothStreams()
-    parts |= residual_stages(spec, _block_maker(spec, clip))
+    parts |= residual_stages(spec, _block_maker(spec, clip, same))
     if two_streams:
         parts["wide"] = Wide()
     norm, relu = isinstance(spec, XnorResNetSpec), isinstance(spec, XnorResNetSpec | ResNetESpec)
@@ -229,20 +231,18 @@ def residual_stages(spec: ResidualSpec, make: BlockMaker) -> OrderedDict[str, nn
     return stages
 
 
-def _block_maker(spec: ResidualSpec, clip: float) -> BlockMaker:
+def _block_maker(spec: ResidualSpec, clip: float, same: bool) -> BlockMaker:
     if isinstance(spec, ResNetSpec):
         block = BasicBlock if spec.block == "basic" else Bottleneck
         return lambda channels, width, stride, _: block(channels, width, stride)
     if isinstance(spec, XnorResNetSpec):
         return lambda channels, width, stride, _: XnorBlock(channels, width, stride, spec)
     if isinstance(spec, ResNetESpec):
-        return lambda channels, width, stride, _: ResNetEBlock(channels, width, stride, clip)
+        return lambda channels, width, stride, _: ResNetEBlock(channels, width, stride, clip, spec)
     if isinstance(spec, RealToBinarySpec):
-        return lambda channels, width, stride, _: RealToBinaryBlock(channels, width, stride)
+        return lambda channels, width, stride, _: RealToBinaryBlock(channels, width, stride, same)
     if isinstance(spec, BiRealNetSpec) and spec.block == "bottleneck":
         return BiRealBottleneck
     if isinstance(spec, BiRealNetSpec):
-        return lambda channels, width, stride, _: BiRealBlock(
-            channels, width, stride, spec.reactivation, spec.padding == "same"
-        )
+        return lambda channels, width, stride, _: BiRealBlock(channels, width, stride, spec.reactivation, same)
     raise TypeError(f"no block for {type(spec).__name__}")

@@ -1,0 +1,23 @@
+"""Malformed inputs that the campaign of faults found to end in a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mutate import tried
+from right import file_seed, write_onnx
+
+
+def test_an_onnx_file_whose_text_is_none_is_refused(tmp_path: Path) -> None:
+    content = file_seed("net.onnx", write_onnx)()
+    assert tried("ONNX", content, tmp_path / "right") == ("read", None)
+    wrong = content.replace(b"num_blocks", b"num\xff\xfeblock")
+    assert len(wrong) == len(content)
+    assert wrong != content
+    assert tried("ONNX", wrong, tmp_path / "wrong") == ("refused with 2", None)
+
+
+@pytest.mark.parametrize("kind", ["configuration", "command line", "spec", "recipe"])
+def test_text_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
+    assert tried(kind, b"\xff\x00=[", tmp_path / "wrong") == ("refused with 2", None)
