@@ -111,12 +111,12 @@ def test_every_network_has_a_peak(name: str) -> None:
 
 
 def test_a_residual_block_keeps_what_came_in() -> None:
-    """A second convolution: its own input and, to which it adds, the block's; one that no C library has: its output, too. A
-    binary one reads signs."""
+    """A binary convolution reads signs beside the block's input and its output; in C it adds to the block's input, and so does
+    ResNet's second one, which reads a map of its own."""
     names = ("resnet18", "real2binary", "birealnet18")
-    plain, binary, in_c = (memory_of(at_size(name, 64)).parts[1] for name in names)
+    float_in_c, binary, in_c = (memory_of(at_size(name, 64)).parts[1] for name in names)
     one = 4 * 64 * 16**2
-    assert plain.total == 2 * one
+    assert float_in_c.total == 2 * one
     assert (binary.float_bytes, binary.sign_bytes) == (2 * one, one // 32)
     assert (in_c.float_bytes, in_c.sign_bytes) == (one, one // 32)  # which adds to where the input lies
 

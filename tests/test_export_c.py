@@ -209,7 +209,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     run_here("export", "meliusnet22", "--input", "3x8x8", "--to", "packed", *narrow, "-o", "net.packed.safetensors")
     run_here("export", "net.packed.safetensors", "--to", "c", "-o", "again", "--prefix", "mine")
     assert (tmp_path / "again/weights.c").read_bytes() == (tmp_path / "out/weights.c").read_bytes()
-    with pytest.raises(BadInputError, match="not for resnet"):
-        run_here("export", "resnet20", "--to", "c", "-o", "other")
+    with pytest.raises(BadInputError, match="not for real2binary"):
+        run_here("export", "real2binary", "--to", "c", "-o", "other")
     with pytest.raises(BadInputError, match="--prefix"):
         run_here("export", "meliusnet22", "--to", "onnx", "--prefix", "mine")

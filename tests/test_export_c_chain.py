@@ -91,7 +91,7 @@ def test_the_library_is_the_chain_to_the_last_bit(key: str, tmp_path: Path) -> N
     assert run(program).endswith("all 4 vectors are as expected\n")
 
 
-@pytest.mark.parametrize("key", ["reactivated", "vgg-small+1", "cnv"])
+@pytest.mark.parametrize("key", ["reactivated", "resnet", "vgg-small+1", "cnv"])
 def test_with_clang_and_vectors_of_any_width(key: str, tmp_path: Path) -> None:
     for flags in (("-march=native",), ("-mavx2", "-mfma", "-mpopcnt")):
         program = compile_library(chain_library(key), tmp_path, need("clang"), "-std=c11", *STRICT, "-O2", *flags)

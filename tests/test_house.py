@@ -95,7 +95,7 @@ OWNERS = {
         "report/check.py",
         "report/trial.py",
     ),
-    "onnx": ("exchange/headers.py", "exchange/qonnx_graph.py", "export/"),
+    "onnx": ("exchange/qonnx_graph.py", "export/"),
     "onnxruntime": ("exchange/opened.py", "export/onnx.py"),
     "onnxscript": ("export/onnx.py",),
     "optuna": ("search/",),

@@ -23,7 +23,7 @@ def evaluate(
     reports: Path = Path("reports"),
     listener: Listener = SILENT,
 ) -> Evaluation:
-    """A trained network (``"run:ID"``, a packed or an ONNX file) on a data set: what ``meliuscli evaluate`` does. ``scores``
+    """A trained network (``"run:ID"``, a packed or an ONNX file, a directory of C) on a data set: what ``meliuscli evaluate`` does. ``scores``
     are by way of running, ``confusion`` and ``agreeing`` image by image; ``limit`` takes so many images.
 
     Raises ``BadInputError`` for a file that cannot be read, and data of other classes or channels; ``MissingError`` for data
