@@ -131,16 +131,17 @@ def _four_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
 
 
 _OURS: dict[str, Formula] = {
+    # Torch's counter has some of these, and names no factors.
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm"), _two_factors),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation", "_sparse_addmm"), _two_factors),
-    "_scaled_dot_product": _attention,
-    "mkldnn_rnn_layer": _recurrent,
-    "_cudnn_rnn": _recurrent,
-    "_weight_int4pack_mm_for_cpu": _four_bits,
-    "_dyn_quant_matmul_4bit": _four_bits,
-    "_weight_int8pack_mm": _eight_bits,
-    "_trilinear": _bilinear,
-    "conv_tbc": _time_convolution,
+    "_scaled_dot_product": _attention,  # of each backend; torch's counter lacks the CPU's
+    "mkldnn_rnn_layer": _recurrent,  # LSTM on a CPU
+    "_cudnn_rnn": _recurrent,  # LSTM, GRU and RNN on a GPU
+    "_weight_int8pack_mm": _eight_bits,  # torchao's weights of eight bits on a CPU
+    "_weight_int4pack_mm_for_cpu": _four_bits,  # torchao's weights of four bits, two a byte
+    "_dyn_quant_matmul_4bit": _four_bits,  # the same on Arm
+    "_trilinear": _bilinear,  # nn.Bilinear
+    "conv_tbc": _time_convolution,  # fairseq's convolution over time
 }
 """Formulas of aten that torch's counter lacks, or gives without the operands."""
 

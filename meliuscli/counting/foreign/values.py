@@ -116,13 +116,13 @@ def _sample(rows: Tensor) -> Tensor:
     return rows.flatten()[_places(rows.numel(), _WHOLE)].float()
 
 
-@lru_cache(1024)
+@lru_cache(256)
 def _places(size: int, most: int) -> Tensor:
     """All places in order, or ``most`` of them: one at random, the same each time, of each part of equal length."""
     if size <= most:
         return torch.arange(size)
     jitter = torch.rand(most, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    return ((torch.arange(most) + jitter) * (size / most)).long()
+    return ((torch.arange(most) + jitter) * (size / most)).long().clamp(max=size - 1)
 
 
 def _is_scaled_sign(part: Tensor) -> bool:
