@@ -115,7 +115,7 @@ def test_export_writes_over_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--debug", "count", "nonet"], ["count", "nonet", "--debug"]])
 def test_debug_stands_anywhere(words: list[str], cli: Cli) -> None:
-    """ "No such option: --debug" met whoever was asked to report a fault with it."""
+    """Whoever was asked to report a fault with it behind a command met "No such option: --debug"."""
     assert "Traceback" in cli(*words).stderr
 
 
