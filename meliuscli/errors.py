@@ -58,11 +58,13 @@ LONG = 120
 """Characters of a name that a message repeats."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str], key: str = "") -> BadInputError:
-    """The error for a name that is not in a table, with the nearest names as the hint."""
+def unknown_name(
+    what: str, name: str, known: Iterable[str], key: str = "", listed_by: str = "meliuscli list"
+) -> BadInputError:
+    """The error for a name that is not in a table, with the nearest names as the hint, or what lists them all."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    all_of_them = f"known: {', '.join(known)}" if len(known) <= MANY else f"meliuscli list names the {len(known)} known"
+    all_of_them = f"known: {', '.join(known)}" if len(known) <= MANY else f"{listed_by} names the {len(known)} known"
     hint = f"did you mean {', '.join(near)}?" if near else all_of_them
     prefix = f"{key}: " if key else ""
     given = name if len(name) <= LONG else f"{name[:LONG]}..."

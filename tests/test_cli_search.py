@@ -113,6 +113,7 @@ def test_runs_that_are_not_there(recorded: Path, cli: Cli, name: str, code: int,
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"id": "x"}', "\x00", '{"runs": 5}', "[" * 5000])
 def test_a_corrupt_record_is_named_and_the_others_are_there(recorded: Path, tmp_path: Path, content: str) -> None:
+    """One broken `run-deadbeef.json` stood in the way of all other runs."""
     reports = tmp_path / "reports"
     shutil.copytree(recorded / "reports", reports)
     (whole,), nothing = find_runs(reports)

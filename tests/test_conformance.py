@@ -333,6 +333,8 @@ def test_a_family_without_widths_refuses_and_names_those_that_can() -> None:
 
 
 def test_a_proxy_that_is_too_small_is_refused_by_its_key_with_a_word_on_narrowing(family: str) -> None:
+    """A quicknet at 8 pixels was refused for `input_size`, which is the target's, and no family but one could be
+    narrowed."""
     spec, largest = load_name(MEMBERS[family].known), MEMBERS[family].too_small
     for size in range(1, (largest or 0) + 1):
         with pytest.raises(SpecError, match=f"{size} is too small for {family}") as caught:
@@ -446,6 +448,7 @@ def test_the_shipped_spaces_hold_every_network_that_they_know(name: str) -> None
 
 
 def test_a_known_network_of_another_family_or_width_is_outside(tmp_path: Path) -> None:
+    """A `known` network that is not in the space was dropped without a word."""
     path = space_file("birealnet", tmp_path)
     path.write_text(path.read_text().replace('known = ["birealnet18"]', 'known = ["birealnet18", "quicknet"]'))
     assert load_space(str(path))[1].known_outside == ("birealnet18", "quicknet")

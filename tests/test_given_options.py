@@ -60,12 +60,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_given_is_used_or_refused(words: str, says: str) -> None:
+    """`export --weights run:ID --set growth_rate=32` and `train --set num_classes=7` were ignored, and the run was
+    called by it."""
     with pytest.raises(MeliusError, match=says):
         run_here(*words.split())
     assert list(Path().iterdir()) == []
 
 
 def test_an_unknown_network_does_not_list_all_of_them() -> None:
+    """`compare X nosuch` answered with 55 names."""
     with pytest.raises(BadInputError) as caught:
         load_arch("qqqqqqq")
     assert caught.value.hint == "meliuscli list names the 65 known"
@@ -73,6 +76,7 @@ def test_an_unknown_network_does_not_list_all_of_them() -> None:
 
 @pytest.mark.parametrize("words", ["count meliusnet22 --no-verify", "count --arch meliusnet22 --no-verify"])
 def test_a_network_is_an_argument_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`count meliusnet22` was "Missing option --arch"."""
     run_here(*words.split())
     assert "4,624,220,160" in capsys.readouterr().out
 
@@ -90,6 +94,7 @@ def test_a_network_comes_from_stdin(cli: Cli) -> None:
 
 @pytest.mark.parametrize(("suffix", "begins"), [("json", "{"), ("csv", "part,"), ("tex", "\\begin"), ("md", "**")])
 def test_the_suffix_of_a_file_chooses_its_format(suffix: str, begins: str) -> None:
+    """`-o x.tex` and `-o x.json` held a plain table."""
     run_here("count", "meliusnet22", "--no-verify", "-o", f"x.{suffix}")
     assert Path(f"x.{suffix}").read_text().startswith(begins)
 
@@ -101,6 +106,7 @@ def test_a_file_named_dash_is_stdout(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_export_writes_over_nothing(tmp_path: Path) -> None:
+    """`export` wrote over a file of the user's without a word."""
     (tmp_path / "x.onnx").write_text("mine")
     with pytest.raises(BadInputError, match=r"x\.onnx exists"):
         run_here("export", "meliusnet22", "-o", "x.onnx")
@@ -109,6 +115,7 @@ def test_export_writes_over_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--debug", "count", "nonet"], ["count", "nonet", "--debug"]])
 def test_debug_stands_anywhere(words: list[str], cli: Cli) -> None:
+    """Whoever was asked to report a fault with it behind a command met "No such option: --debug"."""
     assert "Traceback" in cli(*words).stderr
 
 
@@ -130,6 +137,7 @@ def test_talk_goes_to_a_log_too(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_what_all_leaves_out_is_named(cli: Cli) -> None:
+    """`compare --all --input 32` did not say which networks cannot be so small."""
     done = cli("compare", "--all", "--input", "32", "--format", "csv")
     assert done.returncode == 0
     assert "left out: binaryalexnet: input_size: too small" in done.stderr
@@ -146,6 +154,7 @@ def test_csv_and_latex_of_count_hold_the_answer(cli: Cli) -> None:
 
 
 def test_json_holds_numbers_where_it_means_numbers(cli: Cli) -> None:
+    """Published accuracies were texts, and counts were "26.843M"."""
     rows = json.loads(cli("list", "archs", "--format", "json").stdout)["archs"]
     assert all(isinstance(row["published_top1"], float | None) for row in rows)
     assert rows[0]["published_top1"] == 63.6
@@ -195,6 +204,7 @@ def test_the_ops_beside_an_accuracy_are_those_of_what_was_trained(run: str, cli:
 
 
 def test_run_id_is_a_network_everywhere(run: str, cli: Cli) -> None:
+    """A run was known to `show` and `export` alone."""
     compared = json.loads(cli("compare", "meliusnet22", "run:12345678", "--format", "json").stdout)["networks"]
     assert compared[1]["archid"] == run
     assert 'stem = "thumbnail"' in cli("show", "run:1234", "--toml").stdout
@@ -255,6 +265,7 @@ def test_a_job_array_trains_a_seed_each(tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_messages_name_the_culprit_and_the_way(words: str, message: str, hint: str) -> None:
+    """pydantic's inner names (`function-after[_one_form(), Axis]`), hints at networks for a factory, and their kin."""
     Path("net.toml").write_text(load_name("meliusnet22").to_toml())
     with pytest.raises(MeliusError, match=message) as caught:
         run_here(*words.split())
@@ -306,6 +317,7 @@ def test_sigterm_is_heard_as_an_interrupt_and_known_by_its_exit_code() -> None:
 def test_what_takes_long_is_named_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """`train` measured for 110 seconds, with nothing on a pipe."""
     import time
 
     from meliuscli.cli import console, pulse
@@ -324,6 +336,7 @@ def test_what_takes_long_is_named_where_there_is_no_terminal(
     ("network", "theirs", "more"), [("reactnet-b", 28_819_816, 992), ("birealnet50", 25_730_088, 1024)]
 )
 def test_explain_says_why_authors_store_more(network: str, theirs: int, more: int) -> None:
+    """ReActNet #20 and #21: the authors' files have 992 shifts, and Bi-RealNet-50's 1,024 weights, more than ours."""
     from meliuscli.counting.analytic import count_spec
     from meliuscli.report.explain import explain_page
     from meliuscli.report.prose import part_text

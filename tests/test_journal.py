@@ -90,6 +90,7 @@ FOREIGN: dict[str, Other] = {
 def test_trials_of_other_programs_are_left_out_and_counted(
     what: str, sampler: SamplerName, tmp_path: Path, space: SearchSpace
 ) -> None:
+    """optuna-dashboard, `ask`, `add_trial` and `enqueue_trial` write into studies, which then did not open: exit 70."""
     settings = Settings("tiny", 10**8, 9, 0, sampler, 1, 1, MIN_LAG)
     Study(tmp_path, settings, space)
     FOREIGN[what](Journal(tmp_path / "journal.log").study, space)

@@ -44,6 +44,7 @@ def test_a_recipe_has_no_number_that_could_not_be_laid_out(key: str, value: floa
 def test_what_needs_too_much_memory_is_refused_before_it_is_taken(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`bench --batch 1024` and `export --input 3x4096x4096` ate the machine's memory before they said a word."""
     pytest.importorskip("llvmlite")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * 2**30)
@@ -59,6 +60,7 @@ def test_the_images_of_a_data_set_are_too_many_at_a_size(monkeypatch: pytest.Mon
 
 
 def test_an_axis_of_many_values_is_refused_before_they_are_laid_out() -> None:
+    """The list of a range's values ate the memory, as that of the ends of 1e15 epochs did."""
     with pytest.raises(SpecError, match="has more than 4096 values"):
         read_axes("growth_rate", {"low": 1, "high": 10**15})
     axis = read_axes("growth_rate", {"low": 1, "high": 4096})
@@ -72,6 +74,7 @@ def test_what_fits_is_not_refused() -> None:
 
 @pytest.mark.parametrize("command", ["bench", "export"])
 def test_a_seed_has_the_bound_that_torch_has(command: str, cli: Cli) -> None:
+    """`--seed 99999999999999999999` was an overflow in torch, and exit 70."""
     done = cli(command, "--arch", "meliusnet22", "--seed", "99999999999999999999")
     assert done.returncode == 2
     assert "--seed" in done.stderr

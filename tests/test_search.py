@@ -352,6 +352,7 @@ def test_a_training_that_learns_nothing_is_known_as_one(tmp_path: Path) -> None:
 
 
 def test_a_failing_training_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
+    """optuna#2151: trainings that fail are named with their reason, and end no search."""
     path = tmp_path / "hot.toml"
     path.write_text(TINY_SPACE.replace("learning_rate = 0.05", "learning_rate = 1e30", 1))
     study = Study(tmp_path, settings(trials=2), load_space(str(path))[1])

@@ -214,6 +214,11 @@ def test_a_run_shows_accuracy_and_losses_over_its_epochs() -> None:
     assert [chart.y_label for chart in charts] == ["validation top-1 (%)", "loss (nats)"]
 
 
+def test_a_run_that_validated_once_is_drawn_too() -> None:
+    drawn = svg(Chart("t", "x", "y", (), (Curve(((1, 2),)), Curve(((1, 2), (3, 4))))))
+    assert [drawn.count(f'<{shape} class="curve') for shape in ("circle", "polyline")] == [1, 1]
+
+
 def test_a_study_of_latency_shows_where_the_milliseconds_go(report: StudyReport) -> None:
     cost = replace(report.cost, by_stage=lambda candidate: {"call": 0.001, "stage1": 0.003})
     page = Page(study_web_page(replace(report, cost=cost)))
@@ -278,3 +283,17 @@ def test_a_phone_scrolls_tables_and_not_the_page(chromium: str, report: StudyRep
     measure = "document.title = document.documentElement.scrollWidth <= document.documentElement.clientWidth;"
     page = in_browser(chromium, study_web_page(report), measure, tmp_path, width=500)
     assert "<title>true</title>" in page
+
+
+def test_a_table_on_a_phone_keeps_its_title_and_its_names_in_sight(
+    chromium: str, report: StudyReport, tmp_path: Path
+) -> None:
+    """The title was cut, the numbers stood beyond the edge, and nothing said that there were any."""
+    measure = (
+        "const wide = name => [...document.querySelectorAll(name)].map(e => e.getBoundingClientRect().right);"
+        "const table = [...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth);"
+        "table.forEach(e => e.scrollLeft = 200);"
+        "document.title = table.length > 1 && Math.max(...wide('caption span')) <= innerWidth"
+        " && Math.max(...wide('.wide td:first-child')) <= 0.6 * innerWidth;"
+    )
+    assert "<title>true</title>" in in_browser(chromium, study_web_page(report), measure, tmp_path, width=500)

@@ -128,7 +128,8 @@ def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not key or not value:
-        raise BadInputError(f"{option} {text!r}: not of the form key=value", "for example --set growth_rate=48")
+        example = {"--recipe-set": "epochs=10"}.get(option, "growth_rate=48")
+        raise BadInputError(f"{option} {text!r}: not of the form key=value", f"for example {option} {example}")
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
             return key, tomllib.loads(f"value = {candidate}")["value"]

@@ -60,7 +60,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            asked = error.param
+            asked, error.message = error.param, error.message.removeprefix("Value error, ")
             if not (isinstance(asked, TyperOption) and is_configured(ctx, asked.name)):
                 raise
             raise BadInputError(f"{ctx.obj[asked.name].place}: {key_of(asked)}: {error.message}") from None

@@ -67,7 +67,7 @@ def _from_environment(command: str, keys: Mapping[str, TyperOption]) -> dict[str
     for name in os.environ:
         if name.startswith(begin) and name not in {**own, **shared}:
             unknown = name.removeprefix(begin).lower().replace("_", "-")
-            raise unknown_name("option", unknown, keys, f"environment variable {name}")
+            raise unknown_name("option", unknown, keys, f"environment variable {name}", f"meliuscli {command} --help")
     settings = {}
     for name, key in {**shared, **own}.items():
         text = os.environ.get(name)
@@ -101,7 +101,7 @@ def _file_sources(command: str, keys: Mapping[str, TyperOption], commands: Colle
     of_command = {_as_key(key): value for key, value in tables.get(command, {}).items()}
     for key in of_command:
         if key not in keys:
-            raise unknown_name("key", key, keys, f"{path} [{root}{command}]")
+            raise unknown_name("key", key, keys, f"{path} [{root}{command}]", f"meliuscli {command} --help")
     yield _Source(f"{path} [{root}{command}]", of_command)
 
 

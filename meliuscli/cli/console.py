@@ -152,13 +152,13 @@ def is_shown() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and not _is_quiet
 
 
-def answer(content: str, output: Path | None) -> None:
-    """Write the answer to a file, or to stdout."""
+def answer(content: str, output: Path | None, option: str = "--output") -> None:
+    """Write the answer to a file, which ``option`` names, or to stdout."""
     pulse.heard(says_it=False)
     if output is not None:
         from meliuscli.results import require_directory, write_text
 
-        require_directory(output, "--output")
+        require_directory(output, option)
         write_text(output, content)
         return
     try:

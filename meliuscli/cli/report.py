@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import answer, status, talk
+from meliuscli.cli.console import answer, is_given, status, talk
 from meliuscli.cli.networks import count_any
 from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
@@ -19,6 +19,7 @@ from meliuscli.work.folders import REPORTS
 
 
 def report(
+    context: typer.Context,
     targets: Annotated[
         list[str],
         typer.Argument(
@@ -43,6 +44,7 @@ def report(
     network a mark is.
 
     Example: meliuscli report mobilenet-v1 meliusnet22 --html compare.html"""
+    _refuse_unused(context, targets, page)
     if (study := _study(targets)) is not None and (page is None or storage != "journal"):
         _gather(study, storage, reports, fmt, output, quiet=page is not None)
     elif page is None:
@@ -50,8 +52,23 @@ def report(
     if page is not None:
         with status("reading"):
             text = _page(targets, reports)
-        answer(text, page)
+        answer(text, page, "--html")
         talk(f"{page} written, {len(text.encode()) / 2**20:.2f} MiB")
+
+
+def _refuse_unused(context: typer.Context, targets: list[str], page: Path | None) -> None:
+    """An option that is given is used or refused."""
+    if page is not None and page.suffix.lower() not in ("", ".html", ".htm"):
+        raise BadInputError(f"--html {page}: not the name of a web page", "name it .html")
+    unused = (
+        []
+        if page is None
+        else [f"--{of}" for of, name in (("format", "fmt"), ("output", "output")) if is_given(context, name)]
+    )
+    if unused:
+        raise BadInputError(f"{' and '.join(unused)}: --html writes a page, and no other answer", "leave one out")
+    if _study(targets) is None and is_given(context, "storage"):
+        raise BadInputError(f"--storage: is of a shared study, and {targets[0]} is none", "leave it out")
 
 
 def _study(targets: list[str]) -> str | None:

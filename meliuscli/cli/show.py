@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from meliuscli.training.recipe import Recipe
 
 
+NO_NETWORKS = {
+    "run": "a training",
+    "study": "a study",
+    "check": "a check of proxies",
+    "space": "a search space",
+    "recipe": "a recipe",
+}
+
+
 def show(
     arch: Annotated[
         str,
@@ -52,15 +61,15 @@ def show(
     search space or a recipe is printed as TOML, for a file of your own to begin with.
 
     Example: meliuscli show reactnet-b"""
-    kind, _, name = arch.partition(":")
-    if kind.lower() in ("study", "check"):
-        _show_work(kind.lower(), name, reports, fmt, output)
-    elif kind.lower() in ("space", "recipe"):
-        _show_settings(kind.lower(), name, fmt, output)
-    elif kind.lower() == "run":
+    before, _, name = arch.partition(":")
+    if (kind := before.lower()) in NO_NETWORKS and (set_ or input_ is not None):
+        raise BadInputError(f"--set and --input change a network, and {arch} is {NO_NETWORKS[kind]}", "leave them out")
+    if kind in ("study", "check"):
+        _show_work(kind, name, toml, reports, fmt, output)
+    elif kind in ("space", "recipe"):
+        _show_settings(kind, name, toml, fmt, output)
+    elif kind == "run":
         run = load_run(name, reports, unfinished=True)
-        if set_ or input_ is not None:
-            raise BadInputError(f"--set and --input change a network, and {arch} is a training", "leave them out")
         if toml:
             _print_toml(load_network(arch, (), reports).spec, fmt, output)
         else:
@@ -77,7 +86,9 @@ def show(
             give(shown, fmt, output)
 
 
-def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | None) -> None:
+def _show_work(kind: str, name: str, toml: bool, reports: Path, fmt: Format, output: Path | None) -> None:
+    if toml:
+        raise BadInputError(f"--toml: {kind}:{name} is {NO_NETWORKS[kind]}, which has no TOML", "leave it out")
     directory = find_work(kind, name, reports)
     with status("loading"):
         shown = show_work(kind, directory)
@@ -86,8 +97,10 @@ def _show_work(kind: str, name: str, reports: Path, fmt: Format, output: Path | 
         talk(f"made by: {shown.command}\n{shown.state}; go on with: {shown.resume}")
 
 
-def _show_settings(kind: str, name: str, fmt: Format, output: Path | None) -> None:
+def _show_settings(kind: str, name: str, toml: bool, fmt: Format, output: Path | None) -> None:
     """A search space's file as it is, or a recipe with every field."""
+    if toml:
+        _require_no_format(fmt)
     if fmt not in ("table", "json"):
         raise BadInputError(f"{kind}:{name} is TOML or JSON, and no table", "leave --format out")
     value: SearchSpace | Recipe
@@ -103,7 +116,11 @@ def _show_settings(kind: str, name: str, fmt: Format, output: Path | None) -> No
     give(Answer((), lambda: value.model_dump(mode="json"), endings={"table": text}), fmt, output)
 
 
-def _print_toml(spec: ArchSpec, fmt: Format, output: Path | None) -> None:
+def _require_no_format(fmt: Format) -> None:
     if fmt != "table":
         raise BadInputError("--toml has a format of its own: leave --format out")
+
+
+def _print_toml(spec: ArchSpec, fmt: Format, output: Path | None) -> None:
+    _require_no_format(fmt)
     answer(spec.to_toml(), output)

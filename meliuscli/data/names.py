@@ -44,4 +44,4 @@ SOURCES = {
 def check_dataset_name(name: str) -> None:
     """Raise ``BadInputError`` with the nearest names unless the data set is known."""
     if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS, "--dataset")
+        raise unknown_name("data set", name, DATASETS)

@@ -15,6 +15,7 @@ from meliuscli.arch.zoo import NamedArch
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.exchange.headers import names_packed
 from meliuscli.exchange.tensors import Imported
 from meliuscli.nn.build import build
 from meliuscli.results import origin, write_record
@@ -78,6 +79,9 @@ def _ours(path: Path, asked: ArchSpec | None) -> Imported:
     from meliuscli.training.trained import load_network
     from meliuscli.training.weights import read_spec
 
+    if names_packed(str(path)):
+        hint = "evaluate, predict, bench, count and export take it as it is; import takes run-ID-seedN.safetensors"
+        raise BadInputError(f"{path}: a packed network: its weights are signs and thresholds", hint)
     trained = load_network(read_spec(path) if asked is None else asked, path)
     return Imported(trained.spec, dict(trained.network.state_dict()), trained.preprocessing)
 

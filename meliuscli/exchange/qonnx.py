@@ -23,6 +23,10 @@ from meliuscli.exchange.tensors import OUR_EPS, Imported, Taker
 def read_qonnx(path: Path, asked: ArchSpec | None) -> Imported:
     """Raises ``MissingError`` without onnx, ``BadInputError`` for a file that is damaged or of another kind of network."""
     graph = read_graph(path)
+    if not any(node.op_type in ("BipolarQuant", "Quant") for node in graph.node):
+        raise BadInputError(
+            f"{path}: no QONNX file: it has no node that quantizes", "evaluate and predict take ONNX files"
+        )
     try:
         network = walk(graph)
         shape = [int(d.dim_value) for d in image_input(graph).type.tensor_type.shape.dim]

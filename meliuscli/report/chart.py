@@ -131,8 +131,10 @@ def _corners(curve: Curve, x: _Axis, y: _Axis) -> list[tuple[float, float]]:
 
 def _curve(curve: Curve, x: _Axis, y: _Axis) -> str:
     corners = _corners(curve, x, y)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
-    return f'<polyline class="curve {curve.kind}" points="{points}"><title>{html.escape(curve.text)}</title></polyline>'
+    points, title = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners), f"<title>{html.escape(curve.text)}</title>"
+    if len(corners) == 1:  # browsers draw no line of one point
+        return f'<circle class="curve {curve.kind}" cx="{corners[0][0]:.1f}" cy="{corners[0][1]:.1f}" r="2.5">{title}</circle>'
+    return f'<polyline class="curve {curve.kind}" points="{points}">{title}</polyline>'
 
 
 def _limit(value: float, name: str, x: _Axis) -> str:

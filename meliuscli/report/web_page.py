@@ -111,7 +111,7 @@ def _table(table: Table) -> str:
     foot = "" if table.total is None else f"<tfoot>{_row(table.total, sides)}</tfoot>"
     below = "".join(f"<li>{_with_code(words)}</li>" for words in (*table.sums, *table.lines, *table.notes))
     return (
-        f'<div class="wide"><table>\n<caption>{html.escape(table.title)}</caption>\n<thead><tr>{heads}</tr></thead>\n'
+        f'<div class="wide"><table>\n<caption><span>{html.escape(table.title)}</span></caption>\n<thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody>{foot}</table></div>\n" + (f'<ul class="notes">{below}</ul>' if below else "")
     )
 
@@ -143,7 +143,7 @@ def _shares(shares: Shares) -> str:
             for part, words in parts
         )
         rows.append(f"<tr><td>{html.escape(name)}</td>{bars}</tr>")
-    caption = f"<caption>{html.escape(shares.title)}</caption>"
+    caption = f"<caption><span>{html.escape(shares.title)}</span></caption>"
     return (
         f'<div class="wide"><table>{caption}<thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

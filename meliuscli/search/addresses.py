@@ -24,7 +24,11 @@ def open_backend(storage: str, directory: Path, create: bool = False) -> Backend
         kind, colon, path = storage.partition(":")
         if storage == "journal":
             return JournalBackend(directory / JOURNAL_FILE, create)
-        return JournalBackend(Path(path if colon and kind == "journal" else storage), create)
+        if not (named := path if colon and kind == "journal" else storage):
+            raise BadInputError(
+                f"--storage {storage!r}: names no file", "journal:PATH, or journal alone for the study's own"
+            )
+        return JournalBackend(Path(named), create)
     kind = ALIASES.get(scheme.partition("+")[0], scheme.partition("+")[0])
     if kind == "grpc":
         return ProxyBackend(storage)

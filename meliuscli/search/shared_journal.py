@@ -49,6 +49,8 @@ class JournalBackend:
     def __init__(self, path: Path, create: bool) -> None:
         self._path, self.name = path.absolute(), str(path)
         self._watch = SilenceWatch()
+        if path.is_dir():
+            raise BadInputError(f"--storage journal:{path}: is a directory", "name a file: journal:PATH")
         if not create and not path.is_file():
             raise MissingError(
                 f"{path}: there is no such journal", "meliuscli search --study NAME --storage ... makes one"

@@ -222,7 +222,7 @@ def load_space(name_or_path: str) -> tuple[str, SearchSpace, str]:
     path = Path(name_or_path)
     if path.suffix.lower() != ".toml" and not path.is_file():
         if name_or_path not in space_names():
-            raise unknown_name("search space", name_or_path, space_names(), "--space")
+            raise unknown_name("search space", name_or_path, space_names())
         path = spaces_directory() / f"{name_or_path}.toml"
     fields = dict(read_toml(path))
     if missing := [key for key in TABLES if key not in fields]:

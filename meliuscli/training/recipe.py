@@ -126,5 +126,5 @@ def find_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Rec
     elif name_or_path in recipe_table():
         fields, where = recipe_table()[name_or_path], "recipe: "
     else:
-        raise unknown_name("recipe", name_or_path, recipe_table(), "--recipe")
+        raise unknown_name("recipe", name_or_path, recipe_table())
     return validate(Recipe, {**fields, **(changes or {})}, where)

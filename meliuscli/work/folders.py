@@ -146,7 +146,7 @@ class Kind:
                 raise BadInputError(f"no {self.what} {default} in {reports}", self.named_in(reports))
             directory = max(found, key=lambda path: (path / self.marker).stat().st_mtime)
         if not (directory / self.marker).is_file():
-            hint = f"leave --resume out to start one, or {self.named_in(reports)}"
+            hint = f"leave --resume out to start one; {self.named_in(reports)}"
             raise BadInputError(f"{directory}: no {self.what} to resume", hint)
         return directory
 

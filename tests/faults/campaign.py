@@ -30,12 +30,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import clocks
 from conftest import TINY_SPACE
-from warm import FORK, in_child
 from malformed import MALFORMED
 from mutate import attack
 from optuna.trial import TrialState
 from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
+from warm import FORK, in_child
 from works import attack_works
 
 from meliuscli.errors import BadInputError

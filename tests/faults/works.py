@@ -21,8 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from commands import Outcome, attack_files, finish, start
-from warm import in_child
 from test_long_work import MEMBERS, Member, write_files
+from warm import in_child
 
 SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGSTOP and SIGCONT": 10}
 MOST_FAULTS = 5
