@@ -115,7 +115,7 @@ def test_the_shell_knows_no_json_no_lock_and_no_origin(path: str) -> None:
     imported = {alias.name for node in ast.walk(module) if isinstance(node, ast.Import) for alias in node.names}
     called = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
     assert not imported & {"json", "filelock"}
-    assert not names & {"to_json", "json_text", "write_json", "origin", "FileLock"}
+    assert not names & {"json_text", "write_json", "origin", "FileLock"}
     assert not called & {"lock", "held", "resume_command"}
 
 
