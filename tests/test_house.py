@@ -18,6 +18,19 @@ MIRRORED = ("arch/families", "nn/families")
 """A family's two files have names in common: what it is, and the network in torch."""
 LONGEST_BODY = 25
 """Lines of a command's body: it parses, calls one function, and prints."""
+LONGEST_FILE = 250
+LONG_FILES = {"nn/dense_stage.py": "one kernel: a stage forward and backward shares its buffers over all of it"}
+"""Files that may be longer, each with its reason."""
+LONGEST_FUNCTION = 40
+LONG_FUNCTIONS = {
+    "packed/contract.py: conv_kernel": "writes one kernel, whose loops nest",
+    "packed/plane_steps.py: plane_step": "lays out the arguments of one kernel in their order",
+    "packed/planes.py: plane_kernel": "writes one kernel, whose loops nest",
+    "packed/planes.py: plane_kernel.unit": "is the body of that kernel's loop",
+    "packed/planes.py: gather_kernel": "writes one kernel, whose loops nest",
+    "packed/run_kernel.py: run_ir": "is the text of one kernel",
+}
+"""Generators of kernels, which may be longer."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -34,6 +47,38 @@ def test_no_two_public_classes_share_a_name() -> None:
     assert len(places) > 100
     twice = {name: found for name, found in places.items() if len(found) > 1 and not is_mirrored(found)}
     assert twice == {}
+
+
+def functions(body: ast.AST, path: str, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function in a module by its place: ``packed/planes.py: plane_kernel.unit``."""
+    for node in ast.iter_child_nodes(body):
+        name = f"{outer}.{node.name}".lstrip(".") if isinstance(node, ast.FunctionDef | ast.ClassDef) else outer
+        if isinstance(node, ast.FunctionDef):
+            yield f"{path}: {name}", node
+        yield from functions(node, path, name)
+
+
+def num_lines(path: str, function: ast.FunctionDef) -> int:
+    """Lines of a function; of a command, and of its like in the API, without the options that it takes."""
+    is_command = path.startswith("cli/") and function.name.rstrip("_").replace("_", "-") in COMMANDS
+    is_command |= path.startswith("api/") and function.name in meliuscli.__all__
+    assert function.end_lineno is not None
+    return function.end_lineno - (function.body[0].lineno if is_command else function.lineno) + 1
+
+
+def test_a_function_is_short() -> None:
+    lines = {place: num_lines(path, one) for path, module in modules() for place, one in functions(module, path)}
+    assert len(lines) > 2000
+    assert {place for place, number in lines.items() if number > LONGEST_FUNCTION} == set(LONG_FUNCTIONS)
+
+
+def test_a_file_is_short() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    files |= {f"docs/{path.relative_to(docs).as_posix()}": path for path in docs.rglob("*.py")}
+    assert len(files) > 250
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in files.items()}
+    assert {name for name, number in lines.items() if number > LONGEST_FILE} == set(LONG_FILES)
 
 
 def is_mirrored(places: list[str]) -> bool:
@@ -70,7 +115,7 @@ def test_the_shell_knows_no_json_no_lock_and_no_origin(path: str) -> None:
     imported = {alias.name for node in ast.walk(module) if isinstance(node, ast.Import) for alias in node.names}
     called = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
     assert not imported & {"json", "filelock"}
-    assert not names & {"to_json", "json_text", "write_json", "write_record", "read_record", "origin", "FileLock"}
+    assert not names & {"json_text", "write_json", "write_record", "read_record", "origin", "FileLock"}
     assert not called & {"lock", "held", "resume_command"}
 
 

@@ -18,13 +18,15 @@ def evaluate(
     *,
     split: Literal["train", "validation", "test"] = "test",
     limit: int | None = None,
+    skip_bad: bool = False,
     seed: int | None = None,
     threads: int = 1,
     reports: Path = Path("reports"),
     listener: Listener = SILENT,
 ) -> Evaluation:
-    """A trained network (``"run:ID"``, a packed or an ONNX file, a directory of C) on a data set: what ``meliuscli evaluate`` does. ``scores``
-    are by way of running, ``confusion`` and ``agreeing`` image by image; ``limit`` takes so many images.
+    """A trained network (``"run:ID"``, a packed or an ONNX file, a directory of C) on a data set: what ``meliuscli evaluate``
+    does. ``scores`` are by way of running, ``confusion`` and ``agreeing`` image by image; ``limit`` takes so many images, and
+    ``skip_bad`` leaves out what is no image.
 
     Raises ``BadInputError`` for a file that cannot be read, and data of other classes or channels; ``MissingError`` for data
     and packages that are not there."""
@@ -34,10 +36,11 @@ def evaluate(
     from meliuscli.exchange.opened import open_network
 
     opened = open_network(str(network), reports, seed, threads)
-    loaded = load_dataset(dataset, data)
+    loaded = load_dataset(dataset, data, None, skip_bad)
     check_classes(opened, loaded.num_classes, dataset)
     prepared = prepare_and_tell(loaded, opened.spec.input_size, listener)
-    return evaluate_on(opened, dataset, prepared, split, limit)
+    with listener.counter("evaluating") as on_progress:
+        return evaluate_on(opened, dataset, prepared, split, limit, on_progress)
 
 
 def classify(

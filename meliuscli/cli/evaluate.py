@@ -8,7 +8,7 @@ import typer
 
 from meliuscli.cli import options
 from meliuscli.cli.console import give, status, talk_of
-from meliuscli.cli.progress import SHELL, Counter
+from meliuscli.cli.progress import SHELL
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.report.evaluation import evaluation_answer
 from meliuscli.runs import REPORTS
@@ -52,16 +52,17 @@ def evaluate(
     with status("loading torch"):
         import torch
 
-        from meliuscli.data.catalog import load_dataset
-        from meliuscli.data.decoding import prepare_and_tell
-        from meliuscli.exchange.evaluation import check_classes, evaluate_on
-        from meliuscli.exchange.opened import open_network
+        from meliuscli.api import evaluating
     torch.set_num_threads(threads)
-    opened = open_network(network, reports, seed, threads)
-    loaded = load_dataset(dataset, data, None, skip_bad)
-    check_classes(opened, loaded.num_classes, dataset)
-    prepared = prepare_and_tell(loaded, opened.spec.input_size, SHELL)
-    with Counter("evaluating") as counter:
-        result = evaluate_on(opened, dataset, prepared, split, limit, counter)
+    result = evaluating.evaluate(
+        *(network, dataset, data),
+        split=split,
+        limit=limit,
+        skip_bad=skip_bad,
+        seed=seed,
+        threads=threads,
+        reports=reports,
+        listener=SHELL,
+    )
     talk_of(fmt, [f"note: {note}" for note in result.notes])
     give(evaluation_answer(result), fmt, output)

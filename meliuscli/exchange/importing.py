@@ -15,7 +15,7 @@ from meliuscli.arch.zoo import NamedArch
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
 from meliuscli.errors import BadInputError, MissingError, unknown_name
-from meliuscli.exchange.headers import names_packed
+from meliuscli.exchange.headers import file_kind
 from meliuscli.exchange.tensors import Imported
 from meliuscli.nn.build import build
 from meliuscli.results import origin, write_record
@@ -79,7 +79,7 @@ def _ours(path: Path, asked: ArchSpec | None) -> Imported:
     from meliuscli.training.trained import load_network
     from meliuscli.training.weights import read_spec
 
-    if names_packed(str(path)):
+    if file_kind(str(path)) == "packed":
         hint = "evaluate, predict, bench, count and export take it as it is; import takes run-ID-seedN.safetensors"
         raise BadInputError(f"{path}: a packed network: its weights are signs and thresholds", hint)
     trained = load_network(read_spec(path) if asked is None else asked, path)

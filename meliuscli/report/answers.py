@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from meliuscli.report.tables import Format, Table, to_csv, to_json, to_latex, to_markdown, to_text
+from meliuscli.report.tables import Format, Table, to_csv, to_latex, to_markdown, to_text
+from meliuscli.results import json_text
 
 RENDERERS: dict[Format, Callable[[Table], str]] = {
     "table": to_text,
@@ -35,7 +36,7 @@ class Answer:
 def render(answer: Answer, fmt: Format) -> str:
     """An answer as text."""
     if fmt == "json":
-        return to_json({"schema_version": SCHEMA_VERSION, **answer.value()})
+        return json_text({"schema_version": SCHEMA_VERSION, **answer.value()})
     if fmt == "csv":
         return to_csv(answer.tables[0]) if answer.csv is None else answer.csv()
     return "\n".join(map(RENDERERS[fmt], answer.tables)) + answer.endings.get(fmt, "")

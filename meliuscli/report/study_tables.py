@@ -109,15 +109,21 @@ def transfer_data(report: StudyReport) -> str:
 def transfer_lines(report: StudyReport) -> list[str]:
     """Who wins on data that the search never used."""
     compared = verdicts(report.transfer, report.cost.of)
-    beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
-    tried = sum(verdict.found is not None for verdict in compared)
-    if not tried:
+    if (tally := _tally(compared, report.cost)) is None:
         return [f"On {transfer_data(report)} no finalist is within the {report.cost.noun} of a published network."]
-    return [
-        f"On {transfer_data(report)} finalists of no more {report.cost.noun} beat {beaten} of the {tried} published networks"
-        f" that have one by more than the spread, and lose to {lost}:",
-        *(_claim(verdict, report.cost) for verdict in compared),
-    ]
+    return [f"On {transfer_data(report)} {tally}:", *(_claim(verdict, report.cost) for verdict in compared)]
+
+
+def _tally(compared: Sequence[Verdict], cost: Cost) -> str | None:
+    """How often finalists win and lose against the published networks; None where there is nothing to compare."""
+    answered = [verdict for verdict in compared if verdict.found is not None]
+    if not answered:
+        return None
+    beaten, lost = sum(verdict.beaten for verdict in answered), sum(verdict.lost for verdict in answered)
+    return (
+        f"finalists of no more {cost.noun} beat {beaten} of the {len(answered)} published networks that have one by more"
+        f" than the spread, and lose to {lost}"
+    )
 
 
 def verdict_lines(report: StudyReport) -> list[str]:
@@ -133,15 +139,9 @@ def verdict_lines(report: StudyReport) -> list[str]:
 
 def _on_proxy(report: StudyReport) -> list[str]:
     """What the finals add where the answer does not rest on them."""
-    compared = [verdict for verdict in report.verdicts if verdict.found is not None]
-    if not compared:
+    if (tally := _tally(report.verdicts, report.cost)) is None:
         return []
-    beaten, lost = sum(verdict.beaten for verdict in compared), sum(verdict.lost for verdict in compared)
-    return [
-        f"On the proxy's data, {report.space.proxy.dataset}, finalists of no more {report.cost.noun} beat {beaten} of the"
-        f" {len(compared)} published networks that have one by more than the spread, and lose to {lost}; that does not"
-        " change the beliefs."
-    ]
+    return [f"On the proxy's data, {report.space.proxy.dataset}, {tally}; that does not change the beliefs."]
 
 
 def _proxy_lines(report: StudyReport) -> list[str]:
