@@ -100,7 +100,7 @@ def ending(layer: nn.Module) -> nn.Module:
 
 
 def says(own: OwnCount) -> str:
-    return "\n".join(f"{v.what} {v.where}: {v.verdict}" for v in own.verdicts)
+    return "\n".join(f"{v.what} {', '.join(v.modules)}: {v.verdict}" for v in own.verdicts)
 
 
 @pytest.mark.parametrize("style", [BinaryConv2d, QuantConv2D, QConv2d, HardBinaryConv, XnorConv2d])

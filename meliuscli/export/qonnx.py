@@ -121,17 +121,16 @@ def require_qonnx(spec: ArchSpec) -> None:
     """Raises ``BadInputError`` for a network of which no QONNX graph is made."""
     if not runs_whole(spec) and not is_row_of_bits(spec):
         what = f"{spec.family} of {spec.summary()}" if isinstance(spec, DenseFamilySpec) else spec.family
-        hint = "MeliusNet and BinaryDenseNet with borders of -1, and FINN's networks"
-        raise BadInputError(f"--to qonnx: not for {what}", f"it is for {hint}")
+        hint = "it is for MeliusNet and BinaryDenseNet with borders of -1, and FINN's networks"
+        raise BadInputError(f"--to qonnx: not for {what}", hint)
 
 
 def verdicts(spec: ArchSpec) -> str:
     """What FINN and hls4ml make of such a network. FINN is not run here: it is what its sources say."""
     if isinstance(spec, DenseFamilySpec):
         return "FINN: refuses it, for float maps are joined in every block; hls4ml 1.3: refuses it, for maps are padded with -1"
-    finn = "FINN: not tried"
-    if isinstance(spec, FinnDenseSpec):
-        finn += "; its conversion passes over a graph of BipolarQuant alone, without a word"
+    passes = "; its conversion passes over a graph of BipolarQuant alone, without a word"
+    finn = f"FINN: not tried{passes if isinstance(spec, FinnDenseSpec) else ''}"
     return f"{finn}; hls4ml 1.3: compiles it, and predicts the same where its fixed point holds the image"
 
 

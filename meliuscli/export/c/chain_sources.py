@@ -104,15 +104,9 @@ class ChainSource:
             yield f"static const {self.prefix}_plane_conv {name}_convs[{len(rows)}] = {{"
             yield ",\n".join(rows) + "};"
             kind = "stem"
+            channels = self.chain.spec.input_channels
             values = [
-                *(
-                    f"{name}_convs",
-                    len(rows),
-                    int(step.pools),
-                    self.chain.spec.input_channels,
-                    step.size,
-                    step.out_size,
-                ),
+                *(f"{name}_convs", len(rows), int(step.pools), channels, step.size, step.out_size),
                 *self._tables(step, "image_scale", "image_shift", "norm_scale", "norm_shift", "thresholds", "flips"),
             ]
         elif isinstance(step, ShortcutStep):
