@@ -98,6 +98,7 @@ def fields_changed(**values: object) -> Callable[[str], str]:
         ("weights.c", lambda text: text[: len(text) // 2], "weights.c: it has no"),
         ("weights.c", lambda text: text + "\nint more;\n", "weights.c: it is not what this version"),
         ("weights.c", lambda text: text[:1000], "weights.c: 1,000 characters for about"),
+        ("kernels.h", lambda text: text + " " * 2**21, "kernels.h: no file of at most"),
         ("manifest.json", fields_changed(format="mine"), "no manifest of a C library"),
         ("manifest.json", fields_changed(archid="mine"), "its network is"),
         ("manifest.json", fields_changed(files_sha256={"../net.h": ""}), "does not name the library's header"),

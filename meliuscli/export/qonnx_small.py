@@ -1,9 +1,10 @@
 """FINN's networks as QONNX: dense layers and unpadded convolutions in a row, as its own tools and hls4ml take them.
 
 Signs are those of the chain that the C library runs: its thresholds T are whole numbers, so that batch norm in front of a sign
-is a factor of 2 and an offset of -2 T, which fixed point holds exactly. Where batch norm turns signs around, the layer's weights
-are turned instead. Both are for hls4ml 1.3.0, which takes such factors to be positive, and folds a factor of 1 into binary weights,
-which it quantizes twice, so that all are 1. A pixel of CNV is a ``Quant`` of 8 bits; batch norm has an epsilon of 0."""
+is an offset of -T, which fixed point holds exactly. Where batch norm turns signs around, the layer's weights are turned
+instead, and between batch norm and the signs that a dense layer reads stands a ``Flatten``. Both are for hls4ml 1.3.0: it merges batch norm
+with signs as though its factor were positive, and quantizes the binary weights of a dense layer behind such a pair twice, so that all are 1.
+A pixel of CNV is a ``Quant`` of 8 bits; batch norm has an epsilon of 0."""
 
 from __future__ import annotations
 
@@ -15,9 +16,6 @@ from meliuscli.arch.families.small import INPUT_BITS, FinnConvSpec, FinnDenseSpe
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.export.c.chain import BinaryStep, Chain
 from meliuscli.packed.program import Array
-
-FACTOR = 2.0
-"""Of batch norm in front of a sign."""
 
 
 def is_row_of_bits(spec: ArchSpec) -> bool:
@@ -86,5 +84,5 @@ def _affine(step: BinaryStep) -> tuple[Array, Array, Array]:
     assert step.signs.values is not None
     flips, least = step.signs.flip_bits(), step.signs.values
     # Below T is, turned around, at least 1 - T.
-    offset = -FACTOR * np.where(flips, 1 - least, least) / max(step.steps, 1)
-    return FACTOR * ones, offset.astype(np.float32), np.where(flips, -ones, ones)
+    offset = -np.where(flips, 1 - least, least) / max(step.steps, 1)
+    return ones, offset.astype(np.float32), np.where(flips, -ones, ones)

@@ -68,10 +68,19 @@ def read_sources(manifest: Manifest) -> CSources:
 
 
 def _text(manifest: Manifest, name: str) -> str:
+    """Of a file that is one, and no larger than any of such a network's can be."""
+    path, most = manifest.directory / name, MOST * _counted(manifest) + MORE
     try:
-        return (manifest.directory / name).read_text(encoding="utf-8")
+        if not path.is_file() or path.stat().st_size > most:
+            raise ValueError(f"no file of at most {most:,} bytes")
+        return path.read_bytes().decode()
     except (OSError, ValueError) as error:
         raise _refused(manifest, name, str(error)) from None
+
+
+def _counted(manifest: Manifest) -> int:
+    """Bytes of constants."""
+    return memory_of(manifest.spec, 8 if manifest.is_int8 else 32).flash_bytes
 
 
 def _refused(manifest: Manifest, name: str, why: str) -> BadInputError:
@@ -81,8 +90,8 @@ def _refused(manifest: Manifest, name: str, why: str) -> BadInputError:
 
 def _check_size(manifest: Manifest, characters: int) -> None:
     """Before anything of the network's size is built."""
-    counted = memory_of(manifest.spec, 8 if manifest.is_int8 else 32).flash_bytes
-    if not FEWEST * counted < characters < MOST * counted + MORE:
+    counted = _counted(manifest)
+    if characters <= FEWEST * counted:
         raise _refused(manifest, "weights.c", f"{characters:,} characters for about {counted:,} bytes of constants")
 
 
