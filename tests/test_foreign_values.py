@@ -53,10 +53,6 @@ def macs_of(own: OwnCount) -> dict[str, int]:
     return macs
 
 
-def doubts(own: OwnCount) -> list[str]:
-    return [verdict.verdict for verdict in own.verdicts if verdict.doubt]
-
-
 # Few values by chance
 
 
@@ -218,47 +214,3 @@ def test_an_exported_network_counts_in_the_mode_in_which_it_was_exported() -> No
 def test_a_scripted_part_counts() -> None:
     scripted = torch.jit.script(nn.Conv2d(8, 8, 3, padding=1, bias=False))
     assert macs_of(counted(nn.Sequential(nn.Identity(), scripted))) == {"32x32": MACS}
-
-
-# Products that torch's counter has no formula for
-
-
-def packed(x: Tensor) -> Net:
-    integers = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.randint(0, 16, (64, 128), dtype=torch.int32), 2)
-    scales = torch.rand(4, 64, 2, dtype=torch.bfloat16)
-    return Net(lambda m, x: torch.ops.aten._weight_int4pack_mm_for_cpu(x, m.w, 32, m.s), w=integers, s=scales)
-
-
-BYTES = torch.randint(-127, 128, (32, 64), dtype=torch.int8)
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "macs", "stored"),
-    [
-        (lambda: Net(lambda m, x: F.bilinear(x, x[:, :4], m.w), w=weights(5, 6, 4)), "3x6", {"32x32": 3 * 5 * (24 + 4)}, 32 * 120),
-        (lambda: Net(lambda m, x: torch.conv_tbc(x, m.w, x.new_zeros(16), 1), w=weights(3, 8, 16)), "10x1x8", {"32x32": 10 * 384}, 32 * 384),
-        (lambda: packed(torch.empty(0)), "8x128", {"4x32": 8 * 64 * 128}, 4 * 64 * 128),
-        (
-            lambda: Net(lambda m, x: torch._weight_int8pack_mm(x, m.w, torch.ones(32, dtype=x.dtype)), w=BYTES),
-            "4x64",
-            {"8x32": 4 * 64 * 32},
-            8 * 64 * 32,
-        ),
-    ],
-)  # fmt: skip
-def test_formulas_of_our_own(make: Callable[[], nn.Module], shape: str, macs: dict[str, int], stored: int) -> None:
-    dtype = "bfloat16" if "4" in next(iter(macs)) or "8" in next(iter(macs)) else "float32"
-    own = counted(make(), f"{dtype}:{shape}")
-    assert (macs_of(own), own.count.total.size_bytes, doubts(own)) == (macs, stored // 8, [])
-
-
-def test_weights_that_are_multiplied_one_by_one_and_added_up_are_doubted() -> None:
-    own = counted(Net(lambda m, x: (x[:, None] * m.w).sum(-1), w=weights(32, 64)), "float32:1x64")
-    assert (macs_of(own), len(doubts(own))) == ({"32x32": 64 * 32}, 1)
-
-    def modulated(m: nn.Module, x: Tensor) -> Tensor:
-        w = m.w * x.mean((2, 3))[0, :, None, None]  # type: ignore[operator]
-        return F.conv2d(x, w * torch.rsqrt(w.pow(2).sum((1, 2, 3), keepdim=True)), padding=1)
-
-    own = counted(Net(modulated, w=weights(8, 8, 3, 3)))
-    assert (macs_of(own), own.verdicts) == ({"32x32": MACS}, ())

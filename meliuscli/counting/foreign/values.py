@@ -109,11 +109,11 @@ def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
 
 def _part_of(rows: Tensor) -> Tensor:
     flat = rows.flatten(1) if rows.dim() > 1 else rows[None]
-    return flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float()
+    return flat[_places(flat.shape[0], _ROWS)][:, _places(flat.shape[1], _COLUMNS)].float().cpu()
 
 
 def _sample(rows: Tensor) -> Tensor:
-    return rows.flatten()[_places(rows.numel(), _WHOLE)].float()
+    return rows.flatten()[_places(rows.numel(), _WHOLE)].float().cpu()
 
 
 @lru_cache(256)
@@ -150,7 +150,7 @@ def _levels_with_scales(weights: Tensor) -> Iterator[int]:
     """Of weights in shares of the largest of their row, and with a scale for each so many in a row: readings of which
     the fewest levels decide."""
     rows = weights.flatten(1) if weights.dim() > 1 else weights[None]
-    some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float()
+    some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float().cpu()
     yield _levels_of_shares(some)
     few, _ = _distinct(some[0, :32])
     if len(few) > 24 and _grid(few) == MANY:  # floats, whatever the scales
