@@ -69,8 +69,8 @@ def test_a_finished_study_is_moved_to_other_data(study: Path, cli: Cli) -> None:
     assert done.returncode == 0, done.stderr
     assert "Transfer to images" in done.stdout
     assert "On images no finalist is within the OPs of a published network." in done.stdout, "the space has none"
-    kept = json.loads((study / "transfer.json").read_text())
-    assert sorted(kept) == sorted(json.loads(finals))
+    kept = json.loads((study / "transfer.json").read_text())["trainings"]
+    assert sorted(kept) == sorted(json.loads(finals)["trainings"])
     for runs in kept.values():
         assert sorted(runs) == ["0", "1"]
         assert all(run["test_top1"] * 16 == pytest.approx(round(run["test_top1"] * 16)) for run in runs.values())
