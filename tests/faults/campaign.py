@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -30,13 +31,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import clocks
 from conftest import TINY_SPACE
-from malformed import MALFORMED
 from mutate import attack
 from optuna.trial import TrialState
 from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from warm import FORK, in_child
-from works import attack_works
+from works import attack_works, attack_writers
 
 from meliuscli.errors import BadInputError
 from meliuscli.results import origin, write_json
@@ -45,7 +45,13 @@ from meliuscli.search import backend, storage
 TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 600.0
 FAULTS = 90
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
-PARTS = ("journal", *SERVERS, "malformed", "works")
+ALONE: dict[str, Callable[..., dict[str, object]]] = {
+    "malformed": attack,
+    "works": attack_works,
+    "files": attack_writers,
+}
+"""Parts without workers."""
+PARTS = ("journal", *SERVERS, *ALONE)
 SAMPLERS = ("cost-aware", "random", "tpe")
 
 
@@ -242,13 +248,12 @@ def main() -> int:
         if part in SERVERS and (reason := why_not(part)) is not None:
             value[part] = {"skipped": reason}
             continue
-        if part in ("malformed", "works"):
-            outcome = (attack if part == "malformed" else attack_works)(rng, minutes, home / part)
+        if part in ALONE:
+            outcome = ALONE[part](rng, minutes, home / part)
             value[part], is_clean = outcome, is_clean and not outcome["failures"]
             continue
         tally = disturb(part, minutes, given.kills, rng, space, home)
         value[part], is_clean = tally.fields(), is_clean and tally.is_clean
-    value["kinds of malformed input"] = sorted(MALFORMED)
     command = f"python tests/faults/campaign.py --minutes {given.minutes:g} --seed {given.seed}"
     command += f" --kills {given.kills:.0f}" if given.kills < inf else ""
     command += f" --only {given.only}" if given.only else ""

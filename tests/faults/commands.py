@@ -101,7 +101,7 @@ def attack_files(rng: random.Random, end: float, whole: Path, outcome: Outcome) 
         number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
         if process.exitcode is None and process.pid is not None:
             os.kill(process.pid, number)
-            outcome.faults[number.name] += 1
+            outcome.faults[f"{number.name} of {one_file_commands(whole)[name][0]}"] += 1
         process.join()
         if (whole / name).exists() and content_of(whole / name) != expected[name]:
             outcome.failures.append(f"{name}: half written after {number.name}")

@@ -163,12 +163,24 @@ def why_no_disks() -> str | None:
     return None if probe.returncode == 0 else "mounting is not allowed here"
 
 
+def attack_writers(rng: random.Random, minutes: float, home: Path) -> dict[str, object]:
+    """Kill commands that write one file, about a run that is done, until the time is over."""
+    member, place = MEMBERS[0], home / "whole"
+    home.mkdir(parents=True)
+    in_child(lambda: place.mkdir() or write_files(place))
+    if finish(place, member.begin) != 0:
+        raise RuntimeError((place / "said.txt").read_text()[-500:])
+    outcome = Outcome()
+    attack_files(rng, time.monotonic() + 60 * minutes, place, outcome)
+    return outcome.fields()
+
+
 def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, object]:
     """Rounds of all kinds until the time is over."""
     files = home / "files"
     files.mkdir(parents=True)
     in_child(lambda: write_files(files))
-    outcomes = {name: Outcome() for name in (*(member.kind.what for member in MEMBERS), "files")}
+    outcomes = {name: Outcome() for name in (member.kind.what for member in MEMBERS)}
     expected, seconds = {}, {}
     for member in MEMBERS:
         place = home / f"whole-{member.kind.what}"
@@ -180,7 +192,6 @@ def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, ob
         expected[member.kind.what] = in_child(lambda m=member, p=place: m.result(p))  # type: ignore[misc]
     kinds = KINDS if (reason := why_no_disks()) is None else KINDS[:1]
     end, turn = time.monotonic() + 60 * minutes, 0
-    attack_files(rng, time.monotonic() + 60 * minutes / 4, home / "whole-run", outcomes["files"])
     while time.monotonic() < end:
         member, kind = MEMBERS[turn % len(MEMBERS)], kinds[(turn // len(MEMBERS)) % len(kinds)]
         what, place = member.kind.what, home / f"{member.kind.what}-{turn}"
