@@ -37,6 +37,7 @@ class BakeryLock:
     def __init__(self, storage: BaseStorage, name: str, me: Owner) -> None:
         self._storage, self._me = storage, me
         self._trial: int | None = None
+        self._number = -1
         try:
             self._study = storage.get_study_id_from_name(name)
         except KeyError:
@@ -77,14 +78,15 @@ class BakeryLock:
         if self._trial is None:
             for trial in self._others():
                 if _owner(trial).is_near_and_gone:
-                    self._fail(trial._trial_id)
+                    self._fail(self._id_of(trial))
             attributes = {HOLDER: self._me.fields(), TICKET: None}
             template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
             self._trial = self._storage.create_new_trial(self._study, template)
+            self._number = self._storage.get_trial(self._trial).number
 
     def _others(self) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(self._study, deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in trials if trial._trial_id != self._trial]
+        return [trial for trial in trials if trial.number != self._number]
 
     def _wait(self, ticket: int) -> None:
         silence: dict[tuple[int, int], float] = {}
@@ -96,13 +98,13 @@ class BakeryLock:
             due = {sign: silence.get(sign, 0.0) + passed for sign in _due(line)}
             for trial in line:
                 if due.get(_sign(trial), 0.0) > backend.GRACE_SECONDS or _owner(trial).is_near_and_gone:
-                    self._fail(trial._trial_id)
+                    self._fail(self._id_of(trial))
             looked, silence = now, due
             time.sleep(LOOK_SECONDS)
 
     def _is_before(self, trial: FrozenTrial, ticket: int) -> bool:
         other = trial.user_attrs.get(TICKET)
-        return other is not None and (other, trial._trial_id) < (ticket, self._trial)
+        return other is not None and (other, trial.number) < (ticket, self._number)
 
     def _write(self, ticket: int | None) -> None:
         if self._trial is None:
@@ -112,6 +114,9 @@ class BakeryLock:
         except UpdateFinishedTrialError:
             self._trial = None
             raise TurnLostError("the turn was another's meanwhile") from None
+
+    def _id_of(self, trial: FrozenTrial) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
 
     def _fail(self, trial: int) -> None:
         with suppress(UpdateFinishedTrialError):
@@ -123,7 +128,7 @@ def _owner(trial: FrozenTrial) -> Owner:
 
 
 def _sign(trial: FrozenTrial) -> tuple[int, int]:
-    return trial.user_attrs[TICKET], trial._trial_id
+    return trial.user_attrs[TICKET], trial.number
 
 
 def _due(line: list[FrozenTrial]) -> set[tuple[int, int]]:

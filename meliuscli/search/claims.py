@@ -40,7 +40,7 @@ class Claims:
 
     def claim(self, trial: FrozenTrial, me: Owner) -> None:
         """From now on this worker trains it."""
-        self._backend.beat(me, trial._trial_id)  # or it would be silent as it was before
+        self._backend.beat(me, self.trials.id_of(trial.number))  # or it would be silent as it was before
         self._set(trial, OWNER, me.fields())
 
     def land(self, job: Assignment, me: Owner, fields: dict[str, Any]) -> bool:
@@ -84,12 +84,12 @@ class Claims:
         self._set(trial, OWNER, None)
 
     def _set(self, trial: FrozenTrial, key: str, value: Any) -> None:
-        self.trials.storage.set_trial_user_attr(trial._trial_id, key, value)
+        self.trials.storage.set_trial_user_attr(self.trials.id_of(trial.number), key, value)
 
     def _is_lost(self, owner: Owner, trial: FrozenTrial) -> bool:
         if owner.is_near:
             return owner.is_gone
-        return self._backend.is_silent(owner, trial._trial_id, self.trials.study._study_id)
+        return self._backend.is_silent(owner, self.trials.id_of(trial.number), self.trials.id)
 
 
 def _is_owned(trial: FrozenTrial, me: Owner) -> bool:

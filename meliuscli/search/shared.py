@@ -141,7 +141,7 @@ class SharedStudy(StudyTrials):
                 self._optuna.tell(frozen.number, state=TrialState.FAIL)
                 continue
             if self._accept(trial):
-                self._journal.storage.set_trial_user_attr(frozen._trial_id, OWNER, None)
+                self._journal.storage.set_trial_user_attr(self._journal.id_of(frozen.number), OWNER, None)
 
     # All stages
 
@@ -152,8 +152,9 @@ class SharedStudy(StudyTrials):
         return self._stages[stage]
 
     def _take(self, stage: Stage, trial: FrozenTrial, me: Owner) -> Assignment:
-        self._claims(stage).claim(trial, me)
-        return Assignment(stage, trial.number, trial._trial_id, *self._described(stage, trial))
+        claims = self._claims(stage)
+        claims.claim(trial, me)
+        return Assignment(stage, trial.number, claims.trials.id_of(trial.number), *self._described(stage, trial))
 
     def _described(self, stage: Stage, trial: FrozenTrial) -> tuple[Task, str]:
         if stage == "trial":
@@ -193,7 +194,7 @@ class SharedStudy(StudyTrials):
                 is_running = True
             elif not trial.state.is_finished():
                 if trial.state == TrialState.WAITING:
-                    study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                    study.storage.set_trial_state_values(study.id_of(trial.number), TrialState.RUNNING)
                 return self._take(stage, trial, me)
         return WAIT if is_running else None
 

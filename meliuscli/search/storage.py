@@ -47,6 +47,7 @@ class OptunaStudy:
             self.study = optuna.create_study(
                 storage=storage, study_name=name, directions=list(directions), load_if_exists=True
             )
+        self.id = storage.get_study_id_from_name(name)
 
     def ask(self, distributions: Mapping[str, BaseDistribution]) -> optuna.trial.Trial:
         """A new trial, or one that waits, with these parameters."""
@@ -58,18 +59,19 @@ class OptunaStudy:
     def running_trial(self, number: int) -> optuna.trial.Trial:
         """A trial that was asked for and not told, whichever process asked."""
         self.study._thread_local.cached_all_trials = None  # which samplers read, and ``ask`` alone renews
-        return optuna.trial.Trial(self.study, self._id(number))
+        return optuna.trial.Trial(self.study, self.id_of(number))
 
     def frozen(self, number: int) -> optuna.trial.FrozenTrial:
         """A trial as it stands."""
-        return self.storage.get_trial(self._id(number))
+        return self.storage.get_trial(self.id_of(number))
 
-    def _id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+    def id_of(self, number: int) -> int:
+        """What the storage calls a trial of this study."""
+        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
 
     def end(self, trial: optuna.trial.FrozenTrial) -> None:
         """End a trial that waits, as failed; Optuna's ``tell`` takes none that nobody asked for."""
-        self.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+        self.storage.set_trial_state_values(self.id_of(trial.number), optuna.trial.TrialState.FAIL)
 
 
 class Journal(OptunaStudy):
