@@ -28,6 +28,7 @@ class ProxyBackend:
     """A database that Optuna's ``run_grpc_proxy_server`` serves. The turn and the signs of life are attributes of trials."""
 
     def __init__(self, url: str) -> None:
+        host, port = _address(url)
         try:
             import google.protobuf  # noqa: F401
             import grpc
@@ -35,7 +36,6 @@ class ProxyBackend:
             raise no_driver("grpc") from None
         self.name = url
         self.faults: tuple[type[Exception], ...] = (grpc.RpcError, TurnLostError)
-        host, port = _address(url)
         self.storage: BaseStorage = reached(lambda: _connected(host, port), url, (grpc.RpcError, ConnectionError))
         self._watch = SilenceWatch()
         self._me = Owner.here()
