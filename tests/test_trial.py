@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from meliuscli.arch.adapt import as_proxy
 from meliuscli.evidence.belief import left_out
 from meliuscli.nn.build import build
+from meliuscli.report.trial import trial_sentences
+from meliuscli.search.check import Check, DataFacts
 from meliuscli.search.plan import Changes, changed, make_plan
 from meliuscli.search.space import load_space
 from meliuscli.search.target_trust import beyond_free, chance_of_best, judge_on_target, left_of
 from meliuscli.search.targets import published_networks, target_name, topologies
-from meliuscli.search.trial import TrialRow, measured_trust
+from meliuscli.search.trial import TrialRow, measured_trust, trial_rows
+from meliuscli.training.zero_cost import ZERO_COST
 
 TRUTH = np.array([run.top1 for run in topologies()])
 
@@ -86,3 +91,38 @@ def test_the_committed_trial_knows_its_ways_by_all_that_changes_a_score() -> Non
     assert trust.n == 11
     assert measured_trust(changed(proxy, {"seeds": 3}, "x")) == trust
     assert measured_trust(changed(proxy, {"recipe": {"learning_rate": 0.02}}, "x")) is None
+
+
+def check_of(done: int) -> Check:
+    """Of two ways that differ in their length; the first ``done`` networks are trained."""
+    changes = Changes(proxies={"longer": {"recipe": {"epochs": 1.4}}})
+    plan = make_plan("meliusnet", load_space("meliusnet")[1], changes, against="published")
+    scores = np.random.default_rng(0).normal(size=(len(TRUTH), len(ZERO_COST)))
+    trainings = {
+        way: {
+            candidate.archid: {
+                "0": {
+                    "validation_top1": 0.6 + accuracy / 10, "validation_loss": 1.0 + accuracy, "train_loss": 1.2,
+                    "seconds": 2.0, "untrained": dict(zip(ZERO_COST, row.tolist(), strict=True)),
+                }
+            }
+            for candidate, row, accuracy in zip(published_networks()[:done], scores, offsets, strict=False)
+        }
+        for way, offsets in (("proxy", scores[:, 0]), ("longer", scores[:, 1]))
+    }
+    data = {"fashion-mnist-mini": DataFacts(10, 1, 5000, "0")}
+    return Check(Path("check"), plan, data, tuple(published_networks()), {"command": "", "time": ""}, trainings)
+
+
+def test_scores_of_untrained_networks_that_are_the_same_are_one_score() -> None:
+    names = [row.name for row in trial_rows(check_of(11)) if row.kind == "untrained"]
+    assert names == [f"proxy: {name}" for name in ZERO_COST]
+
+
+@pytest.mark.parametrize("done", [9, 11])
+def test_what_is_said_of_many_scores_says_how_many_there_are(done: int) -> None:
+    """With some networks left no score is whole, and the permutations say nothing: a share was given as nan %."""
+    check = check_of(done)
+    said = trial_sentences(check, trial_rows(check))
+    assert not any("nan" in sentence.split() for sentence in said)
+    assert any("10 scores are many" in sentence for sentence in said) is (done == 11)

@@ -128,12 +128,18 @@ def trial_sentences(check: Check, rows: Sequence[TrialRow]) -> tuple[str, ...]:
     if not adding:
         lines.append(f"None of {len(judged)} scores is shown to add to that.")
     if ranking:
-        lines.append(f"Shown to rank beyond OPs and params, but not to lower the error: {', '.join(ranking)}.")
-    lines.append(
-        f"{len(check.networks)} topologies are few and {len(judged)} scores are many: the best of as many scores without any"
-        " relation to ImageNet would agree with what beliefs leave of the results as well as the best of these in"
-        f" {100 * chance(rows, check.plan.seed):.0f} % of cases ({PERMUTATIONS} permutations)."
-    )
+        by_luck = (1 - LEVEL) / 2 * len(judged)
+        lines.append(
+            f"Taken alone, {len(ranking)} of them rank beyond OPs and params without lowering the error:"
+            f" {', '.join(ranking)}. Of as many scores without any relation to ImageNet about {by_luck:.0f} would."
+        )
+    by_chance = chance(rows, check.plan.seed)
+    if math.isfinite(by_chance):
+        lines.append(
+            f"{len(check.networks)} topologies are few and {len(judged)} scores are many: the best of as many scores without"
+            " any relation to ImageNet would agree with what beliefs leave of the results as well as the best of these in"
+            f" {100 * by_chance:.0f} % of cases ({PERMUTATIONS} permutations)."
+        )
     return (*lines, *failed)
 
 

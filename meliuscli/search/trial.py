@@ -52,7 +52,15 @@ class TrialRow:
 
 def trial_rows(check: Check) -> list[TrialRow]:
     """Three scores of each proxy, its zero-cost scores, and what is free."""
-    made = [row for way in check.plan.proxies for row in (*_trained(check, way), *_untrained(check, way))]
+    made: list[TrialRow] = []
+    seen: set[tuple[str, bytes]] = set()
+    for way in check.plan.proxies:
+        made += _trained(check, way)
+        for row in _untrained(check, way):
+            key = row.name.removeprefix(f"{way}: "), row.scores.tobytes()
+            if key not in seen:  # ways that differ in their training alone have the same
+                made.append(row)
+            seen.add(key)
     for name, measure in FREE.items():
         scores = np.log([measure(candidate) for candidate in check.networks])
         made.append(TrialRow(name, "free", None, scores, judge_on_target(scores, check.plan.seed)))
