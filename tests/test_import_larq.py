@@ -176,7 +176,7 @@ def test_a_file_of_another_network_is_bad_input(cli: Cli, tmp_path: Path) -> Non
     """The narrow network is none of larq-zoo's, and nothing of it is recorded."""
     path = tmp_path / "weights.h5"
     written("birealnet18", path)
-    result = cli("import", path, "--reports", tmp_path / "reports")
+    result = cli("import", str(path), "--reports", str(tmp_path / "reports"))
     assert result.returncode == 2
     assert "does not fit the network: conv2d 0/kernel is 7x7x3x8, and the network needs 7x7x3x64" in " ".join(
         result.stderr.split()

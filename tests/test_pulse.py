@@ -82,11 +82,12 @@ def test_what_is_over_at_once_is_not_named(said: list[str]) -> None:
 
 def test_torch_is_announced_before_it_holds_the_lock(cli: Cli) -> None:
     """Its import lets no other thread speak: five seconds were silent on a busy machine."""
-    done = cli("count", "meliusnet22", "--input", "32")
+    fresh = {"PYTHONUNBUFFERED": "1"}  # a process of its own, that has to load it
+    done = cli("count", "meliusnet22", "--input", "32", **fresh)
     assert done.returncode == 0
     assert "loading torch ...\n" in done.stderr
-    assert cli("count", "meliusnet22", "--input", "32", "-q").stderr == ""
-    assert "torch" not in cli("count", "meliusnet22", "--no-verify").stderr
+    assert cli("count", "meliusnet22", "--input", "32", "-q", **fresh).stderr == ""
+    assert "torch" not in cli("count", "meliusnet22", "--no-verify", **fresh).stderr
 
 
 def interrupted(place: Path, said_first: str, *words: str, **environment: str) -> tuple[int, str]:

@@ -102,8 +102,11 @@ def check_of(done: int) -> Check:
         way: {
             candidate.archid: {
                 "0": {
-                    "validation_top1": 0.6 + accuracy / 10, "validation_loss": 1.0 + accuracy, "train_loss": 1.2,
-                    "seconds": 2.0, "untrained": dict(zip(ZERO_COST, row.tolist(), strict=True)),
+                    "validation_top1": 0.6 + accuracy / 10,
+                    "validation_loss": 1.0 + accuracy,
+                    "train_loss": 1.2,
+                    "seconds": 2.0,
+                    "untrained": dict(zip(ZERO_COST, row.tolist(), strict=True)),
                 }
             }
             for candidate, row, accuracy in zip(published_networks()[:done], scores, offsets, strict=False)

@@ -15,6 +15,7 @@ from right import (
     CONFIGURATION,
     RECIPE,
     RUN,
+    c_files,
     checkpoint_seed,
     file_seed,
     idx_seed,
@@ -133,6 +134,19 @@ def _onnx(path: Path) -> object:
     return open_network(str(path), path.parent).way
 
 
+def _c(path: Path) -> object:
+    """A file in place of the right one of a directory of C."""
+    from meliuscli.export.c.manifest import read_manifest
+    from meliuscli.export.c.reading import read_sources
+
+    directory = path.parent / "net-c"
+    for name, content in c_files().items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    path.replace(directory / path.name)
+    return read_sources(read_manifest(directory))
+
+
 class _Training:
     """In place of one that goes on: whatever fits the file."""
 
@@ -176,5 +190,8 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str, Read]] = {
     "ONNX": (file_seed("net.onnx", write_onnx), "net.onnx", _onnx),
     "Keras weights": (file_seed("net.h5", write_larq), "net.h5", _larq),
     "MXNet parameters": (file_seed("net.params", write_params), "net.params", _import),
+    "C manifest": (lambda: c_files()["manifest.json"], "manifest.json", _c),
+    "C constants": (lambda: c_files()["weights.c"], "weights.c", _c),
+    "C source": (lambda: c_files()["kernels.c"], "kernels.c", _c),
     "torch weights": (file_seed("net.pth", write_torch), "net.pth", _torch),
 }

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -106,6 +107,20 @@ def file_seed(name: str, write: Callable[[Path], object]) -> Callable[[], bytes]
             return path.read_bytes()
 
     return made
+
+
+@cache
+def c_files() -> dict[str, bytes]:
+    """A directory of C, file by file."""
+    from meliuscli.export.c.float_network import runner_for_c
+    from meliuscli.export.c.writer import make_library, write_library
+    from meliuscli.nn.build import build
+
+    spec = small_spec()
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "net-c"
+        write_library(make_library(runner_for_c(build(spec).eval(), spec), "net", "net"), directory)
+        return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def write_qonnx(path: Path) -> None:

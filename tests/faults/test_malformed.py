@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mutate import tried
-from right import file_seed, write_onnx
+from right import c_files, file_seed, write_onnx
 
 
 def test_an_onnx_file_whose_text_is_none_is_refused(tmp_path: Path) -> None:
@@ -16,6 +16,16 @@ def test_an_onnx_file_whose_text_is_none_is_refused(tmp_path: Path) -> None:
     assert len(wrong) == len(content)
     assert wrong != content
     assert tried("ONNX", wrong, tmp_path / "wrong") == ("refused with 2", None)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.c", "kernels.c"])
+def test_a_directory_of_c_is_read_as_it_is_or_not_at_all(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    kind = {"manifest.json": "C manifest", "weights.c": "C constants", "kernels.c": "C source"}[name]
+    content = c_files()[name]
+    assert tried(kind, content, tmp_path / "right") == ("read", None)
+    for number, wrong in enumerate((b"", b"{", content[:-9], content.replace(b"1", b"2", 1), b"\xff" + content)):
+        assert tried(kind, wrong, tmp_path / str(number)) == ("refused with 2", None)
 
 
 @pytest.mark.parametrize("kind", ["configuration", "command line", "spec", "recipe"])

@@ -49,7 +49,10 @@ class Manifest:
 def c_directory(path: Path) -> Path | None:
     """The directory that is named, itself or by its manifest, where it has one; None for anything else."""
     directory = path.parent if path.name == MANIFEST else path
-    return directory if (directory / MANIFEST).is_file() else None
+    try:
+        return directory if (directory / MANIFEST).is_file() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 def read_manifest(directory: Path) -> Manifest:
