@@ -33,7 +33,11 @@ class Forks:
         assert self._server.stdout is not None
         with tempfile.TemporaryDirectory() as place:
             streams = [Path(place, name) for name in ("stdout", "stderr")]
-            asked = {"args": list(map(str, args)), "cwd": str(cwd), "environment": environment or {**os.environ, "NO_COLOR": "1"}}
+            asked = {
+                "args": list(map(str, args)),
+                "cwd": str(cwd),
+                "environment": environment or {**os.environ, "NO_COLOR": "1"},
+            }
             print(json.dumps({**asked, "streams": list(map(str, streams))}), file=self._server.stdin, flush=True)
             if not select.select([self._server.stdout], [], [], timeout)[0]:
                 self.close()

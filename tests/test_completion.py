@@ -70,7 +70,7 @@ def test_networks_are_names_files_and_runs(tmp_path: Path, monkeypatch: pytest.M
 def test_studies_and_checks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPORTS.parent)
     assert completion.studies("") == ["transfer-cifar10"]
-    assert completion.targets("check:") == ["check:proxy-cifar10", "check:proxy-fashion-mnist"]
+    assert completion.targets("check:") == ["check:proxy-cifar10", "check:proxy-fashion-mnist", "check:proxy-imagenet"]
     assert completion.targets("study:t") == ["study:transfer-cifar10"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from meliuscli.search.plan import Changes, changed, make_plan
 from meliuscli.search.space import load_space
 from meliuscli.search.target_trust import beyond_free, chance_of_best, judge_on_target, left_of
 from meliuscli.search.targets import published_networks, target_name, topologies
-from meliuscli.search.trial import TrialRow, measured_trust, trial_rows
+from meliuscli.search.trial import SCORES, TrialRow, measured_trust, trial_rows
 from meliuscli.training.zero_cost import ZERO_COST
 
+ROOT = Path(__file__).parents[1]
 TRUTH = np.array([run.top1 for run in topologies()])
 
 
@@ -91,6 +93,16 @@ def test_the_committed_trial_knows_its_ways_by_all_that_changes_a_score() -> Non
     assert trust.n == 11
     assert measured_trust(changed(proxy, {"seeds": 3}, "x")) == trust
     assert measured_trust(changed(proxy, {"recipe": {"learning_rate": 0.02}}, "x")) is None
+
+
+def test_the_projects_scores_are_those_of_the_committed_report() -> None:
+    """Of trainings; where one way is there with one seed and with three, those of three."""
+    report = ROOT / "reports/proxy-imagenet/scores.csv"
+    with report.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] in SCORES and row["proxy"] != "proxy"]
+    with (ROOT / "meliuscli/evidence/proxies.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    assert len(rows) == 7 * 3 * 11
 
 
 def check_of(done: int) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -24,10 +25,13 @@ def proxy_scores(digest: str, score: str) -> dict[str, float]:
     return {row.arch: row.value for row in _rows() if (row.digest, row.score) == (digest, score)}
 
 
-def to_rows(scores: list[ProxyScore]) -> list[list[str]]:
+def csv_of(scores: list[ProxyScore]) -> str:
     """As proxies.csv holds them, with a heading."""
-    heading = [field.name for field in fields(ProxyScore)]
-    return [heading, *([*map(str, astuple(row)[:-1]), f"{row.value:.6g}"] for row in scores)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(ProxyScore))
+    writer.writerows([*astuple(row)[:-1], f"{row.value:.6g}"] for row in scores)
+    return text.getvalue()
 
 
 @cache

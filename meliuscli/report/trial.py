@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meliuscli.evidence.proxies import to_rows
+from meliuscli.evidence.proxies import csv_of
 from meliuscli.evidence.runs import RECIPE, SOURCE, target_runs
 from meliuscli.report.check import describe_way
 from meliuscli.report.check_report import CheckReport
@@ -156,8 +156,7 @@ def write_trial(check: Check, rows: Sequence[TrialRow]) -> CheckReport:
     """report.md, check.csv, scores.csv and the plot, beside check.json."""
     table = trial_table(check, rows)
     write_text(check.directory / "check.csv", to_csv(table))
-    scores = to_rows(measured(check, rows))
-    write_text(check.directory / "scores.csv", "".join(",".join(row) + "\n" for row in scores))
+    write_text(check.directory / "scores.csv", csv_of(measured(check, rows)))
     for suffix in ("png", "svg"):
         write_bytes(check.directory / f"check.{suffix}", trial_plot(check, rows, suffix))
     write_text(check.directory / "report.md", trial_markdown(check, rows))
