@@ -60,14 +60,16 @@ def read_larq(path: Path, asked: ArchSpec | None) -> Imported:
 
 
 def _nearest(path: Path, tensors: Mapping[str, Array]) -> tuple[str, ArchSpec]:
-    """Of ``NETWORKS``, with as many classes as the file has, the one with the most of the file's tensors; a larger network
-    has those of a smaller one, so that tensors which the file lacks count against it."""
+    """Of ``NETWORKS``, with as many classes as the file has, one that leaves the fewest names of the file's over, whatever their
+    shapes; then the one with the most of its tensors; a larger network has those of a smaller one, so that tensors which the
+    file lacks count against it."""
     specs = {name: _with_classes(as_larq(load_name(name)), tensors) for name in NETWORKS}
 
-    def fit(name: str) -> tuple[int, bool]:
+    def fit(name: str) -> tuple[int, int, bool]:
         shapes = expected(specs[name])
         equal = sum(tensor in tensors and tensors[tensor].shape == shape for tensor, shape in shapes.items())
-        return 2 * equal - len(shapes), ("dilated" in name) == ("dilated" in path.name.lower())
+        dilated = ("dilated" in name) == ("dilated" in path.name.lower())
+        return -len(set(tensors) - set(shapes)), 2 * equal - len(shapes), dilated
 
     best = max(specs, key=fit)
     return best, specs[best]
