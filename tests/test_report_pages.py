@@ -18,9 +18,10 @@ from meliuscli.evidence.belief import believe
 from meliuscli.report import check as check_page
 from meliuscli.report import study_page
 from meliuscli.report.answers import Answer, render
+from meliuscli.report.believed import _probability
 from meliuscli.report.runs import run_answer
 from meliuscli.report.study import StudyReport
-from meliuscli.report.study_tables import study_tables, study_value
+from meliuscli.report.study_tables import study_tables, study_value, verdict_lines
 from meliuscli.report.tables import Column, Format, Table
 from meliuscli.runs import Run, summary
 from meliuscli.search.check import Check, DataFacts
@@ -129,6 +130,20 @@ def test_trainings_that_ended_at_chance_are_counted_wherever_their_numbers_stand
     assert study_value(report)["at_chance"] == 1
     assert [standing["at_chance"] for standing in study_value(report)["finals"]] == [2, 0, 0]
     assert "1 failed, 1 ended at chance;" in study_page.markdown(report)
+
+
+def test_one_seed_decides_nothing_and_no_certainty_is_claimed(space: SearchSpace, tmp_path: Path) -> None:
+    """It was said that finalists of one seed beat none and lose to none by more than a spread that does not exist."""
+    whole = study_of(space, tmp_path / "one", True)
+    alone = tuple(replace(s, validation=s.validation[:1], test=s.test[:1]) for s in whole.standings)
+    said = verdict_lines(replace(whole, standings=alone, settings=replace(whole.settings, final_seeds=1)))
+    assert not any(" beat " in line for line in said)
+    assert [_probability(value) for value in (0.001, 0.25, 0.999)] == ["below 0.01", "0.25", "above 0.99"]
+
+
+def test_a_study_that_has_trained_nothing_yet_answers_for_what_it_was_asked(space: SearchSpace, tmp_path: Path) -> None:
+    empty = replace(study_of(space, tmp_path / "empty", True), records=(), standings=(), entrants=(), beliefs={})
+    assert "answers for ImageNet" in empty.answers_for
 
 
 def test_the_line_of_the_front_never_falls(space: SearchSpace, tmp_path: Path) -> None:

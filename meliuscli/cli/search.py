@@ -236,6 +236,7 @@ def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:
     talk(f"written: {report.directory} (report.md, report.html, trials.csv, front.csv, pareto.png{best})")
     if not report.num_found:
         raise FailedError(
-            f"the search trained no network of its own: {len(report.records)} trials were of published ones",
+            f"the search trained no network of its own: {len(report.records)} of {report.settings.trials} trials are done, and"
+            " published networks come first",
             "allow more --trials or a longer --timeout: meliuscli search --resume does",
         )

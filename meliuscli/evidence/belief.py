@@ -72,6 +72,11 @@ class LeftOut:
         return float(np.sqrt((self.errors**2).mean()))
 
     @property
+    def reach(self) -> float:
+        """Half the mean width of the intervals, in points."""
+        return float(np.mean([(belief.high - belief.low) / 2 for belief in self.beliefs]))
+
+    @property
     def coverage(self) -> float:
         """The part of the results that lie in their intervals (0 to 1)."""
         return float(np.mean([b.low <= run.top1 <= b.high for run, b in zip(self.runs, self.beliefs, strict=True)]))
@@ -194,5 +199,6 @@ def sentence() -> str:
     return (
         f"believed top-1: one training on ImageNet by the recipe of MeliusNet's authors, with the {100 * LEVEL:g} % interval;"
         f" leave-one-topology-out error {checked.error:.1f} points on {len(checked.runs)} runs, of which"
-        f" {math.floor(100 * checked.coverage + 0.5)} % lie in their intervals"
+        f" {math.floor(100 * checked.coverage + 0.5)} % lie in the intervals that they then have, {checked.reach:.1f} points to"
+        " either side on average"
     )

@@ -26,7 +26,11 @@ def beliefs() -> tuple[Part, ...]:
         points, for other families, for inputs other than 3x224x224, or for other than 1000 classes.""",
         """A search maximises the lower end of the interval, not its mean. It finds the places where a model is too hopeful,
         and those are where the model knows least. The probability that a found network is better than a published one is
-        a range, because priors that the 17 runs do not rule out disagree.""",
+        a range, because priors that the 17 runs do not rule out disagree. The interval is that of the likeliest prior; that
+        of another is up to twice as wide, so which of two networks of nearly equal lower ends is preferred says little.""",
+        """A published network is part of the evidence, so its interval is narrow; the error says how far one that is not is off.
+        The range is looked at number by number. Found networks have up to three times the params of a published one of
+        equal OPs, each number within its range or near it, and no run says what such a network reaches.""",
     )
 
 
@@ -38,7 +42,8 @@ def proxies() -> tuple[Part, ...]:
         """Whether a proxy ranks as a long training does is measured with `meliuscli check-proxy`: Kendall's tau says how
         often two networks are in the right order (1: always, 0: no better than chance), and tau given OPs says it for
         networks of equal cost, because OPs alone rank networks of very different cost well. The ceiling is the same number
-        between two long trainings that differ in their seed only: nothing can be expected above it. Regret is how much
+        between two long trainings that differ in their seed only; a proxy, which is judged by the mean of both, can lie above
+        it by luck. Regret is how much
         accuracy is lost by taking the network that the proxy prefers.""",
         """What a short training says of ImageNet beyond the free numbers is another question, and `meliuscli check-proxy
         --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs, and none

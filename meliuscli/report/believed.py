@@ -17,7 +17,8 @@ PREFER = "the search prefers the network whose interval's lower end is the highe
 REACHED = "reached: in the last epoch of the authors' own training (papers print the best epoch, up to 0.3 points more)"
 OUTSIDE = (
     "*: outside the range of its family's runs in some number (meliuscli predict says which), where nothing was measured and"
-    " how wide the interval has to be is a judgement; the leave-one-out error is of networks within"
+    " how wide the interval has to be is a judgement. Each number is looked at by itself: a network can also be new in how they"
+    " go together"
 )
 ROLE_OF_PROXY = (
     "proxy top-1: one short training each, on validation, at the proxy's small input; beliefs do not use it, so it can"
@@ -98,8 +99,11 @@ def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
         return f"`{known.known_as}`: the search trained no network of its own of at most its {cost.noun}."
     belief = beliefs[found.candidate.archid]
     spent, price = (f"{cost.text(cost.of(record.candidate))} {cost.unit}" for record in (found, known))
-    low, high = map(_probability, probabilities_above(found.candidate.spec, comparison.reached))
-    probability = low if low == high else f"{low} to {high}, depending on the prior of the model"
+    least, most = probabilities_above(found.candidate.spec, comparison.reached)
+    low, high = _probability(least), _probability(most)
+    probability = f"{low} to {high}, depending on the prior of the model"
+    if low == high or most - least < 0.01:
+        probability = low
     return (
         f"`found-{found.number}` is believed to reach {belief} at {spent}; `{known.known_as}` reached"
         f" {comparison.reached:.1f} at {price}. The probability that it is better is {probability}."
@@ -108,7 +112,7 @@ def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
 
 def _probability(value: float) -> str:
     """Two digits; no certainty is claimed."""
-    return "above 0.99" if value > 0.99 else f"{value:.2f}"
+    return "above 0.99" if value > 0.99 else "below 0.01" if value < 0.01 else f"{value:.2f}"
 
 
 def best_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, budgets: Sequence[float]) -> list[str]:

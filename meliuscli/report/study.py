@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from meliuscli.errors import BadInputError
 from meliuscli.report.believed import Beliefs, preferred
 from meliuscli.report.tables import Table
 from meliuscli.search import pareto
@@ -115,7 +116,7 @@ class StudyReport:
     @property
     def answers_for(self) -> str:
         """What the search's answer is about, in a sentence."""
-        if self.beliefs:
+        if self.settings.maximises == "belief":
             return "This search answers for ImageNet: it maximises what is believed of top-1 there."
         data = self.space.proxy.dataset
         reason = self.origin.get("why_proxy")
@@ -152,8 +153,11 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
     with tempfile.TemporaryDirectory() as place:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))
-        study = open_study(replace(left, directory=copied))
-        report = gather(study, left.origin)
+        try:
+            study = open_study(replace(left, directory=copied))
+            report = gather(study, left.origin)
+        except BadInputError as error:  # names the copy
+            raise BadInputError(error.message.replace(str(copied), str(directory)), error.hint) from None
         stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
         done = [f"{len(report.records)} of {study.settings.trials} trials"]
         done += [

@@ -53,13 +53,18 @@ def front_table(report: StudyReport) -> Table:
 
 def finals_table(report: StudyReport) -> Table:
     """Finalists and known networks, trained longer, best validation accuracy first."""
-    title = f"Finals: trained longer on the proxy data, n={report.settings.final_seeds} seeds"
+    title = f"Finals: trained longer on the proxy data, {_seeds(report)}"
     return _standings_table(report, report.standings, title, verdict_lines(report))
+
+
+def _seeds(report: StudyReport) -> str:
+    number = report.settings.final_seeds
+    return f"n={number} seed{'' if number == 1 else 's'}"
 
 
 def transfer_table(report: StudyReport) -> Table:
     """Finalists and known networks, trained on data that the search never used."""
-    title = f"Transfer to {transfer_data(report)}, which the search never used, n={report.settings.final_seeds} seeds"
+    title = f"Transfer to {transfer_data(report)}, which the search never used, {_seeds(report)}"
     return _standings_table(report, report.transfer, title, transfer_lines(report))
 
 
@@ -119,6 +124,8 @@ def _tally(compared: Sequence[Verdict], cost: Cost) -> str | None:
     answered = [verdict for verdict in compared if verdict.found is not None]
     if not answered:
         return None
+    if all(verdict.spread is None for verdict in answered):
+        return f"finalists of no more {cost.noun} have one seed each, which has no spread, so nothing is said of wins"
     beaten, lost = sum(verdict.beaten for verdict in answered), sum(verdict.lost for verdict in answered)
     return (
         f"finalists of no more {cost.noun} beat {beaten} of the {len(answered)} published networks that have one by more"

@@ -36,6 +36,11 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
     ``FailedError`` when no candidate could be trained, ``MissingError`` when a worker is killed or the disk is full."""
     directory, trials = study.directory, study.settings.trials
     listener.begun(directory.name, asdict(study.settings))
+    if len(study.known) >= trials:
+        listener.talk(
+            f"note: published networks are trained first, and {trials} trials leave none to the search's own: for an answer"
+            f" take --trials {len(study.known) + 1} at least"
+        )
     try:
         with Trainings[Any](workers) as trainings:
             with listener.stage("trial", trials, len(study.records())) as stage:

@@ -40,6 +40,9 @@ class SharedStudy(StudyTrials):
         self.outcomes = self._outcomes
         self._stages: dict[Stage, Claims] = {"trial": Claims(self._journal, backend)}
 
+    # What was trained by workers that have left counts too, though nobody is there to tell it.
+    _recorded = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
+
     def attribute(self, key: str) -> Any:
         """What is written down with the study in its storage; None where it is not."""
         return self._optuna.user_attrs.get(key)

@@ -94,9 +94,11 @@ class StudyTrials:
         made = self.settings
         return proxy_task(candidate.spec, self.space, made.data, made.seed, made.skip_bad, made.device)
 
+    _recorded: tuple[TrialState, ...] = (TrialState.COMPLETE, TrialState.FAIL)
+
     def records(self) -> list[TrialRecord]:
         """All candidates that were trained, in the order they were asked for."""
-        finished = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        finished = self._optuna.get_trials(deepcopy=False, states=self._recorded)
         told = [trial for trial in finished if has_landed(trial) and self._is_own(trial)]
         return [self._record(trial) for trial in sorted(told, key=lambda trial: trial.number)]
 

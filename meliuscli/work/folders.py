@@ -99,7 +99,8 @@ class Kind:
                 f"{path}: cannot be read: {error.strerror}", f"restore it, or {self._give_up}"
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError, BadInputError) as error:
-            raise BadInputError(f"{path}: not a {self.what}: {error}", f"restore it, or {self._give_up}") from None
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise BadInputError(f"{path}: not a {self.what}: {why}", f"restore it, or {self._give_up}") from None
 
     @property
     def _give_up(self) -> str:

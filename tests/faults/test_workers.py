@@ -177,6 +177,15 @@ def test_a_signal_makes_a_worker_hand_back_its_trial_and_leave(
     assert claims.LOST not in study._journal.frozen(0).user_attrs
 
 
+def test_what_is_trained_counts_before_it_is_told(space: Path, tmp_path: Path) -> None:
+    """A report of a study whose workers had left showed nothing of what their last trainings gave."""
+    study, me = created("journal", space, tmp_path), Owner.here()
+    job = study.next_job(me)
+    study.land(job, me, sleeping.result_of(job.task).fields())  # type: ignore[union-attr, arg-type]
+    assert [record.number for record in study.records()] == [0]
+    assert study.records()[0].accuracy is not None
+
+
 def test_a_worker_that_was_not_told_what_it_took_takes_it_again(space: Path, tmp_path: Path) -> None:
     study = created("journal", space, tmp_path)
     me = Owner.here()
