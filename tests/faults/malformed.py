@@ -115,11 +115,11 @@ def _import(path: Path) -> object:
 
 
 def _larq(path: Path) -> object:
-    from test_import import ALEXNET
+    from test_import_larq import small
 
     from meliuscli.exchange.larq import read_larq
 
-    return read_larq(path, ALEXNET)
+    return read_larq(path, small("birealnet18"))
 
 
 def _torch(path: Path) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from malformed import MALFORMED
 from mutate import tried
 from right import c_files, file_seed, write_onnx
 
@@ -16,6 +17,13 @@ def test_an_onnx_file_whose_text_is_none_is_refused(tmp_path: Path) -> None:
     assert len(wrong) == len(content)
     assert wrong != content
     assert tried("ONNX", wrong, tmp_path / "wrong") == ("refused with 2", None)
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_what_is_right_is_read(kind: str, tmp_path: Path) -> None:
+    """Or the campaign would spoil what was refused before."""
+    if "checksum" not in kind:  # whose checksum is made right where the file is spoilt
+        assert tried(kind, MALFORMED[kind][0](), tmp_path / "right") == ("read", None)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.c", "kernels.c"])
