@@ -15,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.version import __version__
 
@@ -120,7 +118,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def cache_directory() -> Path:
     """``$MELIUSCLI_CACHE``, or the platform's."""
-    return Path(os.environ.get("MELIUSCLI_CACHE") or platformdirs.user_cache_dir("meliuscli"))
+    if given := os.environ.get("MELIUSCLI_CACHE"):
+        return Path(given)
+    import platformdirs  # which a count has no use for
+
+    return Path(platformdirs.user_cache_dir("meliuscli"))
 
 
 _configured: list[str] = []

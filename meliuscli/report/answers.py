@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meliuscli.report.tables import Format, Table, to_csv, to_latex, to_markdown, to_text
-from meliuscli.results import json_text
 
 RENDERERS: dict[Format, Callable[[Table], str]] = {
     "table": to_text,
@@ -36,6 +35,8 @@ class Answer:
 def render(answer: Answer, fmt: Format) -> str:
     """An answer as text."""
     if fmt == "json":
+        from meliuscli.results import json_text  # which loads what a table has no use for
+
         return json_text({"schema_version": SCHEMA_VERSION, **answer.value()})
     if fmt == "csv":
         return to_csv(answer.tables[0]) if answer.csv is None else answer.csv()
