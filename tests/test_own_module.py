@@ -17,7 +17,7 @@ from meliuscli.cli.bench import bench
 from meliuscli.cli.compare import compare
 from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.foreign import OwnCount, count_own, load_module
+from meliuscli.counting.foreign import Example, OwnCount, count_own, load_module
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.build import build
 
@@ -628,6 +628,19 @@ def test_no_format_swallows_what_may_be_wrong(file: Path, capsys: Captured) -> N
     liar, dense = json.loads(capsys.readouterr().out)["networks"]
     assert any(verdict["doubt"] for verdict in liar["verdicts"])
     assert dense["recognised"] == {"1": "binary: weights and activations take two values"}
+
+
+def test_a_batch_that_was_counted_is_shown_and_doubted() -> None:
+    convolution = nn.Conv2d(3, 4, 1)
+    one = count_own(convolution, Example(given=(torch.randn(1, 3, 8, 8),)))
+    two = count_own(convolution, Example(given=(torch.randn(2, 3, 8, 8),)))
+    assert (one.input_shape, one.count.total.float_macs, one.verdicts) == (SHAPE, 768, ())
+    assert (two.input_shape, two.count.total.float_macs) == ((2, *SHAPE), 1536)
+    assert says(two) == "batch : a batch of 2 images was counted (2x3x8x8): give one for the cost of one"
+    assert [verdict.doubt for verdict in two.verdicts] == [True]
+    typed = count_own(convolution, Example.parse(["float32:2x3x8x8"]))
+    assert says(typed) == says(two)
+    assert count_own(nn.Linear(8, 4), Example(given=(torch.randn(5, 8),))).input_shape == (5, 8)
 
 
 def test_macs_that_the_convention_leaves_out_are_said(file: Path, capsys: Captured) -> None:
