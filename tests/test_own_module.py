@@ -630,6 +630,16 @@ def test_no_format_swallows_what_may_be_wrong(file: Path, capsys: Captured) -> N
     assert dense["recognised"] == {"1": "binary: weights and activations take two values"}
 
 
+def test_names_of_a_file_with_many_are_listed_in_part(tmp_path: Path) -> None:
+    made = "\n".join(f"def net_{number:02}(): return nn.Identity()" for number in range(23))
+    (tmp_path / "many.py").write_text(f"from torch import nn\n{made}\n")
+    with pytest.raises(BadInputError, match="unknown network 'zzz'") as caught:
+        load_module(f"{tmp_path}/many.py:zzz")
+    hint = caught.value.hint or ""
+    assert hint.startswith("known: net_00, net_01, ")
+    assert hint.endswith("net_19 and 3 more")
+
+
 def test_a_batch_that_was_counted_is_shown_and_doubted() -> None:
     convolution = nn.Conv2d(3, 4, 1)
     one = count_own(convolution, Example(given=(torch.randn(1, 3, 8, 8),)))
