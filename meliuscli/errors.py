@@ -61,10 +61,15 @@ LONG = 120
 def unknown_name(
     what: str, name: str, known: Iterable[str], key: str = "", listed_by: str = "meliuscli list"
 ) -> BadInputError:
-    """The error for a name that is not in a table, with the nearest names as the hint, or what lists them all."""
+    """The error for a name that is not in a table, with the nearest names as the hint, or what lists them all: the first
+    of them where no command does (``listed_by`` is empty)."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    all_of_them = f"known: {', '.join(known)}" if len(known) <= MANY else f"{listed_by} names the {len(known)} known"
+    if len(known) > MANY and listed_by:
+        all_of_them = f"{listed_by} names the {len(known)} known"
+    else:
+        more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+        all_of_them = f"known: {', '.join(known[:MANY])}{more}"
     hint = f"did you mean {', '.join(near)}?" if near else all_of_them
     prefix = f"{key}: " if key else ""
     given = name if len(name) <= LONG else f"{name[:LONG]}..."

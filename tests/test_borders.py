@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from meliuscli.arch.adapt import at_input
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_arch
 from meliuscli.cli.device_files import network_for_c, runner_for_qonnx
@@ -149,3 +150,10 @@ def test_the_value_of_a_border_is_what_the_convolution_sees(pad_value: int) -> N
     signs, weights = (torch.where(value >= 0, 1.0, -1.0) for value in (x, conv.weight.detach()))  # type: ignore[operator]
     with torch.no_grad():
         assert torch.equal(conv(x), F.conv2d(F.pad(signs, (1, 1, 1, 1), value=pad_value), weights))
+
+
+def test_a_stem_without_pooling_takes_no_kernel_of_it() -> None:
+    with pytest.raises(BadInputError, match="stem_pool: the thumbnail stem has no pooling"):
+        load_arch("meliusnet22", ["stem=thumbnail", "input_size=32", "stem_pool=2"])
+    moved = at_input(load_arch("meliusnet22", ["stem_pool=2"]).spec, 10, 3, 32)
+    assert moved == load_arch("meliusnet22", ["stem=thumbnail", "input_size=32", "num_classes=10"]).spec

@@ -34,7 +34,7 @@ from meliuscli.evidence.belief import (
     target_models,
 )
 from meliuscli.evidence.features import features
-from meliuscli.evidence.model import TargetModel
+from meliuscli.evidence.model import OUTSIDE, TargetModel
 from meliuscli.evidence.runs import SOURCE, target_runs
 from meliuscli.search.trust import kendall_tau, tau_given_ops
 
@@ -229,3 +229,20 @@ def test_probabilities_span_the_priors_that_the_runs_do_not_rule_out() -> None:
     for model in target_models():
         means, _ = model.predict(model.inputs)
         assert np.abs(means - results()).max() < 1.0, "each fits the runs"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("meliusnet22", {"pad_value": 0, "stem_pool": 2}),
+        ("meliusnet22", {"stem_pool": 2}),
+        ("binarydensenet28", {"padding": "same"}),
+        ("resnete18", {"pad_value": 0}),
+    ],
+)
+def test_borders_that_no_run_had_are_outside_and_doubted(name: str, change: dict[str, Any]) -> None:
+    usual, other = load_name(name), load_changed(name, change).spec
+    assert (outside(usual), outside(other)) == ((), ("border",))
+    before, after = believe([usual, other])
+    assert after.top1 == before.top1
+    assert after.deviation == pytest.approx(math.hypot(before.deviation, OUTSIDE))

@@ -17,7 +17,7 @@ from meliuscli.cli.bench import bench
 from meliuscli.cli.compare import compare
 from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.foreign import OwnCount, count_own, load_module
+from meliuscli.counting.foreign import Example, OwnCount, count_own, load_module
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.nn.build import build
 
@@ -630,12 +630,40 @@ def test_no_format_swallows_what_may_be_wrong(file: Path, capsys: Captured) -> N
     assert dense["recognised"] == {"1": "binary: weights and activations take two values"}
 
 
+def test_names_of_a_file_with_many_are_listed_in_part(tmp_path: Path) -> None:
+    made = "\n".join(f"def net_{number:02}(): return nn.Identity()" for number in range(23))
+    (tmp_path / "many.py").write_text(f"from torch import nn\n{made}\n")
+    with pytest.raises(BadInputError, match="unknown network 'zzz'") as caught:
+        load_module(f"{tmp_path}/many.py:zzz")
+    hint = caught.value.hint or ""
+    assert hint.startswith("known: net_00, net_01, ")
+    assert hint.endswith("net_19 and 3 more")
+
+
+def test_a_batch_that_was_counted_is_shown_and_doubted() -> None:
+    convolution = nn.Conv2d(3, 4, 1)
+    one = count_own(convolution, Example(given=(torch.randn(1, 3, 8, 8),)))
+    two = count_own(convolution, Example(given=(torch.randn(2, 3, 8, 8),)))
+    assert (one.input_shape, one.count.total.float_macs, one.verdicts) == (SHAPE, 768, ())
+    assert (two.input_shape, two.count.total.float_macs) == ((2, *SHAPE), 1536)
+    assert says(two) == "batch : a batch of 2 images was counted (2x3x8x8): give one for the cost of one"
+    assert [verdict.doubt for verdict in two.verdicts] == [True]
+    typed = count_own(convolution, Example.parse(["float32:2x3x8x8"]))
+    assert says(typed) == says(two)
+    assert count_own(nn.Linear(8, 4), Example(given=(torch.randn(5, 8),))).input_shape == (5, 8)
+
+
 def test_macs_that_the_convention_leaves_out_are_said(file: Path, capsys: Captured) -> None:
     line = "convention melius leaves out linear layers, 100.0 % of the MACs here: --convention full"
-    count(f"{file}:dense", input_="8", max_ops="1")
+    count(f"{file}:dense", input_="8", max_ops="192")
     assert line in said_by(capsys)[0]
-    count(f"{file}:dense", input_="8", max_ops="1", fmt="json")
-    assert line in said_by(capsys)[1]
+    count(f"{file}:dense", input_="8", fmt="json")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["doubts"] == [f"doubt: {line} counts them"]
+    assert line in " ".join(err.split())
+    with pytest.raises(FailedError, match=r"192 OPs .* leaves out, are more than --max-ops 191"):
+        count(f"{file}:dense", input_="8", max_ops="191")
+    capsys.readouterr()
     with pytest.raises(FailedError, match="are more than --max-ops"):
         count(f"{file}:dense", input_="8", max_ops="1", convention="full")
     assert "leaves out" not in said_by(capsys)[0]

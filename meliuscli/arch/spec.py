@@ -51,7 +51,7 @@ class ArchSpec(BaseModel):
     """Lists that may be given as one number for all their entries."""
     widths: ClassVar[tuple[str, ...]] = ()
     """Fields that hold numbers of channels, which narrowing divides."""
-    small_images: ClassVar[Mapping[str, str]] = {}
+    small_images: ClassVar[Mapping[str, str | int]] = {}
     """Fields with the values that suit inputs below ``meliuscli.arch.adapt.THUMBNAIL_BELOW``."""
     later: ClassVar[tuple[str, ...]] = ()
     """Fields that the family was given after its networks had been named: at their default they are no part of ``archid``."""

@@ -15,6 +15,7 @@ from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.report.count import count_answer, warnings
 from meliuscli.report.counted import Counted, View, make_view, shape_text
+from meliuscli.report.own import left_out
 from meliuscli.runs import REPORTS
 from meliuscli.units import format_count, format_mib, parse_bytes, parse_count
 
@@ -95,14 +96,7 @@ class _Limits:
             raise BadInputError(f"--max-ops: the convention {view.convention.name} has no total")
 
     def problems(self, network: Counted) -> list[str]:
-        found, total = [], network.count.total
-        ops, unit = self._view.convention.derive(total, self._view.float_bits).ops, self._view.convention.unit
-        dearest = None if network.own is None else self._view.dearest_ops(network.own)
-        if self._ops is not None and ops is not None and ops > self._ops:
-            found.append(f"{ops:,} {unit} ({format_count(ops)}) are more than --max-ops {self._ops:,}")
-        elif self._ops is not None and dearest is not None and dearest > self._ops:
-            what = f"{dearest:,} {unit} ({format_count(dearest)}), were the doubts true,"
-            found.append(f"{what} are more than --max-ops {self._ops:,}")
+        found, total = self._ops_problems(network), network.count.total
         if self._size is not None and total.size_bytes > self._size:
             size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
             found.append(f"{size} are more than --max-size {self._size:,} bytes")
@@ -116,6 +110,20 @@ class _Limits:
                 if limit is not None and needed > limit:
                     found.append(f"{needed:,} bytes of {what} are more than {option} {limit:,} bytes")
         return found
+
+    def _ops_problems(self, network: Counted) -> list[str]:
+        """The plain total above the limit, else one of a module of one's own that is dearer by a doubt."""
+        convention, unit = self._view.convention, self._view.convention.unit
+        totals = [("", convention.derive(network.count.total, self._view.float_bits).ops)]
+        if network.own is not None:
+            totals.append((", were the doubts true,", self._view.dearest_ops(network.own)))
+            if left_out(network.count.total, convention):
+                what = f", with the linear layers that convention {convention.name} leaves out,"
+                totals.append((what, self._view.ops_with_linear(network.own)))
+        for what, ops in totals:
+            if self._ops is not None and ops is not None and ops > self._ops:
+                return [f"{ops:,} {unit} ({format_count(ops)}){what} are more than --max-ops {self._ops:,}"]
+        return []
 
 
 def _verify(network: Counted, view: View) -> list[str]:

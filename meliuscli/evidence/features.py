@@ -25,12 +25,14 @@ NAMES = (
         "channels of the stem",
     ),
     *(f"share of binary MACs at 1/{stride} of the resolution" for stride in STRIDES),
+    "border",
 )
-UNITS = (0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 1.2, 0.5, 0.7, *(0.2 for _ in STRIDES))
+UNITS = (0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 1.2, 0.5, 0.7, *(0.2 for _ in STRIDES), 1.0)
 """How far apart two networks have to be in each number to tell little about each other: e-folds of the three counts,
-levels of resolution, doublings of the two widths, of the stem's kernel, of the compression and of the stem's channels, and
-shares."""
+levels of resolution, doublings of the two widths, of the stem's kernel, of the compression and of the stem's channels,
+shares, and whether the borders are other ones."""
 STEM = NAMES.index("kernel of the stem")
+BORDER = ("pad_value", "padding", "stem_pool")
 NUM_MODELLED = 7
 """The first so many are what accuracy is modelled with; the others only say how far a network is from what was measured."""
 
@@ -41,11 +43,12 @@ def _numbers(spec: ArchSpec) -> tuple[float, ...]:
 
 
 def features(specs: Sequence[ArchSpec]) -> Array:
-    """(N, 13), in ``UNITS``: logarithms of binary MACs, float MACs and params; then the shape: the mean level of
+    """(N, 14), in ``UNITS``: logarithms of binary MACs, float MACs and params; then the shape: the mean level of
     resolution at which binary MACs are done, the mean width of binary convolutions and the narrowest float 1x1
     convolution (both in doublings), the size of the first convolution's kernel (in doublings), how many doublings the
     channels into a float 1x1 convolution are more than those out of it, at most, the first convolution's channels (in
-    doublings), and the shares of binary MACs on maps of each of ``STRIDES``."""
+    doublings), the shares of binary MACs on maps of each of ``STRIDES``, and 1 where its border is not that of BMXNet-v2,
+    else 0."""
     return np.array([_numbers(spec) for spec in specs]).reshape(-1, len(UNITS)) / UNITS
 
 
@@ -68,5 +71,11 @@ def _shape(spec: ArchSpec) -> tuple[float, ...]:
     resolution, width = float(work @ levels / work.sum()), float(work @ widths / work.sum())
     return (
         *(resolution, width, math.log2(narrowest), math.log2(stem.kernel)),
-        *(compression, math.log2(stem.out_channels), *shares),
+        *(compression, math.log2(stem.out_channels), *shares, _has_other_border(spec)),
     )
+
+
+def _has_other_border(spec: ArchSpec) -> float:
+    """The runs are of BMXNet-v2, whose padding and pooling are the defaults of these fields."""
+    keys = [key for key in BORDER if key in type(spec).model_fields]
+    return float(any(getattr(spec, key) != type(spec).model_fields[key].default for key in keys))

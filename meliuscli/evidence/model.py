@@ -50,7 +50,7 @@ SCORED_GRID = tuple(sizes._replace(score=score) for sizes in GRID for score in (
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """``features`` (N, 13) of ``meliuscli.evidence.features``, ``families`` (N, F) one-hot, and ``scores`` (N,): what a
+    """``features`` (N, 14) of ``meliuscli.evidence.features``, ``families`` (N, F) one-hot, and ``scores`` (N,): what a
     proxy says beyond the free numbers, in standard deviations; 0 where nothing was trained."""
 
     features: Array

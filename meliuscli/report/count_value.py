@@ -8,7 +8,7 @@ from typing import Any
 from meliuscli.counting.counts import By, Count
 from meliuscli.counting.memory import Memory, memory_of
 from meliuscli.report.counted import Counted, View, shown_rows
-from meliuscli.report.own import own_object
+from meliuscli.report.own import left_out, own_object
 
 _FIELDS = ("binary_macs", "float_macs", "quantized_macs", "params", "binary_params", "size_bytes")
 
@@ -34,8 +34,14 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
         },
         "memory": None if network.spec is None else memory_object(memory_of(network.spec, view.storage.float_bits)),
         "verified": verified,
-        **({} if network.own is None else own_object(network.own, _assumes_much(network, view))),
+        **_own_fields(network, view),
     }
+
+
+def _own_fields(network: Counted, view: View) -> dict[str, Any]:
+    if network.own is None:
+        return {}
+    return own_object(network.own, _assumes_much(network, view), left_out(network.count.total, view.convention))
 
 
 _MUCH = 1.05

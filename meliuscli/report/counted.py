@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meliuscli.arch.published import Published, published_for
@@ -45,6 +45,10 @@ class View:
     def dearest_ops(self, own: OwnCount) -> float | None:
         """The total, were nothing assumed of the bits of a module of one's own that makes it cheaper."""
         return self.convention.derive(own.dearest.total, self.float_bits).ops
+
+    def ops_with_linear(self, own: OwnCount) -> float | None:
+        """As ``dearest_ops``, with the linear layers that the convention may leave out."""
+        return replace(self.convention, linear=True).derive(own.dearest.total, self.float_bits).ops
 
     @property
     def size_legend(self) -> str:

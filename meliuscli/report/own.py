@@ -13,14 +13,22 @@ if TYPE_CHECKING:
     from meliuscli.counting.foreign.bits import Ruling
 
 
-def own_object(own: OwnCount, assumes_much: bool) -> dict[str, Any]:
+LEAST = 0.05
+"""The part of the MACs that a convention may leave out of a module of one's own without a word."""
+
+
+def own_object(own: OwnCount, assumes_much: bool, left_out: Sequence[str]) -> dict[str, Any]:
     """Keys that the JSON of ``count`` has for a module of one's own. ``doubts``: why the network may cost more than is
-    said; empty where what is assumed changes less than 5 % (``assumes_much``) and nothing may hide MACs."""
+    said, what the convention has ``left_out`` before all; empty where what is assumed changes less than 5 %
+    (``assumes_much``) and nothing may hide MACs."""
     assumed = {ruling.doubt for rulings in own.rulings.values() for ruling in rulings if ruling.doubt}
     return {
         "recognised": own.recognised,
         "layers": [_layer_object(name, ruling) for name, rulings in own.rulings.items() for ruling in rulings],
-        "doubts": [_line(v) for v in own.verdicts if v.doubt and (assumes_much or v.verdict not in assumed)],
+        "doubts": [
+            *left_out,
+            *(_line(v) for v in own.verdicts if v.doubt and (assumes_much or v.verdict not in assumed)),
+        ],
         "verdicts": [
             {
                 "what": verdict.what,
@@ -60,9 +68,9 @@ def own_lines(own: OwnCount) -> tuple[str, ...]:
 
 
 def left_out(total: Count, convention: Convention) -> list[str]:
-    """A line where most of the MACs are in linear layers and the convention counts none."""
+    """A line where more of the MACs than ``LEAST`` are in linear layers and the convention counts none."""
     macs = sum(n for _, n in total.macs)
-    if convention.linear or 2 * total.linear_macs <= macs:
+    if convention.linear or total.linear_macs <= LEAST * macs:
         return []
     return [
         f"doubt: convention {convention.name} leaves out linear layers, {100 * total.linear_macs / macs:.1f} % of the"

@@ -34,7 +34,7 @@ class AlexNetSpec(ArchSpec):
 
     letters: ClassVar[Mapping[str, str]] = {"channels": "c", "hidden": "h"}
     widths: ClassVar[tuple[str, ...]] = ("channels", "hidden")
-    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
+    small_images: ClassVar[Mapping[str, str | int]] = THUMBNAIL
 
     channels: tuple[Width, ...]
     hidden: Width = 4096

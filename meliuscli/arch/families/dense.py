@@ -47,7 +47,7 @@ class DenseFamilySpec(ArchSpec):
         "stem_channels": "s",
     }
     one_for_all: ClassVar[tuple[str, ...]] = ("growth_rate", "dilation")
-    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
+    small_images: ClassVar[Mapping[str, str | int]] = {**THUMBNAIL, "stem_pool": 3}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "growth_rate", "transition_channels")
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
@@ -95,6 +95,11 @@ class DenseFamilySpec(ArchSpec):
             raise SpecError("reduction", f"needs {len(blocks) - 1} entries, one for each transition")
         return tuple(widths)
 
+    def _check_stem(self) -> None:
+        """A field without effect would make two names of one network."""
+        if self.stem == "thumbnail" and self.stem_pool != type(self).model_fields["stem_pool"].default:
+            raise SpecError("stem_pool", "the thumbnail stem has no pooling", "leave it out, or give it another stem")
+
     def _check_lengths(self) -> None:
         stages = len(self.num_blocks)
         for key, wanted, what in (
@@ -126,6 +131,7 @@ class DenseFamilySpec(ArchSpec):
 
     def layers(self) -> tuple[Layer, ...]:
         self._check_lengths()
+        self._check_stem()
         return tuple(self._unroll())
 
     def _unroll(self) -> Iterator[Layer]:

@@ -36,7 +36,7 @@ class ResidualSpec(ArchSpec):
     stem_activation: ClassVar[Activation] = "relu"
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
-    small_images: ClassVar[Mapping[str, str]] = THUMBNAIL
+    small_images: ClassVar[Mapping[str, str | int]] = THUMBNAIL
 
     num_blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=64)]
     channels: tuple[Width, ...] = (64, 128, 256, 512)

@@ -6,7 +6,7 @@ gives it (``bits.ruling``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -16,11 +16,14 @@ from meliuscli.counting.foreign.bits import Ruling, Word, check_words, parse_wor
 from meliuscli.counting.foreign.layers import Kernels, ModuleRow, Note, layers_of
 from meliuscli.counting.foreign.run import Call, Example, unwrapped, watched
 from meliuscli.counting.foreign.source import load_example, load_module
-from meliuscli.counting.foreign.tensors import index_bytes
+from meliuscli.counting.foreign.tensors import index_bytes, shape_of, tensors_in
 from meliuscli.counting.foreign.watch import Watch
 from meliuscli.processes import stdout_to_stderr
 
 __all__ = ["Call", "Example", "Finding", "OwnCount", "count_own", "load_example", "load_module", "parse_word"]
+
+MAP_DIMENSIONS = 4
+"""Tensors of fewer have no first dimension that is a batch for sure: sequences have their length there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class OwnCount:
     verdicts: tuple[Finding, ...]
     rulings: Mapping[str, tuple[Ruling, ...]]
     input_shape: tuple[int, ...] = ()
+    """Of the first tensor; with the batch, where that is not one."""
     call: Call = field(default=((), {}), repr=False, compare=False)
     """What it was called with."""
 
@@ -76,18 +80,29 @@ def count_own(
     ``BadInputError`` for an input that the network does not take and for patterns that match nothing,
     ``MissingError`` for too little memory."""
     said = [parse_word(word) if isinstance(word, str) else word for word in words]
+    example = example if isinstance(example, Example) else Example.of(example)
     with stdout_to_stderr():
-        module, watch = watched(unwrapped(module), example if isinstance(example, Example) else Example.of(example))
+        module, watch = watched(unwrapped(module), example)
     layers = layers_of(module, watch, said)
     check_words(said, {x.shown: x.names for x in layers}, [x.shown for x in layers if x.is_counted])
     return OwnCount(
         _network(layers, watch, storage, dearest=False),
         _network(layers, watch, storage, dearest=True),
-        _verdicts(note for layer in layers for note in layer.notes()),
+        (*_batch_doubts(watch, example), *_verdicts(note for layer in layers for note in layer.notes())),
         {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
-        watch.input[1:],
+        watch.input[1:] if watch.input[:1] == (1,) else watch.input,
         watch.call,
     )
+
+
+def _batch_doubts(watch: Watch, example: Example) -> Iterator[Finding]:
+    """Costs are of one image, but what multiplies the batch is not told from what does not, so nothing is divided."""
+    maps = {shape_of(tensor)[0] for tensor in tensors_in(watch.call) if tensor.dim() >= MAP_DIMENSIONS}
+    if example.is_whole and maps and max(maps) > 1:
+        shape = "x".join(map(str, watch.input))
+        yield Finding(
+            "batch", 1, (), f"a batch of {max(maps)} images was counted ({shape}): give one for the cost of one", True
+        )
 
 
 def _network(layers: Sequence[ModuleRow], watch: Watch, storage: Storage, dearest: bool) -> NetworkCount:

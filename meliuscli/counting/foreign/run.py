@@ -53,6 +53,11 @@ class Example:
             return ", ".join("x".join(map(str, t.shape)) for t in tensors_in(self.given)) or "the example"
         return ", ".join("=".join(filter(None, (name, "x".join(map(str, shape))))) for name, _, shape in self.parts)
 
+    @property
+    def is_whole(self) -> bool:
+        """Are the shapes those of whole tensors, with the batch where there is one?"""
+        return self.given is not None or any(dtype for _, dtype, _ in self.parts)
+
     def calls(self, module: nn.Module) -> list[Call]:
         """Arguments and keywords: the likeliest reading of the example first. Where one has a type the shapes
         are whole; else they lack the batch. Several may be meant as a list."""
@@ -62,8 +67,8 @@ class Example:
             several = list(self.given) if isinstance(self.given, list | tuple) else [self.given]
             calls: list[Call] = [(tuple(several), {}), ((self.given,), {})]
             return calls if isinstance(self.given, tuple) else calls[::-1]
-        whole = any(dtype for _, dtype, _ in self.parts)
-        calls = [self._call(module, () if whole else (1,)), self._call(module, (1,) if whole else ())]
+        batches: list[tuple[int, ...]] = [(), (1,)] if self.is_whole else [(1,), ()]
+        calls = [self._call(module, batch) for batch in batches]
         return [*calls, *(((list(args),), keywords) for args, keywords in calls if len(args) > 1)]
 
     def _call(self, module: nn.Module, batch: tuple[int, ...]) -> Call:

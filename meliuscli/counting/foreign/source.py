@@ -147,7 +147,7 @@ def _find(module: ModuleType, path: Path, name: str) -> object:
     known = [key for key, value in vars(module).items() if not key.startswith("_") and _is_network(value)]
     if not known:
         raise BadInputError(f"{path}: has no {name!r}, nor any other network", _FORM)
-    raise unknown_name("network", name, known, str(path))
+    raise unknown_name("network", name, known, str(path), listed_by="")
 
 
 def _is_network(value: object) -> bool:
