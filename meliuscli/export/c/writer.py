@@ -30,6 +30,9 @@ from meliuscli.packed.runner import PackedDense
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
 
+COUNTED = ("binary_macs", "quantized_macs", "float_macs", "params")
+"""What a manifest says of a network's cost."""
+
 
 @dataclass(frozen=True, slots=True)
 class CLibrary:
@@ -142,7 +145,7 @@ def _manifest(
         "network": title,
         "archid": spec.archid,
         "spec": spec.model_dump(mode="json"),
-        "counts": {"binary_macs": total.binary_macs, "float_macs": total.float_macs, "params": total.params},
+        "counts": {name: getattr(total, name) for name in COUNTED},
         "float_parts": parts.float_parts,
         "int8": measured,
         "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
