@@ -17,9 +17,10 @@ from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.c import writer
 from meliuscli.export.c.compiled import compile_library, compiler
+from meliuscli.export.c.prefix import prefix_of, require_prefix
 from meliuscli.export.c.tables import whole_thresholds
 from meliuscli.export.c.vectors import checksum, noise
-from meliuscli.export.c.writer import CLibrary, make_library, prefix_of, write_library
+from meliuscli.export.c.writer import CLibrary, make_library, write_library
 from meliuscli.packed.bench import random_network
 from meliuscli.packed.runner import PackedDense, pack
 
@@ -192,7 +193,16 @@ def test_prefixes_are_names_in_c() -> None:
     assert [prefix_of(name) for name in names] == ["meliusnet22", "net_v2", "net_2nd", "net_test", "a_b"]
     for wrong in ("Net", "2nd", "", "a-b", "test"):
         with pytest.raises(BadInputError, match="no name in C"):
-            writer.require_prefix(wrong)
+            require_prefix(wrong)
+
+
+def test_no_prefix_takes_the_place_of_another_header() -> None:
+    for taken in ("kernels", "weights", "vectors", "main", "stdint", "string", "math", "features"):
+        with pytest.raises(BadInputError, match="would take the place of") as caught:
+            require_prefix(taken)
+        assert caught.value.hint == f"take another, as net_{taken}"
+        assert prefix_of(f"{taken}[growth_rate=3]") == f"net_{taken}"
+    assert require_prefix("kernels_net") == "kernels_net"
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,3 +196,13 @@ def test_a_packed_file_gives_the_same_library(key: str, tmp_path: Path) -> None:
     path = tmp_path / "network.packed.safetensors"
     assert write_packed(network_of(key), spec_of(key), path)
     assert make_library(load_packed(path), key, "net").files == chain_library(key).files
+
+
+def test_a_manifest_counts_macs_of_all_bits_and_knows_where_no_layer_is_float() -> None:
+    manifest = json.loads(chain_library("cnv").files["manifest.json"])
+    total = count_spec(spec_of("cnv")).total
+    assert manifest["counts"]["quantized_macs"] == total.quantized_macs > 0
+    assert manifest["counts"]["binary_macs"] == total.binary_macs
+    for key in ("cnv", "tfc"):
+        floats = json.loads(chain_library(key).files["manifest.json"])["float_parts"]
+        assert floats.startswith("a scale and a shift of each logit")

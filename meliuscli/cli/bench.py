@@ -12,7 +12,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk
-from meliuscli.cli.networks import is_own, load_network, load_own, the_one, with_input
+from meliuscli.cli.networks import is_own, load_network, load_own, own_size, the_one, with_input
 from meliuscli.cli.progress import Counter
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, FailedError
@@ -136,7 +136,7 @@ def _file(
     from meliuscli.packed.bench import bench_file, bench_way
 
     if input_ is not None:
-        raise BadInputError(f"--input {input_}: {word} is for images of its own size", "leave --input out")
+        raise own_size(input_, word)
     if kind == "packed":
         from meliuscli.export.packed import load_packed
 

@@ -10,7 +10,6 @@ from meliuscli.cli import options
 from meliuscli.cli.console import answer, give, status, talk, talk_of
 from meliuscli.cli.networks import count_any, is_own, the_one, words_of
 from meliuscli.counting.counts import By
-from meliuscli.counting.memory import memory_of
 from meliuscli.errors import BadInputError, FailedError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.report.count import count_answer, warnings
@@ -100,8 +99,7 @@ class _Limits:
         if self._size is not None and total.size_bytes > self._size:
             size = f"{total.size_bytes:,} bytes ({format_mib(total.size_bytes)})"
             found.append(f"{size} are more than --max-size {self._size:,} bytes")
-        if network.spec is not None:
-            memory = memory_of(network.spec, self._view.storage.float_bits)
+        if (memory := network.memory(self._view.storage)) is not None:
             limits = (
                 ("RAM", "--max-ram", memory.ram_bytes, self._ram),
                 ("flash", "--max-flash", memory.flash_bytes, self._flash),

@@ -46,7 +46,9 @@ class InC:
 
 
 def in_c_of(to: str, prefix: str | None, float_bits: int, dataset: str | None, data: Path | None) -> InC:
-    """Raises ``BadInputError`` for other bits, and where another format is asked for."""
+    """Raises ``BadInputError`` for other bits, a prefix that cannot be, and where another format is asked for."""
+    from meliuscli.export.c.prefix import require_prefix
+
     if float_bits not in (8, 32):
         raise BadInputError(f"--float-bits {float_bits}: stem and head have 32 bits, or 8")
     if dataset is not None:
@@ -57,16 +59,17 @@ def in_c_of(to: str, prefix: str | None, float_bits: int, dataset: str | None, d
             raise BadInputError(f"{option}: is for --to c")
     if float_bits == 32 and (dataset is not None or data is not None):
         raise BadInputError("--dataset and --data: are for --float-bits 8")
-    return InC(prefix, float_bits, dataset, data)
+    return InC(None if prefix is None else require_prefix(prefix), float_bits, dataset, data)
 
 
 def write_as_c(name: str, runner: CNetwork, path: Path, how: Preprocessing | None, in_c: InC, force: bool) -> None:
     """Write a directory of C, compile it where there is a compiler, and compare it with the runner."""
     from meliuscli.export.c.compiled import run_vectors
-    from meliuscli.export.c.writer import make_library, prefix_of, require_prefix, write_library
+    from meliuscli.export.c.prefix import prefix_of
+    from meliuscli.export.c.writer import make_library, write_library
     from meliuscli.packed.runner import PackedDense
 
-    prefix = prefix_of(name) if in_c.prefix is None else require_prefix(in_c.prefix)
+    prefix = prefix_of(name) if in_c.prefix is None else in_c.prefix
     int8, measured = (None, None) if in_c.float_bits == 32 else _in_int8(name, runner, how, in_c)
     with status(f"exporting {name}"):
         library = make_library(runner, name, prefix, how, int8, measured)

@@ -14,7 +14,7 @@ from meliuscli.arch.spec import MAX_TOML, ArchSpec, parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_of, load_arch, spec_from_fields
 from meliuscli.cli.console import status
 from meliuscli.counting.analytic import count_spec
-from meliuscli.counting.counts import Storage
+from meliuscli.counting.counts import FLOAT_BITS, Storage
 from meliuscli.errors import BadInputError
 from meliuscli.memory import require_memory
 from meliuscli.report.counted import Counted, shape_text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meliuscli.counting.foreign import OwnCount
+    from meliuscli.exchange.headers import FileHeader
 
 DEFAULT_INPUT = (3, 224, 224)
 
@@ -67,12 +68,10 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
                 f"name its file: {trained.get('path')}:{trained.get('factory')}; meliuscli compare takes the run too",
             )
         return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
-    from meliuscli.exchange.headers import names_file, read_header
-
-    if names_file(arch):
+    if (header := _header(arch)) is not None:
         if set_:
             raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
-        return read_header(Path(arch)).named
+        return header.named
     return load_arch(arch, set_)
 
 
@@ -86,9 +85,24 @@ def count_named(
     arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path = REPORTS
 ) -> Counted:
     """A network of a spec, counted by arithmetic."""
-    named = load_network(arch, set_, reports)
+    named, header = load_network(arch, set_, reports), _header(arch)
+    if input_ is not None and header is not None and header.kind != "weights":
+        raise own_size(input_, arch)
+    memory_bits = None if header is None or header.kind != "c" else 8 if header.is_int8 else FLOAT_BITS
     spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
-    return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage))
+    return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage), memory_bits=memory_bits)
+
+
+def _header(arch: str) -> FileHeader | None:
+    """Of a file of ours."""
+    from meliuscli.exchange.headers import names_file, read_header
+
+    return read_header(Path(arch)) if names_file(arch) else None
+
+
+def own_size(input_: str, arch: str) -> BadInputError:
+    """Of an exported file, which takes images of one shape."""
+    return BadInputError(f"--input {input_}: {arch} is for images of its own size", "leave --input out")
 
 
 def own_arch(arch: str, set_: Sequence[str]) -> NamedArch:

@@ -37,6 +37,10 @@ class Memory:
         return f"RAM: maps alive at once, {how}, without image and logits; flash: constants without code"
 
     @property
+    def floats(self) -> str:
+        return "stem and head in int8" if self.is_int8 else f"floats of {FLOAT_BITS} bits"
+
+    @property
     def peak(self) -> Alive:
         return max(self.parts, key=lambda part: part.total)
 

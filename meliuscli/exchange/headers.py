@@ -21,11 +21,12 @@ FileKind = Literal["weights", "packed", "onnx", "c"]
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """``preprocessing``: what images go through, where the file says it."""
+    """``preprocessing``: what images go through, where the file says it; ``is_int8``: stem and head of C are in 8 bits."""
 
     named: NamedArch
     kind: FileKind
     preprocessing: Preprocessing | None
+    is_int8: bool = False
 
 
 def names_file(text: str) -> bool:
@@ -45,7 +46,8 @@ def read_header(path: Path) -> FileHeader:
     """Raises ``MissingError`` where the file is not there, ``BadInputError`` where it is none of ours."""
     if (directory := c_directory(path)) is not None:
         manifest = read_manifest(directory)
-        return FileHeader(NamedArch(directory.name or str(directory), manifest.spec), "c", manifest.preprocessing)
+        named = NamedArch(directory.name or str(directory), manifest.spec)
+        return FileHeader(named, "c", manifest.preprocessing, manifest.is_int8)
     if not path.is_file():
         raise MissingError(f"{path}: no such file")
     is_onnx = path.suffix.lower() == ".onnx"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meliuscli.counting.counts import By, Count
-from meliuscli.counting.memory import memory_of
+from meliuscli.counting.counts import FLOAT_BITS, By, Count
 from meliuscli.report.answers import Answer
 from meliuscli.report.count_value import count_object
 from meliuscli.report.counted import Counted, View, shape_text, shown_rows
@@ -24,7 +23,7 @@ def count_answer(network: Counted, by: By, view: View, verified: bool | None) ->
 
 def count_table(network: Counted, by: By, view: View) -> Table:
     """One row a part and the exact sum; MACs as they are, whatever the convention."""
-    total = network.count.total
+    total, memory = network.count.total, network.memory(view.storage)
     has_other_macs, has_other_weights = total.quantized_macs > 0, _other_weights(total) > 0
 
     def cells(row: Count) -> tuple[Cell, ...]:
@@ -46,7 +45,7 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         notes=(
             f"convention {view.convention.name}: {view.convention.legend}",
             view.size_legend,
-            *([] if network.spec is None else [memory_of(network.spec, view.storage.float_bits).legend]),
+            *([] if memory is None else [memory.legend]),
         ),
     )
 
@@ -114,14 +113,16 @@ def _summary_lines(total: Count, view: View) -> tuple[str, ...]:
 
 
 def _memory_lines(network: Counted, view: View) -> list[str]:
-    """RAM at its peak, and flash; nothing of a module of one's own, whose layers have no order."""
-    if network.spec is None:
+    """RAM at its peak, and flash; nothing of a module of one's own. Where the size is of floats of other bits, it says
+    those of the memory, or both would be read as one storage."""
+    memory = network.memory(view.storage)
+    if memory is None:
         return []
-    memory = memory_of(network.spec, view.storage.float_bits)
-    peak = memory.peak
+    peak, bits = memory.peak, 8 if memory.is_int8 else FLOAT_BITS
+    said = "" if bits == view.storage.float_bits else f"   (both with {memory.floats})"
     named = {"floats": peak.float_bytes, "integers": peak.integer_bytes, "signs": peak.sign_bytes}
     kinds = ", ".join(f"{100 * size / peak.total:.0f} % {name}" for name, size in named.items() if size)
-    return [f"RAM {peak.total:,} bytes in {peak.part} ({kinds})   flash {memory.flash_bytes:,} bytes"]
+    return [f"RAM {peak.total:,} bytes in {peak.part} ({kinds})   flash {memory.flash_bytes:,} bytes{said}"]
 
 
 def _exact(ops: float) -> str:

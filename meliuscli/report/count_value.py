@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meliuscli.counting.counts import By, Count
-from meliuscli.counting.memory import Memory, memory_of
+from meliuscli.counting.memory import Memory
 from meliuscli.report.counted import Counted, View, shown_rows
 from meliuscli.report.own import left_out, own_object
 
@@ -19,6 +19,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
     ``rows`` and ``total`` are raw integers, every convolution and linear MAC whatever the convention; ``derived`` is
     the total under the convention."""
     derived = view.convention.derive(network.count.total, view.float_bits)
+    memory = network.memory(view.storage)
     return {
         "arch": network.name,
         "archid": None if network.spec is None else network.spec.archid,
@@ -32,7 +33,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "quantized_macs": derived.quantized,
             "ops": derived.ops,
         },
-        "memory": None if network.spec is None else memory_object(memory_of(network.spec, view.storage.float_bits)),
+        "memory": None if memory is None else memory_object(memory),
         "verified": verified,
         **_own_fields(network, view),
     }

@@ -10,6 +10,7 @@ from meliuscli.arch.published import Published, published_for
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.conventions import Convention, find_convention
 from meliuscli.counting.counts import FLOAT_BITS, By, Count, NetworkCount, Storage
+from meliuscli.counting.memory import Memory, memory_of
 from meliuscli.report.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Counted:
     """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``; what a run
-    trained has ``run``."""
+    trained has ``run``. A directory of C has ``memory_bits``: 8 or 32, of the stem and head in it."""
 
     name: str
     spec: ArchSpec | None
@@ -27,10 +28,17 @@ class Counted:
     count: NetworkCount
     own: OwnCount | None = None
     run: Recorded | None = None
+    memory_bits: int | None = None
 
     @property
     def published(self) -> tuple[Published, ...]:
         return () if self.spec is None else published_for(self.spec)
+
+    def memory(self, storage: Storage) -> Memory | None:
+        """What it needs of a device; None of a module of the user's own, whose layers have no order. A library that is there
+        is of its own bits, whatever is asked of the size."""
+        bits = storage.float_bits if self.memory_bits is None else self.memory_bits
+        return None if self.spec is None else memory_of(self.spec, bits)
 
 
 @dataclass(frozen=True, slots=True)

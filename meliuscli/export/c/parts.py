@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.memory_int8 import has_float_ends
 from meliuscli.export.c.arena import Arena, count_bits, plan_arena
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
 from meliuscli.export.c.chain_fold import fold_chain
@@ -64,7 +66,6 @@ def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None, see
 def _chain_parts(runner: CNetwork, prefix: str, int8: Int8Network | None, seeds: Sequence[int]) -> CParts:
     assert isinstance(runner, PackedModule | FloatNetwork)
     chain = fold_chain(runner.network, runner.spec, runner.weights) if int8 is None else int8.chain
-    kinds = "stem, shortcuts and head are float32" if int8 is None else "stem and head are int8, shortcuts float32"
     arena = plan_chain(chain)
     return CParts(
         arena,
@@ -75,6 +76,14 @@ def _chain_parts(runner: CNetwork, prefix: str, int8: Int8Network | None, seeds:
         "What a binary layer counts: a dot product of signs, or how many are equal.",
         "chain",
         level_type(chain),
-        f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers",
+        _floats_of(chain.spec, int8 is not None),
         [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in seeds],
     )
+
+
+def _floats_of(spec: ArchSpec, is_int8: bool) -> str:
+    """Which parts of a chain are no whole numbers."""
+    if not has_float_ends(spec):
+        return "a scale and a shift of each logit are float32; all layers and thresholds of their numbers are integers"
+    kinds = "stem and head are int8, shortcuts float32" if is_int8 else "stem, shortcuts and head are float32"
+    return f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers"

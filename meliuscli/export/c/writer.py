@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,8 +30,8 @@ from meliuscli.packed.runner import PackedDense
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
 
-TARGETS = ("all", "clean", "help", "install", "package", "test")
-"""Names that CMake keeps for itself."""
+COUNTED = ("binary_macs", "quantized_macs", "float_macs", "params")
+"""What a manifest says of a network's cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def _manifest(
         "network": title,
         "archid": spec.archid,
         "spec": spec.model_dump(mode="json"),
-        "counts": {"binary_macs": total.binary_macs, "float_macs": total.float_macs, "params": total.params},
+        "counts": {name: getattr(total, name) for name in COUNTED},
         "float_parts": parts.float_parts,
         "int8": measured,
         "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
@@ -192,16 +191,3 @@ def lay_out(library: CLibrary, directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-def prefix_of(name: str) -> str:
-    """A network's name as the beginning of names in C, and as a target of CMake."""
-    text = re.sub(r"[^a-z0-9]+", "_", name.partition("[")[0].lower()).strip("_")[:40]
-    return text if re.match("[a-z]", text) and text not in TARGETS else f"net_{text}"
-
-
-def require_prefix(text: str) -> str:
-    """A prefix as the user gave it. Raises ``BadInputError`` where C or CMake would not take it."""
-    if not re.fullmatch("[a-z][a-z0-9_]{0,62}", text) or text in TARGETS:
-        raise BadInputError(f"--prefix {text}: no name in C", "take lower-case letters, digits and _, a letter first")
-    return text
