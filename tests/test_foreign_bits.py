@@ -429,7 +429,9 @@ def test_buffers_that_hold_weights_count_at_their_bits(
 @pytest.mark.parametrize(("dtype", "bits"), [(torch.half, 16), (torch.bfloat16, 16), (torch.double, 64)])
 def test_float_types_have_their_size(dtype: torch.dtype, bits: int) -> None:
     own = counted(nn.Sequential(conv(), nn.BatchNorm2d(8)).to(dtype))
-    assert own.count.total.weights == ((bits, 576 + 16),)
+    assert own.count.total.weights == ((32, 576 + 16),)
+    assert own.count.total.float_params == 576 + 16
+    assert own.count.total.size_bytes == (576 + 16) * bits // 8
     assert own.count.total.float_macs == MACS
 
 
@@ -461,7 +463,8 @@ def test_quantized_modules_of_torch() -> None:
     own = counted(dynamic)
     assert (own.count.total.quantized_macs, own.count.total.size_bytes) == (512 * 16, 512 * 16 + 64)
     half = ao.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(512, 16)).eval(), {nn.Linear}, torch.float16)
-    assert counted(half).count.total.weights == ((16, 512 * 16), (32, 16))
+    total = counted(half).count.total
+    assert (total.float_params, total.size_bytes) == (512 * 16 + 16, 2 * 512 * 16 + 4 * 16)
     lstm = ao.quantize_dynamic(nn.Sequential(nn.LSTM(8, 16, batch_first=True)), {nn.LSTM}, torch.qint8)
     own = counted(lstm, (4, 8))
     assert own.count.total.macs == ((Op("linear", 8, 8), 4 * 64 * (8 + 16)),)

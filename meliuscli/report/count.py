@@ -44,7 +44,7 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         records=tuple(_csv_record(row, view) for row in (*shown_rows(network.count, by), total)),
         notes=(
             f"convention {view.convention.name}: {view.convention.legend}",
-            view.size_legend,
+            view.size_legend + ("" if network.own is None else "; floats of 16 and 64 bits at theirs"),
             *([] if memory is None else [memory.legend]),
         ),
     )

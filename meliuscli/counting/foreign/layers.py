@@ -24,6 +24,9 @@ Kernels = tuple[int, Mapping[int, int]]
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
 
+LEAST_FLOAT = 16
+"""Bits. Smaller float types are a quantization."""
+
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
 
@@ -82,17 +85,17 @@ class ModuleRow:
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
             yield key_of(self.main_weight), self.word.bits[0], {}
 
-    def weights(self, kernels: Mapping[int, Kernels], bn_values: int) -> Iterator[tuple[int, int]]:
-        """Numbers of weights by bits."""
+    def weights(self, kernels: Mapping[int, Kernels], bn_values: int) -> Iterator[tuple[int, int, int]]:
+        """Numbers of weights by bits, and the bits at which they are stored: other ones for a float of another size."""
         for norm in self.norms:
             like = next((t for t in (norm.weight, norm.running_mean) if t is not None), torch.empty(0))
-            yield type_bits(like), min(stored_bn_values(norm), bn_values) * norm.num_features
+            yield *_type(like), min(stored_bn_values(norm), bn_values) * norm.num_features
         for key, tensor in self.tensors.items():
             bits, made = kernels.get(key, (FLOAT_BITS, {}))
             is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
             number = max(sum(made.values()), 0 if is_packed else num_reals(tensor))
-            yield (bits, number) if bits < FLOAT_BITS else (type_bits(tensor), num_reals(tensor))
-        yield from ((type_bits(tensor), tensor.numel()) for tensor in self.packed)
+            yield (bits, bits, number) if bits < FLOAT_BITS else (*_type(tensor), num_reals(tensor))
+        yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
     def notes(self) -> Iterator[Note]:
         what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
@@ -140,6 +143,13 @@ class ModuleRow:
             known = own if product.roots or self.packed else [None, None]
             pair = [replace(e, stated=e.stated or s) for e, s in zip(product.evidence, known, strict=True)]
             self.rulings.append(ruling(pair[0], pair[1], self.word, has_binary_name))
+
+
+def _type(tensor: Tensor) -> tuple[int, int]:
+    """The bits that a tensor counts at, and those that it takes: a float of 16 bits or more is a float."""
+    stored = type_bits(tensor)
+    is_float = stored >= LEAST_FLOAT and (tensor.is_floating_point() or tensor.is_complex())
+    return FLOAT_BITS if is_float else stored, stored
 
 
 def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
