@@ -178,8 +178,10 @@ def test_weights_of_before_are_evaluated_with_the_datas_normalisation_and_do_not
     result = mc.evaluate(tmp_path / "net.safetensors", limit=10)
     assert result.preprocessing == data.preprocessing
     assert "does not say what its images go through" in result.notes[0]
-    with pytest.raises(BadInputError, match="does not say what its images go through"):
+    with pytest.raises(BadInputError, match="does not say what its images go through") as caught:
         mc.classify(tmp_path / "net.safetensors", tmp_path / "image.png")
+    assert "it is untrained, or" in str(caught.value.hint)
+    assert "export --weights run:ID" in str(caught.value.hint)
 
 
 def test_an_image_that_is_named_alone_cannot_be_left_out_of_its_folder(tmp_path: Path, data: Prepared) -> None:

@@ -191,6 +191,16 @@ def test_networks_that_no_chain_is_made_of() -> None:
             require_chained(at_size(name, 64, *changes))
 
 
+def test_the_refusal_names_the_fields_that_c_has_no_kernels_for() -> None:
+    for name, change, said in (
+        ("meliusnet22", "stem_pool=2", "stem_pool = 2$"),
+        ("birealnet18", "padding=same", 'padding = "same"$'),
+        ("resnete18", "pad_value=0", "pad_value = 0$"),
+    ):
+        with pytest.raises(BadInputError, match=f"not for networks with {said}"):
+            require_chained(at_size(name, 64, change))
+
+
 @pytest.mark.parametrize("key", ["reactivated", "vgg-small", "cnv"])
 def test_a_packed_file_gives_the_same_library(key: str, tmp_path: Path) -> None:
     path = tmp_path / "network.packed.safetensors"

@@ -134,3 +134,13 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "hls4ml 1.3: compiles it" in capsys.readouterr().out
     with pytest.raises(BadInputError, match="birealnet"):
         run_here("export", "birealnet18", "--input", "32", "--to", "qonnx", "-o", "other.onnx")
+
+
+@pytest.mark.parametrize("words", [["evaluate", "FILE"], ["predict", "FILE", "image.png"], ["bench", "FILE"]])
+def test_what_runs_in_onnxruntime_says_what_becomes_of_a_qonnx_file(words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "net.qonnx.onnx"
+    onnx.save(model_of("one-stage"), str(file))
+    with pytest.raises(BadInputError, match="a QONNX file") as caught:
+        run_here(*(word.replace("FILE", str(file)) for word in words))
+    assert "counted, shown and imported" in str(caught.value.hint)

@@ -186,7 +186,7 @@ def classify(opened: Opened, paths: Sequence[Path], top: int = TOP) -> list[Clas
     if how is None:
         raise BadInputError(
             f"{opened.name}: does not say what its images go through (size, mean, deviation)",
-            "train it again, or write the file again: files of this version say it",
+            "it is untrained, or of a version that did not say it: export what was trained (export --weights run:ID)",
         )
     answers = []
     with torch.inference_mode():

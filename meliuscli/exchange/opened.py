@@ -17,6 +17,7 @@ from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.c.shared import open_c
 from meliuscli.export.packed import is_packed, load_packed
+from meliuscli.export.qonnx import DOMAIN
 from meliuscli.packed.runner import pack
 from meliuscli.packed.timing import C
 from meliuscli.runs import load_run
@@ -95,8 +96,9 @@ def _onnx(path: Path, threads: int) -> Opened:
     options.intra_op_num_threads = threads
     # Its own changes multiply batch norm into signs, which breaks exact ties.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    content = _onnx_bytes(path)
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         about = session.get_modelmeta().custom_metadata_map
         given = [one.name for one in session.get_inputs()]
     except Exception as error:  # onnxruntime's exceptions have no common class, and text may be none
@@ -109,3 +111,15 @@ def _onnx(path: Path, threads: int) -> Opened:
         return torch.from_numpy(session.run(None, {given[0]: images.contiguous().numpy()})[0])
 
     return Opened(path.name, spec, Preprocessing.from_json(about.get(KEY), path), {"onnxruntime": run}, {})
+
+
+def _onnx_bytes(path: Path) -> bytes:
+    """Raises ``BadInputError`` for a file that cannot be read, or that onnxruntime has no operators for."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error}") from None
+    if DOMAIN.encode() in content:
+        hint = f"it can be counted, shown and imported; meliuscli import {path} makes a run of it, which can be run"
+        raise BadInputError(f"{path}: a QONNX file, whose operators onnxruntime does not have", hint)
+    return content
