@@ -42,6 +42,9 @@ ONE_OF_EACH = (
 )
 
 
+BNEXTS = ("bnext-s", "bnext-m", "bnext-l")
+
+
 def run_both_ways(spec: ArchSpec) -> None:
     torch.manual_seed(0)
     network = build(spec)
@@ -56,7 +59,10 @@ def run_both_ways(spec: ArchSpec) -> None:
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", arch_names())
+@pytest.mark.parametrize(
+    "name",  # BNext-S, -M and -L are BNext-T, deeper and wider
+    [pytest.param(name, marks=pytest.mark.slow) if name in BNEXTS else name for name in arch_names()],
+)
 def test_every_network_runs_forward_and_backward_at_32_pixels(name: str) -> None:
     run_both_ways(at_size(name, 32, "num_classes=7"))
 
@@ -73,7 +79,11 @@ def test_every_network_runs_forward_and_backward_at_224_pixels(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "alexnet" in name else name for name in ONE_OF_EACH]
+    "name",  # ReActNet-B is -A with other strides
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "alexnet" in name or name == "reactnet-b" else name
+        for name in ONE_OF_EACH
+    ],
 )
 def test_every_family_learns_a_batch(name: str) -> None:
     torch.manual_seed(0)
