@@ -152,12 +152,14 @@ def test_a_bmxnet_file_answers_as_its_counts_of_equal_signs_do(tmp_path: Path, l
     torch.testing.assert_close(logits(path, images, tmp_path), bmxnet_logits(arrays, images), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_real_cifar10_network_of_bmxnet_answers_as_its_counts_do(tmp_path: Path) -> None:
     path, images = real("bmxnet/binarized_cifar10-resnet18-64bit-0000.params"), bytes_like(2, 3, 32, 32)
     expected = bmxnet_logits(read_params(path), images)
     torch.testing.assert_close(logits(path, images, tmp_path), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_real_imagenet_network_of_bmxnet_is_read_whole_and_counted_at_its_size(tmp_path: Path) -> None:
     path = real("bmxnet/binarized_imagenet-resnet18-64bit-0040.params")
     run = import_file(path, None, None, tmp_path)
