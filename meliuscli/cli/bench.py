@@ -94,7 +94,7 @@ def bench(
     if output is not None:
         require_directory(output, "--output")
     _refuse_early([(one.name, specs[word]) for word, one in named.items() if kinds[word] not in AS_IT_IS], batch, isa)
-    inputs = [input_] if input_ else []
+    inputs = [] if input_ is None else [input_]
     modules = {word: load_own(word, set_ or [], [], inputs, Storage()) for word in arch if is_own(word)}
     from meliuscli.report.bench import bench_answer
 

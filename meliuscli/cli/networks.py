@@ -50,13 +50,18 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
     ours: of weights, packed or not, an ONNX file, a directory of C.
 
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
+    return _loaded(arch, set_, reports)[0]
+
+
+def _loaded(arch: str, set_: Sequence[str], reports: Path) -> tuple[NamedArch, FileHeader | None]:
+    """The network, and the header of its file where that is one of ours."""
     if is_own(arch):
         raise BadInputError(
             f"{arch}: a module of your own can be counted, compared, timed, trained and exported, and nothing else",
             "a network of a family can do all: meliuscli show meliusnet22 --toml writes a file to change",
         )
     if arch == "-":
-        return arch_of(parse_toml(_stdin(), "stdin"), "stdin", set_, "stdin: ")
+        return arch_of(parse_toml(_stdin(), "stdin"), "stdin", set_, "stdin: "), None
     if arch.lower().startswith("run:"):
         run = load_run(arch.partition(":")[2], reports, unfinished=True)
         if set_:
@@ -67,12 +72,12 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
                 f"{arch}: is of a module of your own ({run.fields['arch']}), which no spec describes",
                 f"name its file: {trained.get('path')}:{trained.get('factory')}; meliuscli compare takes the run too",
             )
-        return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: "))
+        return NamedArch(f"run:{run.id}", spec_from_fields(trained, f"{run.path}: ")), None
     if (header := _header(arch)) is not None:
         if set_:
             raise BadInputError(f"--set: {arch} is what was trained, and stays so", "leave --set out")
-        return header.named
-    return load_arch(arch, set_)
+        return header.named, header
+    return load_arch(arch, set_), None
 
 
 def _stdin() -> bytes:
@@ -85,7 +90,7 @@ def count_named(
     arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path = REPORTS
 ) -> Counted:
     """A network of a spec, counted by arithmetic."""
-    named, header = load_network(arch, set_, reports), _header(arch)
+    named, header = _loaded(arch, set_, reports)
     if input_ is not None and header is not None and header.kind != "weights":
         raise own_size(input_, arch)
     memory_bits = None if header is None or header.kind != "c" else 8 if header.is_int8 else FLOAT_BITS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from meliuscli.counting.counts import FLOAT_BITS, By, Count
 from meliuscli.report.answers import Answer
 from meliuscli.report.count_value import count_object
@@ -11,9 +9,6 @@ from meliuscli.report.counted import Counted, View, shape_text, shown_rows
 from meliuscli.report.own import doubts, left_out, own_lines
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
-
-if TYPE_CHECKING:
-    pass
 
 
 def count_answer(network: Counted, by: By, view: View, verified: bool | None) -> Answer:
