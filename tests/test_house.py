@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -194,3 +195,13 @@ def test_every_library_has_its_owners() -> None:
         if not any(p.startswith(place) for p in used[library])
     ]
     assert idle == [], "who no longer imports it owns it no more"
+
+
+def test_the_reports_that_the_page_calls_committed_are_not_ignored() -> None:
+    """A study of `reports/` is ignored unless .gitignore excepts it; a folder that was forgotten there is missing in every clone."""
+    root = Path(__file__).parents[1]
+    named = re.findall(r"^- `([\w-]+)/`", (root / "reports/README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    excepted = re.findall(r"^!reports/([\w-]+)/$", (root / ".gitignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(named) > 5
+    assert sorted(named) == sorted(excepted)
+    assert [name for name in named if not any((root / "reports" / name).iterdir())] == []
