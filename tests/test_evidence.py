@@ -36,6 +36,7 @@ from meliuscli.evidence.belief import (
 from meliuscli.evidence.features import features
 from meliuscli.evidence.model import OUTSIDE, TargetModel
 from meliuscli.evidence.runs import SOURCE, target_runs
+from meliuscli.search.space import Candidate, load_space
 from meliuscli.search.trust import kendall_tau, tau_given_ops
 
 CURVES = Path(__file__).parents[2] / "shared" / "facts" / "imagenet_runs.csv"
@@ -99,6 +100,23 @@ def test_many_params_at_equal_ops_do_not_look_certain() -> None:
     milder = believe([spec.replace(transition_channels=(128, 256, 512), growth_rate=64, stem_channels=64)])[0]
     near = believe([load_name("meliusnet29")])[0]
     assert milder.high - milder.low > 4 * (near.high - near.low)
+
+
+def test_no_network_with_more_params_an_op_than_any_run_looks_certain() -> None:
+    """Random networks of the default space, all that have 1.4 times the params per OP of the MeliusNet that has the most: other
+    numbers that are new in them widen their intervals. ``explain beliefs`` says the 2.9 points."""
+    space, rng, networks = load_space("meliusnet")[1], np.random.default_rng(0), list[Candidate]()
+    while len(networks) < 1500:
+        candidate = space.try_candidate(space.random_params(rng))
+        if candidate is not None and candidate.ops <= 5.4e8:
+            networks.append(candidate)
+    totals = [count_spec(run.spec).total for run in target_runs() if run.spec.family == "meliusnet"]
+    most = max(total.params / float(MELIUS.derive(total).ops or 0) for total in totals)
+    heavy = [network.spec for network in networks if network.count.params / network.ops > 1.4 * most]
+    assert len(heavy) > 100
+    assert all(outside(spec) for spec in heavy)
+    deviations = target_model().predict(inputs_of(heavy))[1]
+    assert 1.645 * deviations.min() == pytest.approx(2.9, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def beliefs() -> tuple[Part, ...]:
         of another is up to twice as wide, so which of two networks of nearly equal lower ends is preferred says little.""",
         """A published network is part of the evidence, so its interval is narrow; the error says how far one that is not is off.
         The range is looked at number by number. Found networks have up to three times the params of a published one of
-        equal OPs, each number within its range or near it, and no run says what such a network reaches.""",
+        equal OPs, each number within its range or near it, and no run says what such a network reaches. Of the MeliusNets,
+        MeliusNet59 has the most params per OP. Of 1,500 random networks of the default space, those that have 1.4 times as
+        many are all new in other numbers too, and their intervals are 2.9 points or more to either side.""",
     )
 
 
