@@ -15,7 +15,8 @@ from meliuscli.training.recipe import Recipe
 
 
 class Proxy(BaseModel):
-    """What stands in for the target when candidates are trained. A score is the mean of ``seeds`` trainings.
+    """What stands in for the target when candidates are trained. A score is the mean of ``seeds`` trainings. Inputs below
+    50x50 take the thumbnail stem; larger ones keep the target's.
 
     ``teacher`` names a network that is moved, narrowed and trained as the candidates are, by the labels alone, and then
     teaches them: its outputs have the recipe's ``distill_weight`` in their loss. Both are for ``check-proxy``."""
