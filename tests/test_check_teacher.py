@@ -16,7 +16,7 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.report.check import describe_way
+from meliuscli.report.ways import describe_way
 from meliuscli.search.check import Check, DataFacts
 from meliuscli.search.plan import Changes, changed, long_way, make_plan
 from meliuscli.search.space import SearchSpace, load_space

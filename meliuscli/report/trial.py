@@ -10,11 +10,11 @@ import numpy as np
 
 from meliuscli.evidence.proxies import csv_of
 from meliuscli.evidence.runs import RECIPE, SOURCE, target_runs
-from meliuscli.report.check import describe_way, teacher_lines
 from meliuscli.report.check_report import CheckReport
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
+from meliuscli.report.ways import describe_way, teacher_lines
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
 from meliuscli.search.target_trust import PERMUTATIONS, Interval
