@@ -76,8 +76,8 @@ def check_proxy(
     Samples networks spread over OPs, trains each long from two seeds and once in every short way, and holds the short
     ones against the long and against what is known for nothing (packed size, params, OPs). With --against published the
     networks are the topologies whose ImageNet results are published with MeliusNet's recipe, nothing is trained long,
-    and the question is what a proxy adds to beliefs about ImageNet. Writes reports/NAME with check.json, report.md,
-    check.csv and a plot.
+    and the question is what a proxy adds to beliefs about ImageNet. A proxy of the --check file may have a teacher, a
+    network that is trained in the same way first. Writes reports/NAME with check.json, report.md, check.csv and a plot.
 
     Example: meliuscli check-proxy meliusnet --networks 24"""
     options.refuse_both(resume, force)

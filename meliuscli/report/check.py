@@ -13,12 +13,12 @@ from meliuscli.report.check_report import CheckReport
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
+from meliuscli.report.ways import describe_way, teacher_lines
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
 from meliuscli.search.plan import LONG
 from meliuscli.search.trust import ENOUGH_NETWORKS, LEVEL, MIN_NETWORKS, RESAMPLES
 from meliuscli.search.verdicts import Row
-from meliuscli.search.ways import Proxy
 from meliuscli.units import format_count
 
 NOTES = (
@@ -194,6 +194,7 @@ def markdown(check: Check, rows: Sequence[Row]) -> str:
         f" target input, spread over equal parts of log OPs (seed {plan.seed}).",
         f"- {LONG}, from seeds {first} and {second}: {describe_way(plan.long)}",
         *(f"- {name}, from seed {plan.seed}: {describe_way(way)}" for name, way in plan.proxies.items()),
+        *teacher_lines(check),
         f"- Read off the long training's own curve, at a part of its steps (its learning rate not yet annealed): {read_off}."
         " No training is judged by itself: the first seed's curve is judged by the second's end, and the other way round.",
         "- Everything is scored on validation splits; no test split was looked at.",
@@ -212,16 +213,6 @@ def markdown(check: Check, rows: Sequence[Row]) -> str:
         "```json\n" + json.dumps({"data": check.content()["data"], **check.origin}, indent=2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def describe_way(way: Proxy) -> str:
-    """A way of training in a line."""
-    recipe = way.recipe
-    return (
-        f"{way.dataset} at {way.input_size}x{way.input_size}, widths divided by {way.width_divisor}, {recipe.epochs:g}"
-        f" epoch(s) at batch {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g} with cosine to 0."
-        + (f" Scores are means of {way.seeds} trainings." if way.seeds > 1 else "")
-    )
 
 
 def to_value(check: Check, rows: Sequence[Row]) -> dict[str, Any]:

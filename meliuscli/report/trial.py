@@ -10,11 +10,11 @@ import numpy as np
 
 from meliuscli.evidence.proxies import csv_of
 from meliuscli.evidence.runs import RECIPE, SOURCE, target_runs
-from meliuscli.report.check import describe_way
 from meliuscli.report.check_report import CheckReport
 from meliuscli.report.figures import encode, subplots
 from meliuscli.report.study_page import left_out_line
 from meliuscli.report.tables import Column, Table, to_csv, to_markdown
+from meliuscli.report.ways import describe_way, teacher_lines
 from meliuscli.results import write_bytes, write_text
 from meliuscli.search.check import Check
 from meliuscli.search.target_trust import PERMUTATIONS, Interval
@@ -208,6 +208,7 @@ def trial_markdown(check: Check, rows: Sequence[TrialRow]) -> str:
             f"- {name}, from seed(s) {', '.join(map(str, plan.seeds_of(name)))}: {describe_way(way)}"
             for name, way in plan.proxies.items()
         ),
+        *teacher_lines(check),
         "- Zero-cost scores are those of the untrained networks with each proxy's input and widths (SynFlow, NASWOT, gradient"
         " norm, SNIP), judged as the trainings are.",
         "- A score enters beliefs as what a ridge on log MACs, log params and family leaves of it.",

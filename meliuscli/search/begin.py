@@ -100,6 +100,8 @@ def plan_study(asked: Asked, workers: int, listener: Listener = SILENT) -> Study
     space_name, space, text = load_space(asked.space)
     if space.proxy.seeds > 1:
         raise SpecError("proxy.seeds", "a search trains each candidate from one seed", "leave it out, or set it to 1")
+    if space.proxy.teacher is not None:
+        raise SpecError("proxy.teacher", "a search trains its candidates without a teacher", "leave it out")
     own_data = asked.data is not None and asked.dataset is None and space.proxy.dataset == DEFAULT_DATASET
     dataset = IMAGE_FOLDER if own_data else asked.dataset
     space = space if dataset is None else space.with_dataset(dataset)

@@ -108,7 +108,8 @@ class Check:
 
     def _task(self, training: CheckTraining) -> Task:
         way = self.plan.ways[training.way]
-        spec = as_trained(training.candidate.spec, way, self.data[way.dataset])
+        data = self.data[way.dataset]
+        spec = as_trained(training.candidate.spec, way, data)
         directory, skip_bad = data_directory(self.plan, way.dataset), self.plan.skip_bad
         return Task(
             spec,
@@ -119,6 +120,7 @@ class Check:
             skip_bad=skip_bad,
             device=self.plan.device,
             untrained=self.plan.against == "published",
+            teacher=way.teacher_spec(data.num_classes, data.channels),
         )
 
 

@@ -183,12 +183,15 @@ def _plan_again(left: Check, space: SearchSpace, given: Mapping[str, Any]) -> Ch
     asked = AskedCheck(**{**as_begun, **{key: value for key, value in given.items() if key in known}})
     refuse_sampling(asked)
     plan = _plan(asked, asked.space, space)
-    same_device = {} if "device" in given else {"device": made.device}
+    # As they were written down: a device by its name, a directory as relative as it was.
+    as_written = {
+        key: getattr(made, key) for key, of in (("device", "device"), ("data_dir", "data")) if of not in given
+    }
     # The long training is as it was begun, unless something that is given says what it should be.
     again = {"long", "long_epochs", "long_dataset"} & given.keys()
     if given.get("changes") is not None and read_changes(given["changes"]).long:
         again.add("changes")
-    return plan.model_copy(update={**same_device, **({} if again else {"long": made.long})})
+    return plan.model_copy(update={**as_written, **({} if again else {"long": made.long})})
 
 
 def _copied(changes: Path | None) -> dict[str, str]:
@@ -196,7 +199,9 @@ def _copied(changes: Path | None) -> dict[str, str]:
 
 
 def _require_trainable(networks: tuple[Candidate, ...], plan: CheckPlan, facts: Mapping[str, DataFacts]) -> None:
-    """Raise ``SpecError`` for a network that cannot exist in a way of training."""
+    """Raise ``SpecError`` for a network, or a teacher, that cannot exist in a way of training."""
     for way in plan.ways.values():
+        data = facts[way.dataset]
+        way.teacher_spec(data.num_classes, data.channels)
         for candidate in networks:
-            as_trained(candidate.spec, way, facts[way.dataset])
+            as_trained(candidate.spec, way, data)

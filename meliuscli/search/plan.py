@@ -163,7 +163,7 @@ def long_way(space: SearchSpace, changes: Changes, recipe: Recipe | None, epochs
     """The long training: the space's proxy with its final recipe, or ``recipe``, and what is changed.
 
     Without any word on its length it is the longer of the final's and ``LONGER`` times the proxy's."""
-    base = space.proxy.model_copy(update={"recipe": recipe or space.final.recipe})
+    base = space.proxy.model_copy(update={"recipe": recipe or space.final.recipe, "teacher": None})
     fields = dict(changes.long)
     own = fields.get("recipe", {})
     if epochs is not None:

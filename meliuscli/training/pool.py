@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import FailedError
 from meliuscli.processes import end_with_parent, interrupts_ignored
 from meliuscli.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from meliuscli.data.batches import Prepared
     from meliuscli.data.splits import Cut
     from meliuscli.training.run import RunResult
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 class Task:
     """One training: the network as it is trained, on what, how, and from which seed.
 
-    ``device`` is torch's name of one. With ``untrained`` the zero-cost scores of the network are taken first."""
+    ``device`` is torch's name of one. With ``untrained`` the zero-cost scores of the network are taken first. ``teacher``
+    is a network that is trained before, in the same way but by the labels alone, to give what ``distill_weight`` asks for."""
 
     spec: ArchSpec
     dataset: str
@@ -36,6 +40,7 @@ class Task:
     skip_bad: bool = False
     device: str = "cpu"
     untrained: bool = False
+    teacher: ArchSpec | None = None
 
 
 class TrainingPool:
@@ -80,9 +85,38 @@ def train_task(task: Task) -> RunResult:
     data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut, task.skip_bad)
     untrained = zero_cost_scores(task.spec, data, task.recipe, task.seed) if task.untrained else None
     execution = Execution.plain(task.recipe, task.device)
-    result = train_once(task.spec, data, task.recipe, task.seed, task.score_test, execution=execution)
+    teacher, taught_by = (None, None) if task.teacher is None else _taught(_teachers(task, task.teacher))
+    how: dict[str, Any] = {"execution": execution, "teacher": teacher}
+    result = train_once(task.spec, data, task.recipe, task.seed, task.score_test, **how)
     at_chance = result.is_at_chance(task.spec.num_classes, len(data.validation[1]))
-    return replace(result, untrained=untrained, at_chance=at_chance)
+    return replace(result, untrained=untrained, at_chance=at_chance, taught_by=taught_by)
+
+
+def _teachers(task: Task, spec: ArchSpec) -> Task:
+    """The training of a task's teacher: the same for all students of a seed."""
+    recipe = task.recipe.model_copy(update={"distill_weight": 0.0})
+    return replace(task, spec=spec, recipe=recipe, score_test=False, untrained=False, teacher=None)
+
+
+@cache
+def _taught(task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    """A teacher that is trained as a task says, once a process, and what is to be known of it.
+
+    Raises ``FailedError`` for one that diverges or is no better than chance."""
+    from meliuscli.training.execution import Execution
+    from meliuscli.training.run import train_once
+    from meliuscli.training.weights import tensors_digest
+
+    data = _prepared(task.dataset, task.data_dir, task.spec.input_size, task.recipe.cut, task.skip_bad)
+    kept: list[nn.Module] = []
+    execution = Execution.plain(task.recipe, task.device)
+    result = train_once(task.spec, data, task.recipe, task.seed, on_end=kept.append, execution=execution)
+    if result.is_at_chance(task.spec.num_classes, len(data.validation[1])):
+        raise FailedError(f"the teacher, {task.spec.summary()}, is no better than chance")
+    network = kept[0].requires_grad_(False)
+    digest = tensors_digest({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
+    facts = {"validation_top1": result.last.validation_top1, "seconds": round(result.seconds, 3), "digest": digest}
+    return network, facts
 
 
 Train = Callable[[Task], "RunResult"]

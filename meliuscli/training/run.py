@@ -32,7 +32,7 @@ class RunResult:
     """What one training gave. ``test_top1`` is None unless the run was asked to score the test split, once, at the
     end. ``seconds`` is wall time of the training, validation included, and ``energy_joules`` what the machine's
     processors took in it, where it can be read. ``untrained`` holds scores of the network before its first step;
-    ``at_chance`` is said by whoever judges a training by its validation."""
+    ``at_chance`` is said by whoever judges a training by its validation, ``taught_by`` by whoever trained its teacher."""
 
     seed: int
     curve: tuple[EpochMetrics, ...]
@@ -42,6 +42,7 @@ class RunResult:
     energy_joules: float | None = None
     untrained: Mapping[str, float] | None = None
     at_chance: bool = False
+    taught_by: Mapping[str, Any] | None = None
 
     @property
     def last(self) -> EpochMetrics:
@@ -65,6 +66,7 @@ class RunResult:
             "curve": [asdict(metrics) for metrics in self.curve],
             **({} if self.untrained is None else {"untrained": dict(self.untrained)}),
             **({"at_chance": True} if self.at_chance else {}),
+            **({} if self.taught_by is None else {"taught_by": dict(self.taught_by)}),
         }
 
     @classmethod
@@ -72,7 +74,9 @@ class RunResult:
         """The inverse of ``fields``."""
         curve = tuple(EpochMetrics(**metrics) for metrics in fields["curve"])
         rest = ("seed", "test_top1", "seconds", "images_per_second", "energy_joules")
-        more = {"untrained": fields.get("untrained"), "at_chance": fields.get("at_chance", False)}
+        more: dict[str, Any] = {key: fields.get(key) for key in ("untrained", "taught_by")} | {
+            "at_chance": fields.get("at_chance", False)
+        }
         return cls(curve=curve, **more, **{key: fields[key] for key in rest})
 
 
