@@ -296,7 +296,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     directory = with_files(tmp_path_factory.mktemp("check"))
     done = forks.run([*ARGS, "--workers", "2", "--format", "json", "--output", "answer.json"], directory)
     assert done.returncode == 0, done.stderr
-    assert "training 16/16" in done.stderr
+    assert "16 of 16 trainings:" in done.stderr
     return directory
 
 

@@ -42,7 +42,7 @@ def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path:
     assert result["recipe"]["epochs"] == 0.2
     assert result["origin"]["command"].startswith("meliuscli train")
     assert {"torch", "meliuscli"} <= set(result["origin"]["versions"])
-    assert "epoch 1/2" in done.stderr
+    assert "1 of 2 epochs:" in done.stderr
 
 
 TRAIN = (

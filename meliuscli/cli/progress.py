@@ -77,7 +77,7 @@ class StageBar(Steps):
         each = (time.monotonic() - self._started) / (self._done - self._first)
         to_do = self._total - self._done
         left = f" ({format_duration(each * to_do)} left)" if to_do > 0 else ""  # of this stage; others may follow
-        tell(f"{self._label} {self._done}/{self._total}: {message}{left}")
+        tell(f"{self._done} of {self._total} {self._label}s: {message}{left}")  # a count, not a name
         pulse.heard(says_it=to_do > 0)
         if to_do <= 0:
             self._doing.close()
