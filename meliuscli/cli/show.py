@@ -94,7 +94,7 @@ def _show_work(kind: str, name: str, toml: bool, reports: Path, fmt: Format, out
         shown = show_work(kind, directory)
     give(shown.answer, fmt, output)
     if fmt != "json":
-        talk(f"made by: {shown.command}\n{shown.state}; go on with: {shown.resume}")
+        talk(f"made by: {shown.command}\n{shown.state}; {shown.way}")
 
 
 def _show_settings(kind: str, name: str, toml: bool, fmt: Format, output: Path | None) -> None:

@@ -35,7 +35,7 @@ class SharedStudy(StudyTrials):
     """A study in a storage with many workers. ``directory`` is where its report goes."""
 
     def __init__(self, backend: Backend, name: str, directory: Path, settings: Settings, space: SearchSpace) -> None:
-        self.backend, self.name = backend, name
+        self.backend, self.name, self.place = backend, name, backend.name
         super().__init__(directory, settings, space, trials=OptunaStudy(backend.storage, name))
         self.outcomes = self._outcomes
         self._stages: dict[Stage, Claims] = {"trial": Claims(self._journal, backend)}
