@@ -17,7 +17,7 @@ from forked import Forks
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
-from meliuscli.errors import BadInputError, InterruptedByUser, MissingError
+from meliuscli.errors import BadInputError, InterruptedByUser
 from meliuscli.nn.build import build
 from meliuscli.report import gathered, study_page
 from meliuscli.report.runs import runs_table
@@ -91,7 +91,7 @@ def test_weights_that_are_not_there_corrupt_or_of_another_network(recorded: Path
     (path,) = (recorded / "reports").glob("*.safetensors")
     (record,) = (recorded / "reports").glob("run-*.json")
     spec = spec_from_fields(json.loads(record.read_text())["trained_as"])
-    with pytest.raises(MissingError, match="no such file"):
+    with pytest.raises(BadInputError, match="no such file"):
         load_weights(build(spec), spec, tmp_path / "none.safetensors")
     broken = tmp_path / "broken.safetensors"
     for content in (path.read_bytes()[:-10], b"", b"not weights", path.read_bytes()[:100]):
@@ -105,7 +105,7 @@ def test_weights_that_are_not_there_corrupt_or_of_another_network(recorded: Path
 
 @pytest.mark.parametrize(
     ("name", "code", "says"),
-    [("run:zzz", 2, "unknown run"), ("run:", 2, "unknown run"), ("run:zzz --reports nowhere", 3, "no recorded runs")],
+    [("run:zzz", 2, "unknown run"), ("run:", 2, "unknown run"), ("run:zzz --reports nowhere", 2, "no recorded runs")],
 )
 def test_runs_that_are_not_there(recorded: Path, cli: Cli, name: str, code: int, says: str) -> None:
     done = cli("show", *name.split(), cwd=recorded)

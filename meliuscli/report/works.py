@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import read_record
@@ -93,11 +93,11 @@ def _show_check(directory: Path) -> ShownWork:
 
 
 def find_work(kind: str, name: str, reports: Path) -> Path:
-    """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
-    with the nearest names for an unknown one."""
+    """The folder of a study or check by its name. Raises ``BadInputError`` for an unknown one, with the nearest
+    names."""
     names = [directory.name for directory in KINDS[kind].directories(reports)]
     if not names:
-        raise MissingError(f"{reports}: no {kind} there", "--reports names the directory")
+        raise BadInputError(f"{reports}: no {kind} there", "--reports names the directory")
     if name not in names:
         raise unknown_name(kind, name, names)
     return reports / name

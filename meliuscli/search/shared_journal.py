@@ -52,7 +52,7 @@ class JournalBackend:
         if path.is_dir():
             raise BadInputError(f"--storage journal:{path}: is a directory", "name a file: journal:PATH")
         if not create and not path.is_file():
-            raise MissingError(
+            raise BadInputError(
                 f"{path}: there is no such journal", "meliuscli search --study NAME --storage ... makes one"
             )
         try:
