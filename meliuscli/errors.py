@@ -18,7 +18,7 @@ class MeliusError(Exception):
 
 
 class BadInputError(MeliusError):
-    """An argument, a file or a name that cannot be used (exit 2)."""
+    """An argument, a file or a name that cannot be used, or is not there (exit 2)."""
 
     exit_code = 2
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.results import read_record
 from meliuscli.work.folders import REPORTS as REPORTS
 from meliuscli.work.folders import RUN
@@ -104,7 +104,7 @@ def find_unfinished(name: str, directory: Path) -> Path:
     if not _beginning(wanted, places) and _beginning(wanted, [run.id for run in find_runs(directory)[0]]):
         raise BadInputError(f"run:{wanted} is finished", f"meliuscli show run:{wanted}")
     if not places:
-        raise MissingError(f"{directory}: no unfinished runs", "--reports names the directory")
+        raise BadInputError(f"{directory}: no unfinished runs", "--reports names the directory")
     return places[_the_one(wanted, places, "unfinished run")]
 
 
@@ -138,8 +138,7 @@ def list_runs(directory: Path) -> tuple[list[Run], dict[str, BadInputError]]:
 def load_run(name: str, directory: Path, unfinished: bool = False) -> Run:
     """The run whose short name is or begins with ``name``; one that is not finished only where ``unfinished`` allows it.
 
-    Raises ``MissingError`` when there are none at all, ``BadInputError`` for an unknown, ambiguous or unfinished one, and
-    for one that cannot be read."""
+    Raises ``BadInputError`` for an unknown, ambiguous or unfinished one, and for one that cannot be read."""
     name = name.lower()
     runs, broken = (list_runs if unfinished else find_runs)(directory)
     known: dict[str, Run | BadInputError] = {**broken, **{run.id: run for run in runs}}
@@ -148,7 +147,7 @@ def load_run(name: str, directory: Path, unfinished: bool = False) -> Run:
         command = RUN.resume_command(unfinished_ones[found[0]])
         raise BadInputError(f"run:{name} is not finished", f"go on with: {command}")
     if not known:
-        raise MissingError(
+        raise BadInputError(
             f"{directory}: no recorded runs", "meliuscli train writes one; --reports names the directory"
         )
     run = known[_the_one(name, known, "run")]

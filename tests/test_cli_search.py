@@ -11,15 +11,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from conftest import Cli, run_here
 from forked import Forks
 
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, InterruptedByUser
 from meliuscli.nn.build import build
+from meliuscli.report import gathered, study_page
 from meliuscli.report.runs import runs_table
+from meliuscli.report.study import read_study
 from meliuscli.report.tables import to_text
 from meliuscli.runs import find_runs, list_runs, load_run, weights_path
 from meliuscli.training.scoring import evaluate
@@ -42,7 +44,7 @@ def test_train_reports_mean_and_spread_and_writes_its_origin(cli: Cli, tmp_path:
     assert result["recipe"]["epochs"] == 0.2
     assert result["origin"]["command"].startswith("meliuscli train")
     assert {"torch", "meliuscli"} <= set(result["origin"]["versions"])
-    assert "epoch 1/2" in done.stderr
+    assert "1 of 2 epochs:" in done.stderr
 
 
 TRAIN = (
@@ -89,7 +91,7 @@ def test_weights_that_are_not_there_corrupt_or_of_another_network(recorded: Path
     (path,) = (recorded / "reports").glob("*.safetensors")
     (record,) = (recorded / "reports").glob("run-*.json")
     spec = spec_from_fields(json.loads(record.read_text())["trained_as"])
-    with pytest.raises(MissingError, match="no such file"):
+    with pytest.raises(BadInputError, match="no such file"):
         load_weights(build(spec), spec, tmp_path / "none.safetensors")
     broken = tmp_path / "broken.safetensors"
     for content in (path.read_bytes()[:-10], b"", b"not weights", path.read_bytes()[:100]):
@@ -103,7 +105,7 @@ def test_weights_that_are_not_there_corrupt_or_of_another_network(recorded: Path
 
 @pytest.mark.parametrize(
     ("name", "code", "says"),
-    [("run:zzz", 2, "unknown run"), ("run:", 2, "unknown run"), ("run:zzz --reports nowhere", 3, "no recorded runs")],
+    [("run:zzz", 2, "unknown run"), ("run:", 2, "unknown run"), ("run:zzz --reports nowhere", 2, "no recorded runs")],
 )
 def test_runs_that_are_not_there(recorded: Path, cli: Cli, name: str, code: int, says: str) -> None:
     done = cli("show", *name.split(), cwd=recorded)
@@ -190,6 +192,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert "Finals" in done.stdout
+    (directory / "said").write_text(done.stderr)
     return directory
 
 
@@ -249,6 +252,109 @@ def test_a_corrupt_study_is_refused(finished: Path, cli: Cli, tmp_path: Path, na
     assert name in done.stderr
 
 
+def test_a_trial_has_one_name_wherever_it_is_named(finished: Path) -> None:
+    """Progress counted from 1 what tables call found-0."""
+    said = re.findall(r"^(\d) of 4 trials: (found-\d+): ", (finished / "said").read_text(), re.MULTILINE)
+    rows = csv.DictReader(io.StringIO((finished / "reports/tiny-100M/trials.csv").read_text()))
+    assert said == [(str(index), f"found-{row['trial']}") for index, row in enumerate(rows, 1)]
+
+
+def _damage(path: Path, kind: str) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    middle = len(lines) // 2
+    damaged = {
+        "torn": b"".join(lines[:middle]) + lines[middle][:9],
+        "lines are gone": b"".join(lines[:-2]),
+        "garbage in the middle": b"".join([*lines[:middle], b"garbage\n", *lines[middle + 1 :]]),
+        "two lines glued": b"".join([*lines[:middle], lines[middle].strip(), *lines[middle + 1 :]]),
+        "no record in the middle": b"".join([*lines[:middle], b"[1]\n", *lines[middle:]]),
+        "garbage at the end": b"".join([*lines, b"{}\n"]),
+        "bytes": b"".join([*lines[:middle], bytes(range(128, 160)) + b"\n", *lines[middle:]]),
+        "emptied": b"",
+    }
+    path.write_bytes(damaged[kind])
+
+
+LOST = "has {} trials, and reports/tiny-100M/trials.csv was made of 4: some are lost"
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("torn", LOST.format(0)),
+        ("lines are gone", LOST.format(3)),
+        ("garbage in the middle", "corrupt: line 21 is no record of a trial"),
+        ("two lines glued", "corrupt: line 21 is no record of a trial"),
+        ("no record in the middle", "corrupt: line 21 is no record of a trial"),
+        ("garbage at the end", "corrupt: line 42 is no record of a trial"),
+        ("bytes", "corrupt: line 21 is no record of a trial"),
+        ("emptied", LOST.format(0)),
+    ],
+)
+def test_a_damaged_journal_beside_whole_finals_is_named(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, says: str
+) -> None:
+    """Half of it was shown as the study, and the report of the whole was written over by that of the half."""
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    monkeypatch.chdir(tmp_path)
+    study = tmp_path / "reports" / "tiny-100M"
+    _damage(study / "journal.log", kind)
+    before = {path: path.read_bytes() for path in study.iterdir() if path.name != ".lock"}
+    for command in ("show", "report"):
+        with pytest.raises(BadInputError, match=re.escape("reports/tiny-100M/journal.log")) as caught:
+            run_here(command, "study:tiny-100M")
+        assert says in caught.value.message
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith("restore it, or ")
+        assert ("meliuscli search --resume --study tiny-100M" in caught.value.hint) == ("some are lost" in says)
+    after = {path: path.read_bytes() for path in study.iterdir() if path.name != ".lock"}
+    if kind == "torn":  # whoever writes drops half a line that a kill left
+        after[study / "journal.log"] = before[study / "journal.log"]
+    assert after == before
+
+
+def test_finals_say_of_how_many_trials_they_were_made(finished: Path, tmp_path: Path) -> None:
+    """A search that was killed in its finals has no table of trials yet."""
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    study = tmp_path / "reports" / "tiny-100M"
+    (study / "trials.csv").unlink()
+    _damage(study / "journal.log", "lines are gone")
+    with pytest.raises(BadInputError, match=r"has 3 trials, and .*/finals\.json was made of 4: some are lost"):
+        read_study(study)
+
+
+def test_lost_trials_are_trained_again(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    study = tmp_path / "reports" / "tiny-100M"
+    before = [row["archid"] for row in csv.DictReader(io.StringIO((study / "trials.csv").read_text()))]
+    _damage(study / "journal.log", "lines are gone")
+    done = cli("search", "--resume", "--study", "tiny-100M", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert f"note: reports/tiny-100M/journal.log {LOST.format(3)}, and are trained again" in done.stderr
+    assert [row["archid"] for row in csv.DictReader(io.StringIO((study / "trials.csv").read_text()))] == before
+
+
+def test_an_interrupt_while_the_report_is_written_says_what_is_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After hours of training the last word was \"interrupted\"."""
+    shutil.copytree(finished / "reports", tmp_path / "reports")
+    monkeypatch.chdir(tmp_path)
+
+    def write(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_page, "write_report", write)
+    monkeypatch.setattr(gathered, "write_report", write)
+    with pytest.raises(InterruptedByUser) as caught:
+        run_here("search", "--resume", "--study", "tiny-100M")
+    kept = "interrupted while the report was written; all trainings are kept in reports/tiny-100M"
+    assert caught.value.message == kept
+    assert caught.value.hint == "write it with: meliuscli report study:tiny-100M"
+    with pytest.raises(InterruptedByUser, match="the trainings of study:tiny-100M are kept"):
+        run_here("report", "study:tiny-100M")
+
+
 def test_studies_are_listed_and_shown(finished: Path, cli: Cli, tmp_path: Path) -> None:
     shutil.copytree(finished / "reports", tmp_path / "reports")
     (tmp_path / "reports" / "broken").mkdir()
@@ -264,7 +370,9 @@ def test_studies_are_listed_and_shown(finished: Path, cli: Cli, tmp_path: Path) 
     assert shown.returncode == 0, shown.stderr
     assert "Pareto front" in shown.stdout
     assert "done: 4 of 4 trials" in shown.stderr
-    assert record["resume"] in shown.stderr
+    assert record["resume"] is None
+    assert "it is finished; report: meliuscli report study:tiny-100M; export: meliuscli export " in shown.stderr
+    assert "go on" not in shown.stderr
     assert json.loads(cli("show", "study:tiny-100M", "--format", "json").stdout)["study"] == "reports/tiny-100M"
     assert {path: path.read_bytes() for path in (tmp_path / "reports" / "tiny-100M").iterdir()} == before
     unknown = cli("show", "study:tiny-100")
@@ -281,7 +389,7 @@ def test_a_study_on_its_way_is_shown_as_far_as_it_is(finished: Path, cli: Cli, t
     journal.write_bytes(journal.read_bytes() + b'{"half": ')
     shown = cli("show", "study:tiny-100M")
     assert shown.returncode == 0, shown.stderr
-    assert "0 of 2 finals" in shown.stderr
+    assert "0 of 2 finals; go on with: meliuscli search --resume --study tiny-100M" in shown.stderr
     assert journal.read_bytes().endswith(b'{"half": '), "whoever writes it goes on"
     assert "study:tiny-100M is unfinished" in cli("list", "studies").stdout
 

@@ -146,7 +146,7 @@ def failed(path: Path, record: dict[str, Any]) -> None:
         (spoil, 2, "corrupt, or no safetensors file"),
         (lose, 3, "no such file"),
         (lambda path, record: path.write_text("{"), 2, "not a recorded run"),
-        (lambda path, record: path.unlink(), 3, "no recorded runs"),
+        (lambda path, record: path.unlink(), 2, "no recorded runs"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(

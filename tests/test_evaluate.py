@@ -18,7 +18,7 @@ from meliuscli.arch.families.dense import MeliusNetSpec
 from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.data.preprocessing import Preprocessing, read_images
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError
 from meliuscli.exchange.headers import read_header
 from meliuscli.nn.build import build
 from meliuscli.training.trained import load_trained
@@ -189,7 +189,7 @@ def test_an_image_that_is_named_alone_cannot_be_left_out_of_its_folder(tmp_path:
     pytest.importorskip("PIL")
     (tmp_path / "image.png").write_text("<html>")
     assert data.preprocessing is not None
-    for name, error in (("image.png", BadInputError), ("none.png", MissingError)):
+    for name, error in (("image.png", BadInputError), ("none.png", BadInputError)):
         with pytest.raises(error) as caught:
             read_images([tmp_path / name], data.preprocessing)
         assert caught.value.hint == "mend it, or name other images"
@@ -200,7 +200,7 @@ def test_predict_takes_images_behind_a_trained_network_only(cli: Cli, reports: P
         assert cli("predict", *words).returncode == 2
     alone = cli("predict", "meliusnet22", "--top", "3")
     assert alone.returncode == 2
-    assert "--top and --seed: are for images" in alone.stderr
+    assert "--top: for images, and none are given" in alone.stderr
 
 
 def test_a_packed_file_is_shown_counted_and_written_again(reports: Path, cli: Cli, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -34,7 +35,7 @@ CLOCK = {"seconds", "images_per_second", "energy_joules"}
 
 @dataclass(frozen=True)
 class Member:
-    """A kind of long work: the command that makes it, how a line on stderr begins that says of a step kept, an option that
+    """A kind of long work: the command that makes it, a pattern of how a line on stderr begins that says of a step kept, an option that
     asks for something else, and what came of the work."""
 
     kind: Kind
@@ -93,7 +94,7 @@ MEMBERS = [
             *("--input-size", "8", "--width-divisor", "8", "--epochs", "6", "--seeds", "2", "--batch-size", "60"),
             *("--recipe-set", "ema_decay=0.99", "--compile", "off", "--dataset", "idx", *DATA),
         ),
-        "epoch 8/",  # in its second seed
+        r"8 of \d+ epochs: ",  # in its second seed
         ("--seeds", "3"),
         trained,
     ),
@@ -103,14 +104,14 @@ MEMBERS = [
             *("search", "--budget", "1e8", "--space", "tiny.toml", "--trials", "3", "--finalists", "1"),
             *("--final-seeds", "1", "--workers", "1", *DATA),
         ),
-        "trial 1/",
+        r"1 of \d+ trials: ",
         ("--seed", "1"),
         searched,
     ),
     Member(
         CHECK,
         ("check-proxy", "tiny.toml", "--networks", "4", "--long-epochs", "0.2", "--workers", "1", *DATA),
-        "training 1/",
+        r"1 of \d+ trainings: ",
         ("--seed", "1"),
         checked,
     ),
@@ -156,14 +157,14 @@ def whole(member: Member, files: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def start(place: Path, words: Sequence[str], step: str) -> subprocess.Popen[str]:
-    """Begin, or go on, in a process group of its own, and wait for a line on stderr that begins with ``step``."""
+    """Begin, or go on, in a process group of its own, and wait for a line on stderr that ``step`` matches the beginning of."""
     command = [sys.executable, "-m", "meliuscli", *words]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=place, text=True, start_new_session=True, **streams)  # type: ignore[call-overload]
     said = []
     for line in process.stderr:
         said.append(line)
-        if line.startswith(step):
+        if re.match(step, line):
             return process
     raise AssertionError("".join(said))
 
@@ -228,7 +229,7 @@ def test_killed_then_interrupted_work_goes_on_to_the_same_result(member: Member,
     """Ctrl-C ends with 130, and SIGTERM, which schedulers send to all processes of a job, with 143; both say which command
     goes on, and that command's words are what is run then."""
     directory = member.directory(left)
-    process = start(left, member.resume(left), f"{member.step.split()[0]} ")
+    process = start(left, member.resume(left), member.step.replace(member.step.split()[0], r"\d+", 1))
     number = signal.SIGTERM if member.kind.what == "study" else signal.SIGINT
     os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]

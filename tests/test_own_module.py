@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Cli
+from conftest import Cli, run_here
 from torch import Tensor, nn
 
 from meliuscli.arch.zoo import load_arch
-from meliuscli.cli.bench import bench
 from meliuscli.cli.compare import compare
 from meliuscli.cli.count import count
 from meliuscli.counting.analytic import count_spec
@@ -587,20 +586,22 @@ def test_bench_times_files_in_torch_alone(tmp_path: Path, capsys: pytest.Capture
         "def uncopied(): return Uncopied(3, 4, 3)\n"
         "class One(nn.Module):\n    def forward(self, x): return x.view(1, 192)\n"
     )
-    bench([f"{tmp_path}/two.py:two"], runs=2, batch=5, opponents="none", fmt="json")
+    run_here(
+        "bench", f"{tmp_path}/two.py:two", *["--runs", "2", "--batch", "5", "--opponents", "none", "--format", "json"]
+    )
     (network,) = json.loads(capsys.readouterr().out)["networks"]
     assert (network["input"], network["batch"], network["archid"]) == ([3, 8], 5, None)
     assert [(one["name"], one["times_eager"]) for one in network["runs"]] == [("eager", 1)]
     assert network["size_bytes"] == 4 * (32 + 4)
     assert "self_test" not in network
-    bench([f"{tmp_path}/two.py:uncopied"], runs=2, input_="3x8x8")
+    run_here("bench", f"{tmp_path}/two.py:uncopied", "--runs", "2", "--input", "3x8x8")
     out = " ".join(capsys.readouterr().out.split())
     assert "eager is faster" in out
     assert "not measured: eager, channels last: TypeError: not twice" in out
     with pytest.raises(FailedError, match="more than --max-ms 0"):
-        bench([f"{tmp_path}/two.py:two"], runs=1, opponents="none", max_ms=0)
+        run_here("bench", f"{tmp_path}/two.py:two", *["--runs", "1", "--opponents", "none", "--max-ms", "0"])
     with pytest.raises(BadInputError, match="cannot take --batch 2: RuntimeError"):
-        bench([f"{tmp_path}/two.py:One"], input_="3x8x8", batch=2)
+        run_here("bench", f"{tmp_path}/two.py:One", "--input", "3x8x8", "--batch", "2")
 
 
 Captured = pytest.CaptureFixture[str]

@@ -65,7 +65,7 @@ def test_a_note_among_the_steps_of_a_stage_is_followed_by_how_far_it_is(
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" (")[0] for line in lines] == [
         "0 of 3 are done, the next trial takes a moment ...",
-        "trial 1/3: good",
+        "1 of 3 trials: good",
         "note: something",
         "1 of 3 are done, the next trial takes a moment ...",
     ]

@@ -127,7 +127,7 @@ def test_an_allocation_that_fails_is_something_missing(cli: Cli, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["search", "--budget", "5e8", "--space", "a" * 5000], 3, "File name too long"),
+        (["search", "--budget", "5e8", "--space", "a" * 5000], 2, "File name too long"),
         (["compare", "meliusnet22", "a" * 5000], 2, "unknown network 'aaa"),
     ],
 )

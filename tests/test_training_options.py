@@ -417,7 +417,7 @@ def test_torchrun_trains_one_network_and_one_process_writes_and_prints(tmp_path:
     record = json.loads(done.stdout)
     assert record["execution"]["processes"] == 2
     assert record["validation_top1"]["mean"] > 0.6
-    assert done.stderr.count("epoch 1/2") == 1
+    assert done.stderr.count("1 of 2 epochs:") == 1
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == [
         f"run-{record['id']}-seed0.safetensors",
         f"run-{record['id']}-seed1.safetensors",

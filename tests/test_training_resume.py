@@ -202,7 +202,7 @@ def start(directory: Path, *args: str, **options: Any) -> subprocess.Popen[str]:
 def wait_for_epoch(process: subprocess.Popen[str], count: int) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"epoch {count}/"):
+        if re.match(rf"{count} of \d+ epochs: ", line):
             return
     raise AssertionError("it ended before")
 

@@ -181,7 +181,7 @@ def test_networks_are_compared_on_a_page(cli: Cli, tmp_path: Path) -> None:
         (("study:nothing",), 2, "unknown study"),
         (("study:transfer-cifar10", "meliusnet22"), 2, "has a page of its own"),
         (("melusnet22",), 2, "did you mean meliusnet22"),
-        (("run:abc",), 3, "no recorded runs"),
+        (("run:abc",), 2, "no recorded runs"),
     ],
 )
 def test_what_has_no_page_is_refused(cli: Cli, targets: tuple[str, ...], code: int, says: str) -> None:

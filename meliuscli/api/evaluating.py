@@ -32,9 +32,11 @@ def evaluate(
     and packages that are not there."""
     from meliuscli.data.catalog import load_dataset
     from meliuscli.data.decoding import prepare_and_tell
+    from meliuscli.data.names import refuse_skip_bad
     from meliuscli.exchange.evaluation import check_classes, evaluate_on
     from meliuscli.exchange.opened import open_network
 
+    refuse_skip_bad(skip_bad, (dataset,))
     opened = open_network(str(network), reports, seed, threads)
     loaded = load_dataset(dataset, data, None, skip_bad)
     check_classes(opened, loaded.num_classes, dataset)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meliuscli.api.costing import Network, load
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch
+from meliuscli.errors import BadInputError
 
 if TYPE_CHECKING:
     from meliuscli.export.onnx import Agreement
@@ -27,8 +28,11 @@ def pack(trained: Trained, path: Path) -> None:
 
 def export(trained: Trained, path: Path) -> Agreement | None:
     """Write a trained network as ONNX, (N, C, H, W) to logits; on how many random images the file agrees with it, None
-    without onnxruntime. Raises ``MissingError`` without the extra ``onnx``."""
+    without onnxruntime. Raises ``MissingError`` without the extra ``onnx``, ``BadInputError`` for the name of a packed file."""
     from meliuscli.export.onnx import write_onnx
+
+    if path.suffix.lower() == ".safetensors":
+        raise BadInputError(f"{path}: is no name of an ONNX file", "pack() writes a packed one")
 
     return write_onnx(trained.network, trained.spec, path, trained.preprocessing)
 
@@ -39,8 +43,7 @@ def import_weights(
     """A network of another program's file as a recorded run: what ``meliuscli import`` does. ``source`` is its format
     (``bmxnet``), None for what the file's name says. Nothing of the file is executed.
 
-    Raises ``BadInputError`` for a file that is damaged or does not fit, naming the tensors; ``MissingError`` where it is not
-    there."""
+    Raises ``BadInputError`` for a file that is not there, is damaged or does not fit, naming the tensors."""
     from meliuscli.exchange.importing import check_source, import_file
 
     if source is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.work.folders import CHECK
+from meliuscli.work.interrupts import telling_what_is_kept
 from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
@@ -112,5 +113,7 @@ def _checked(check: Check, workers: int, listener: Listener) -> CheckReport:
     from meliuscli.search.checking import conduct_check
 
     conduct_check(check, workers, listener)
-    with listener.status("writing the report"):
+    kept = f"interrupted while the report was written; all trainings are kept in {check.directory}"
+    last = telling_what_is_kept(kept, f"write it with: {CHECK.resume_command(check.directory)}")
+    with last, listener.status("writing the report"):
         return write_check_report(check)

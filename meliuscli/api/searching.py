@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from meliuscli.work.folders import STUDY
+from meliuscli.work.interrupts import telling_what_is_kept
 from meliuscli.work.listener import SILENT, Listener
 
 if TYPE_CHECKING:
@@ -97,18 +98,24 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
     from meliuscli.report.study import gather
     from meliuscli.report.study_page import write_report
     from meliuscli.search.conduct import conduct, first_line, open_study
+    from meliuscli.search.lost import lost_trials, refuse_lost
     from meliuscli.search.resume import go_on
 
     with STUDY.held(begun.directory):
         begun = go_on(begun, listener) if again else begun
         study = open_study(begun)
         listener.talk(first_line(begun))
+        if (lost := lost_trials(study, study.directory)) is not None:
+            listener.talk(f"note: {lost}, and are trained again")
         if study.num_foreign:
             listener.talk(
                 f"note: trials that other programs put into {study.directory} are left out: {study.num_foreign}"
             )
         conduct(study, workers, timeout, listener)
-        with listener.status("writing the report"):
+        refuse_lost(study, study.directory)
+        kept, way = f"all trainings are kept in {study.directory}", STUDY.report_command(study.directory)
+        last = telling_what_is_kept(f"interrupted while the report was written; {kept}", f"write it with: {way}")
+        with last, listener.status("writing the report"):
             report = gather(study, begun.origin)
             write_report(report)
     return report

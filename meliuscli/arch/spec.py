@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from meliuscli.arch.narrowing import narrow_all
 from meliuscli.arch.plan import Layer
 from meliuscli.arch.summary import legend_of, summarise
-from meliuscli.errors import BadInputError, MissingError, SpecError
+from meliuscli.errors import BadInputError, SpecError
 
 # Strict, so that 4.0 and true are refused; bounded, so that no typo unrolls into millions of layers.
 Count = Annotated[int, Field(strict=True, ge=1, le=1024)]
@@ -203,5 +203,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise BadInputError(f"{path}: is a directory, not a TOML file") from None
     except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from None
     return parse_toml(content, path)

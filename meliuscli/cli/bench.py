@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
@@ -11,12 +11,12 @@ import typer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import give, talk
-from meliuscli.cli.networks import is_own, load_network, load_own, own_size, the_one, with_input
+from meliuscli.cli.console import give, is_given, talk
+from meliuscli.cli.networks import is_own, load_own, load_with_header, own_size, the_one, with_input
 from meliuscli.cli.progress import Counter
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.exchange.headers import FileKind, file_kind
+from meliuscli.exchange.headers import FileKind
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
@@ -40,6 +40,7 @@ class _How(TypedDict):
 
 
 def bench(
+    context: typer.Context,
     networks: Annotated[
         list[str] | None,
         typer.Argument(
@@ -88,8 +89,10 @@ def bench(
 
     Example: meliuscli bench meliusnet22 --input 64 --opponents none"""
     arch = [*(networks or []), *(arch_ or [])] or [the_one(None, None)]
-    named = {word: load_network(word, set_ or [], reports) for word in arch if not is_own(word)}
-    kinds = {word: file_kind(word) for word in named}
+    loaded = {word: load_with_header(word, set_ or [], reports) for word in arch if not is_own(word)}
+    named = {word: one for word, (one, _) in loaded.items()}
+    kinds = {word: None if header is None else header.kind for word, (_, header) in loaded.items()}
+    _refuse_unused(context, arch, kinds)
     specs = {word: _at(input_, one) for word, one in named.items()}
     if output is not None:
         require_directory(output, "--output")
@@ -110,6 +113,23 @@ def bench(
         _warn_when_busy(results[-1])
     give(bench_answer(results), fmt, output)
     _refuse_slow(results, max_ms)
+
+
+def _refuse_unused(context: typer.Context, arch: Sequence[str], kinds: Mapping[str, FileKind | None]) -> None:
+    """Raise ``BadInputError`` for an option of the command line that has no part in measuring one of these."""
+    for word in arch:
+        kind, own = kinds.get(word), is_own(word)
+        runs_as_it_is = kind in ("packed", *AS_IT_IS)
+        reasons = {
+            "opponents": f"{word} is run as it is, and held against nothing" if runs_as_it_is else None,
+            "isa": f"is for packed kernels, and {word} is none of theirs" if own or kind in AS_IT_IS else None,
+            "threads": f"{word} is a directory of C, which runs on one thread" if kind == "c" else None,
+            "seed": f"{word} has weights and inputs of its own" if own else None,
+        }
+        for name, reason in reasons.items():
+            value = context.params[name]
+            if reason is not None and is_given(context, name) and value not in ("none", 1):  # as it is anyway
+                raise BadInputError(f"--{name} {value}: {reason}", "leave it out")
 
 
 def _at(input_: str | None, one: NamedArch) -> ArchSpec:
@@ -141,11 +161,9 @@ def _file(
         from meliuscli.export.packed import load_packed
 
         return bench_file(name, load_packed(Path(word), threads, isa), seed=seed, **how)
-    if isa is not None or (kind == "c" and threads > 1):
-        what = f"--threads {threads}" if isa is None else f"--isa {isa}"
-        raise BadInputError(f"{what}: is for packed kernels, and {word} is none of theirs", "leave it out")
     from meliuscli.exchange.opened import open_network
 
+    threads = 1 if kind == "c" else threads
     opened = open_network(word, REPORTS, None, threads)
     ((way, run),) = opened.ways.items()
     return bench_way(name, way, run, opened.spec, threads=threads, seed=seed, **how)

@@ -69,6 +69,7 @@ class Command(TyperCommand):
         if ctx.params["print_config"]:
             give(table_of_settings(ctx, ctx.obj), ctx.params.get("fmt", "table"), ctx.params.get("output"))
             return None
+        _refuse_idle_reports(ctx)
         if words := as_words(ctx):
             from meliuscli.results import add_to_command
 
@@ -83,6 +84,19 @@ class Command(TyperCommand):
             if named is not None:
                 ctx.params["fmt"] = named
         return super().invoke(ctx)
+
+
+READERS = ("count", "compare", "predict", "show", "evaluate", "bench", "export")
+"""Commands that only look into ``--reports`` for what is named."""
+
+
+def _refuse_idle_reports(ctx: Any) -> None:
+    """An option that is given is used or refused: without a run or the like there is nothing to look for."""
+    values = (value if isinstance(value, list | tuple) else [value] for value in ctx.params.values())
+    named = (str(word).lower().startswith(("run:", "study:", "check:")) for words in values for word in words)
+    if ctx.command.name in READERS and is_given(ctx, "reports") and not any(named):
+        place = ctx.params["reports"]
+        raise BadInputError(f"--reports {place}: is where runs lie, and none is named", "leave it out, or name run:ID")
 
 
 PrintConfig = Annotated[

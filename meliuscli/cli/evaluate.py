@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import give, status, talk_of
+from meliuscli.cli.console import give, is_configured, status, talk_of
 from meliuscli.cli.progress import SHELL
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
+from meliuscli.export.c.manifest import c_directory
 from meliuscli.report.evaluation import evaluation_answer
 from meliuscli.runs import REPORTS
 
 
 def evaluate(
+    context: typer.Context,
     network: Annotated[
         str,
         typer.Argument(
@@ -53,6 +56,8 @@ def evaluate(
         import torch
 
         from meliuscli.api import evaluating
+    if is_configured(context, "threads") and c_directory(Path(network)) is not None:
+        threads = 1  # as it runs, whatever the others do
     torch.set_num_threads(threads)
     result = evaluating.evaluate(
         *(network, dataset, data),

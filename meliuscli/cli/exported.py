@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from meliuscli.cli.console import talk
 from meliuscli.cli.networks import DEFAULT_INPUT, is_own, load_network, own_arch, parse_input, the_one, with_input
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,10 +43,10 @@ class AskedExport:
     @property
     def is_changed(self) -> bool:
         """Is it asked for in another way than by its name alone?"""
-        return bool(self.changes or self.weights or self.input_)
+        return bool(self.changes or self.weights or self.input_ or self.seed is not None)
 
     def exported(self, to: str) -> Exported:
-        """Raises ``BadInputError`` and ``MissingError`` for a network, weights or an input that cannot be had."""
+        """Raises ``BadInputError`` for a network, weights or an input that cannot be had."""
         if not is_own(self.arch or ""):
             return self._of_family() if self.weights is None else self._trained(self.arch, self.weights)
         if self.changes or to != "onnx":
@@ -119,7 +119,7 @@ class AskedExport:
             raise BadInputError("--seed: is for run:ID, or for a network without --weights")
         path = Path(weights)
         if not path.exists() and re.fullmatch("[0-9a-fA-F]{3,8}", weights):
-            raise MissingError(f"--weights {weights}: no such file", f"did you mean run:{weights}?")
+            raise BadInputError(f"--weights {weights}: no such file", f"did you mean run:{weights}?")
         from meliuscli.training.trained import load_network as load_weights
         from meliuscli.training.weights import read_spec
 

@@ -9,7 +9,7 @@ import typer
 
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, is_given, talk_of
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.lists import LISTS, list_table
 from meliuscli.report.runs import runs_table
@@ -51,7 +51,7 @@ def list_(
     if fmt == "csv" and len(chosen) > 1:
         raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
     if of_reports and reports != REPORTS and not reports.is_dir():
-        raise MissingError(f"--reports {reports}: no such directory")
+        raise BadInputError(f"--reports {reports}: no such directory")
     tables = {kind: _table(kind, reports, fmt) for kind in chosen}
     value = {kind: table.records for kind, table in tables.items()}
     give(Answer(tuple(tables.values()), lambda: value), fmt, output)

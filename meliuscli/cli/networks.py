@@ -50,11 +50,11 @@ def load_network(arch: str, set_: Sequence[str] = (), reports: Path = REPORTS) -
     ours: of weights, packed or not, an ONNX file, a directory of C.
 
     Raises ``BadInputError`` for a module of one's own, which has no fields, and as ``load_arch``."""
-    return _loaded(arch, set_, reports)[0]
+    return load_with_header(arch, set_, reports)[0]
 
 
-def _loaded(arch: str, set_: Sequence[str], reports: Path) -> tuple[NamedArch, FileHeader | None]:
-    """The network, and the header of its file where that is one of ours."""
+def load_with_header(arch: str, set_: Sequence[str], reports: Path) -> tuple[NamedArch, FileHeader | None]:
+    """As ``load_network``, with the header of its file where that is one of ours."""
     if is_own(arch):
         raise BadInputError(
             f"{arch}: a module of your own can be counted, compared, timed, trained and exported, and nothing else",
@@ -90,12 +90,14 @@ def count_named(
     arch: str, set_: Sequence[str], input_: str | None, storage: Storage, reports: Path = REPORTS
 ) -> Counted:
     """A network of a spec, counted by arithmetic."""
-    named, header = _loaded(arch, set_, reports)
+    named, header = load_with_header(arch, set_, reports)
     if input_ is not None and header is not None and header.kind != "weights":
         raise own_size(input_, arch)
     memory_bits = None if header is None or header.kind != "c" else 8 if header.is_int8 else FLOAT_BITS
     spec = named.spec if input_ is None else with_input(named.spec, input_, arch)
-    return Counted(named.name, spec, spec.input_shape, count_spec(spec, storage), memory_bits=memory_bits)
+    how = None if header is None else header.preprocessing
+    count = count_spec(spec, storage)
+    return Counted(named.name, spec, spec.input_shape, count, memory_bits=memory_bits, preprocessing=how)
 
 
 def _header(arch: str) -> FileHeader | None:

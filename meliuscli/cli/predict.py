@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meliuscli.cli import completion, options
-from meliuscli.cli.console import give, status
+from meliuscli.cli.console import give, is_given, status
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
@@ -17,11 +17,9 @@ from meliuscli.report.predict import predict_answer
 from meliuscli.report.tables import Format
 from meliuscli.runs import REPORTS
 
-TOP = 5
-"""Classes of an image that are named."""
-
 
 def predict(
+    context: typer.Context,
     networks: Annotated[
         list[str],
         typer.Argument(
@@ -32,7 +30,7 @@ def predict(
         ),
     ],
     set_: options.Set = None,
-    top: Annotated[int, typer.Option("--top", min=1, max=100, help="With images: how many classes of each.")] = TOP,
+    top: Annotated[int, typer.Option("--top", min=1, max=100, help="With images: how many classes of each.")] = 5,
     seed: Annotated[
         int | None,
         typer.Option("--seed", min=0, max=2**31 - 1, help="With images: which seed of the run.", show_default=False),
@@ -53,8 +51,9 @@ def predict(
     if any(map(_is_image, networks)):
         _classify(networks, set_ or [], top, seed, reports, fmt, output)
         return
-    if top != TOP or seed is not None:
-        raise BadInputError("--top and --seed: are for images, and none are given", "name image files behind run:ID")
+    if unused := [f"--{name}" for name in ("top", "seed") if is_given(context, name)]:
+        hint = "name image files behind run:ID"
+        raise BadInputError(f"{' and '.join(unused)}: for images, and none are given", hint)
     from meliuscli.evidence.belief import believe  # loads numpy
 
     for name in networks:

@@ -16,13 +16,28 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 3
 
 
-class StageBar(Steps):
+class _Shown:
+    """A context of something that is shown as being done; what is pushed on ``_doing`` ends with it."""
+
+    def __init__(self) -> None:
+        self._doing = ExitStack()
+        self._bar: rich.progress.Progress | None = None
+
+    def __exit__(self, *_: object) -> None:
+        self._doing.close()
+
+    def _show(self, bar: rich.progress.Progress) -> None:
+        self._bar = bar
+        bar.start()
+        self._doing.callback(bar.stop)
+
+
+class StageBar(_Shown, Steps):
     """Steps of long work on stderr: a bar with the time left on a terminal, one line a step elsewhere."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
+        super().__init__()
         self._label, self._total, self._done, self._quiet = label, total, done, is_quiet()
-        self._bar: rich.progress.Progress | None = None
-        self._doing = ExitStack()
 
     def __enter__(self) -> Self:
         self._started, self._first = time.monotonic(), self._done
@@ -32,7 +47,7 @@ class StageBar(Steps):
         if is_shown():
             import rich.progress
 
-            self._bar = rich.progress.Progress(
+            bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(bar_width=20),
                 rich.progress.MofNCompleteColumn(),
@@ -43,14 +58,9 @@ class StageBar(Steps):
                 transient=True,
                 speed_estimate_period=600,
             )
-            self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
-            self._bar.start()
+            self._task = bar.add_task(self._label, total=self._total, completed=self._done)
+            self._show(bar)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._doing.close()
-        if self._bar is not None:
-            self._bar.stop()
 
     def go_on_from(self, done: int) -> None:
         """So many are done already; those before do not count for the time left."""
@@ -77,7 +87,7 @@ class StageBar(Steps):
         each = (time.monotonic() - self._started) / (self._done - self._first)
         to_do = self._total - self._done
         left = f" ({format_duration(each * to_do)} left)" if to_do > 0 else ""  # of this stage; others may follow
-        tell(f"{self._label} {self._done}/{self._total}: {message}{left}")
+        tell(f"{self._done} of {self._total} {self._label}s: {message}{left}")  # a count, not a name
         pulse.heard(says_it=to_do > 0)
         if to_do <= 0:
             self._doing.close()
@@ -86,24 +96,18 @@ class StageBar(Steps):
         return f"{self._done} of {self._total} are done, the next {self._label} takes a moment"
 
 
-class Counter:
+class Counter(_Shown):
     """Many small steps on stderr: a bar with the time left on a terminal, a line every few seconds elsewhere; nothing
     where it is not called."""
 
     def __init__(self, label: str) -> None:
+        super().__init__()
         self._label = label
-        self._bar: rich.progress.Progress | None = None
         self._began: tuple[float, int] | None = None
-        self._doing = ExitStack()
 
     def __enter__(self) -> Self:
         self._doing.enter_context(doing(self._label))
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._doing.close()
-        if self._bar is not None:
-            self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         """``done`` of ``total`` steps are done."""
@@ -112,7 +116,7 @@ class Counter:
             self._began, self._told = (now, done), now
             if is_shown():
                 self._doing.enter_context(pulse.doing(self._label, is_said=True, repeats=False))
-                self._bar = _counting_bar(self._label, total)
+                self._show(_counting_bar(self._label, total))
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
             return
@@ -129,7 +133,6 @@ def _counting_bar(label: str, total: int) -> rich.progress.Progress:
     columns = (TextColumn(label), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, TextColumn("left"), console=stderr(), transient=True)
     bar.add_task("", total=total)
-    bar.start()
     return bar
 
 

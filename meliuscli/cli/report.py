@@ -16,6 +16,7 @@ from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
 from meliuscli.runs import load_run
 from meliuscli.work.folders import REPORTS
+from meliuscli.work.interrupts import telling_what_is_kept
 
 
 def report(
@@ -82,7 +83,8 @@ def _gather(study: str, storage: str, reports: Path, fmt: Format, output: Path |
         from meliuscli.cli.search import print_report
         from meliuscli.report.gathered import report_of
 
-    with status("writing the report"):
+    last = telling_what_is_kept(f"interrupted; the trainings of study:{study} are kept", "the same command writes it")
+    with last, status("writing the report"):
         gathered, state = report_of(study, storage, reports, SHELL)
     if not quiet:
         print_report(gathered, fmt, output)

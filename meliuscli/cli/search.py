@@ -203,7 +203,7 @@ def _search_together(context: typer.Context, asked: Asked, storage: str, workers
             raise BadInputError(f"--{option} and --storage exclude each other", instead)
     if study is None:
         raise BadInputError("--storage: the study needs a name", "add --study NAME")
-    from meliuscli.report.gathered import is_of_one_process, write_shared
+    from meliuscli.report.gathered import is_of_one_process, report_shared
     from meliuscli.search.together import search_together
 
     if storage == "journal" and is_of_one_process(reports / study):
@@ -214,8 +214,7 @@ def _search_together(context: typer.Context, asked: Asked, storage: str, workers
     if not left.is_done:
         talk(f"{left.sentence}; the same command goes on")
         return
-    with status("writing the report"):
-        report = write_shared(made, header, storage)
+    report = report_shared(made, header, storage, listener)
     print_report(report, context.params["fmt"], context.params["output"])
 
 

@@ -13,7 +13,6 @@ from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, give, status, talk
 from meliuscli.cli.networks import count_named, load_network
 from meliuscli.errors import BadInputError
-from meliuscli.exchange.headers import names_file, read_header
 from meliuscli.report.answers import Answer
 from meliuscli.report.counted import make_view
 from meliuscli.report.drawing import network_answer
@@ -81,8 +80,8 @@ def show(
             _print_toml(network.spec, fmt, output)
         else:
             shown = network_answer(network, view)
-            if names_file(arch) and (how := read_header(Path(arch)).preprocessing):
-                shown = replace(shown, tables=(*shown.tables, preprocessing_table(how)))
+            if network.preprocessing is not None:
+                shown = replace(shown, tables=(*shown.tables, preprocessing_table(network.preprocessing)))
             give(shown, fmt, output)
 
 
@@ -94,7 +93,7 @@ def _show_work(kind: str, name: str, toml: bool, reports: Path, fmt: Format, out
         shown = show_work(kind, directory)
     give(shown.answer, fmt, output)
     if fmt != "json":
-        talk(f"made by: {shown.command}\n{shown.state}; go on with: {shown.resume}")
+        talk(f"made by: {shown.command}\n{shown.state}; {shown.way}")
 
 
 def _show_settings(kind: str, name: str, toml: bool, fmt: Format, output: Path | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from meliuscli.errors import unknown_name
+from collections.abc import Collection
+
+from meliuscli.errors import BadInputError, unknown_name
 
 DEFAULT_DATASET = "fashion-mnist-mini"
 IMAGE_FOLDER = "imagefolder"
@@ -39,6 +41,13 @@ SOURCES = {
     " (or both) with the same; ImageNet's own archives (image-net.org, after registration) unpack to that",
 }
 """Where to get the files of a data set and where to put them."""
+
+
+def refuse_skip_bad(skip_bad: bool, datasets: Collection[str]) -> None:
+    """Raise ``BadInputError`` for --skip-bad where none of the data sets has files that could be left out."""
+    if skip_bad and IMAGE_FOLDER not in datasets:
+        names = " and ".join(dict.fromkeys(datasets))
+        raise BadInputError(f"--skip-bad: is for image folders, and {names} is none", "leave it out")
 
 
 def check_dataset_name(name: str) -> None:

@@ -91,7 +91,7 @@ class Preprocessing:
 def read_images(paths: Sequence[Path], how: Preprocessing) -> Tensor:
     """Image files as the network takes them: (N, C, S, S), normalised.
 
-    Raises ``MissingError`` without Pillow or where a file cannot be opened, ``BadInputError`` for what is no image."""
+    Raises ``MissingError`` without Pillow, ``BadInputError`` for what cannot be opened or is no image."""
     import numpy as np
     import torch
 
@@ -106,8 +106,8 @@ def read_images(paths: Sequence[Path], how: Preprocessing) -> Tensor:
     try:
         bytes_ = np.stack([read_image(path, how.resize)[:, middle, middle] for path in paths])
     except MeliusError as error:
-        error.hint = "mend it, or name other images"  # no folder, of which one can be left out
-        raise
+        # No folder, of which one can be left out.
+        raise BadInputError(error.message, "mend it, or name other images") from None
     images = torch.from_numpy(bytes_)
     if how.channels == 1:  # ITU-R 601, as Pillow's "L"
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)

@@ -10,7 +10,7 @@ from typing import Literal
 from meliuscli.arch.spec import parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_names, arch_of, spec_from_fields
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.onnx_header import onnx_metadata
 from meliuscli.runs import PACKED_FORMAT, safetensors_header
@@ -43,13 +43,13 @@ def file_kind(text: str) -> FileKind | None:
 
 
 def read_header(path: Path) -> FileHeader:
-    """Raises ``MissingError`` where the file is not there, ``BadInputError`` where it is none of ours."""
+    """Raises ``BadInputError`` where the file is not there or none of ours."""
     if (directory := c_directory(path)) is not None:
         manifest = read_manifest(directory)
         named = NamedArch(directory.name or str(directory), manifest.spec)
         return FileHeader(named, "c", manifest.preprocessing, manifest.is_int8)
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     is_onnx = path.suffix.lower() == ".onnx"
     try:
         about = onnx_metadata(path) if is_onnx else dict(safetensors_header(path).get("__metadata__", {}))

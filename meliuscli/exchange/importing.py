@@ -14,7 +14,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch
 from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import MELIUS
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.exchange.headers import file_kind
 from meliuscli.exchange.tensors import Imported
 from meliuscli.nn.build import build
@@ -125,8 +125,8 @@ def import_file(path: Path, asked: NamedArch | None, source: str | None, reports
     """Read a file and record its network as a run in ``reports``, with its weights. ``source`` is a format of ``READERS``,
     ``asked`` the network; None for what the file says.
 
-    Raises ``MissingError`` where the file is not there or a package is missing, ``BadInputError`` for a file that cannot be
-    read or does not fit."""
+    Raises ``MissingError`` where a package is missing, ``BadInputError`` for a file that is not there, cannot be read or
+    does not fit."""
     digest = _digest(path)
     source = _format(path) if source is None else source
     read = READERS[source](path, None if asked is None else asked.spec)
@@ -142,11 +142,11 @@ def import_file(path: Path, asked: NamedArch | None, source: str | None, reports
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file that may be read. Raises ``MissingError`` or ``BadInputError`` where it may not."""
+    """SHA-256 of a file that may be read. Raises ``BadInputError`` where it may not."""
     if path.is_dir():
         raise BadInputError(f"{path}: is a directory, not a file of weights")
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise BadInputError(f"{path}: has {size:,} bytes, more than any network here")
     with path.open("rb") as file:

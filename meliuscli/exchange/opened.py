@@ -48,7 +48,7 @@ def open_network(text: str, reports: Path, seed: int | None = None, threads: int
     """``run:ID``, a file or a directory of C. Nothing that a file holds is executed; of a directory of C the sources are written
     anew from its numbers, and compiled where they are the same.
 
-    Raises ``BadInputError`` for what is neither and for files that cannot be read, ``MissingError`` where a file or a
+    Raises ``BadInputError`` for what is neither and for files that are not there or cannot be read, ``MissingError`` where a
     package is missing."""
     if text.lower().startswith("run:"):
         run = load_run(text.partition(":")[2], reports)
@@ -57,13 +57,15 @@ def open_network(text: str, reports: Path, seed: int | None = None, threads: int
         raise BadInputError("--seed: names a training of run:ID, and none is given", "leave it out")
     path = Path(text)
     if (directory := c_directory(path)) is not None:
+        if threads > 1:
+            raise BadInputError(f"--threads {threads}: a directory of C runs on one thread", "leave it out")
         return _c(directory)
     if path.suffix.lower() not in (".safetensors", ".onnx"):
         raise BadInputError(
             f"{text}: no trained network", "name run:ID, FILE.packed.safetensors, FILE.onnx or a directory of C"
         )
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if not is_packed(path):
@@ -98,7 +100,8 @@ def _onnx(path: Path, threads: int) -> Opened:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     content = _onnx_bytes(path)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # Its fallback is the same provider again, which it announces on stdout.
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         about = session.get_modelmeta().custom_metadata_map
         given = [one.name for one in session.get_inputs()]
     except Exception as error:  # onnxruntime's exceptions have no common class, and text may be none

@@ -172,7 +172,7 @@ def compare_with_torch(network: nn.Module, spec: ArchSpec, content: bytes) -> Ag
     def run(level: Any) -> Tensor:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
     levels = onnxruntime.GraphOptimizationLevel

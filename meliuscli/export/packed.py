@@ -26,7 +26,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError, FailedError, MissingError
+from meliuscli.errors import BadInputError, FailedError
 from meliuscli.nn.build import build
 from meliuscli.nn.quantizers import SteSign
 from meliuscli.packed.convs import fold_convs
@@ -89,9 +89,9 @@ def is_packed(path: Path) -> bool:
 def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedNetwork:
     """The runner of a file. Nothing is executed, and nothing reaches a kernel whose shape is not that of the file's spec.
 
-    Raises ``MissingError`` where the file is not there, ``BadInputError`` for anything but a whole file of ours."""
+    Raises ``BadInputError`` for anything but a whole file of ours."""
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

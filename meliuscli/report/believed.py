@@ -65,7 +65,7 @@ def believed_table(
         reached = known_result(record.candidate.spec)
         rows.append(
             (
-                record.known_as or f"found-{record.number}: {record.candidate.spec.summary()}",
+                record.title,
                 *cells(record.candidate),
                 f"{record.candidate.count.size_bytes / 2**20:.2f}",
                 f"{beliefs[record.candidate.archid]}{'*' if outside(record.candidate.spec) else ''}",
@@ -105,7 +105,7 @@ def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
     if low == high or most - least < 0.01:
         probability = low
     return (
-        f"`found-{found.number}` is believed to reach {belief} at {spent}; `{known.known_as}` reached"
+        f"`{found.name}` is believed to reach {belief} at {spent}; `{known.known_as}` reached"
         f" {comparison.reached:.1f} at {price}. The probability that it is better is {probability}."
     )
 
@@ -125,7 +125,7 @@ def best_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, bud
             lines.append(f"Within {allowed} the search trained no network of its own.")
             continue
         lines.append(
-            f"Within {allowed} the search prefers `found-{best.number}` ({best.candidate.spec.summary()}): it is believed"
+            f"Within {allowed} the search prefers `{best.name}` ({best.candidate.spec.summary()}): it is believed"
             f" to reach {beliefs[best.candidate.archid]} % on ImageNet at {cost.text(cost.of(best.candidate))} {cost.unit}."
         )
     return lines

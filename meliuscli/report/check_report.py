@@ -26,7 +26,7 @@ class CheckReport:
     num_judged: int
     against: Against
 
-    def answer(self, **more: str) -> Answer:
+    def answer(self, **more: str | None) -> Answer:
         """As a command prints it. ``more`` goes into JSON too."""
         return Answer((self.table,), lambda: {**self.value, **more})
 

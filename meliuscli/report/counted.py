@@ -15,12 +15,14 @@ from meliuscli.report.recorded import Recorded
 
 if TYPE_CHECKING:
     from meliuscli.counting.foreign import OwnCount
+    from meliuscli.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
     """A network by name with its count; ``spec`` is None for a module of the user's own, which has ``own``; what a run
-    trained has ``run``. A directory of C has ``memory_bits``: 8 or 32, of the stem and head in it."""
+    trained has ``run``. A directory of C has ``memory_bits``: 8 or 32, of the stem and head in it; a file
+    may say its ``preprocessing``."""
 
     name: str
     spec: ArchSpec | None
@@ -29,6 +31,7 @@ class Counted:
     own: OwnCount | None = None
     run: Recorded | None = None
     memory_bits: int | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def published(self) -> tuple[Published, ...]:

@@ -10,11 +10,14 @@ from typing import Any
 from meliuscli.report.study import StudyReport, gather, read_study
 from meliuscli.report.study_page import write_report
 from meliuscli.results import write_record, write_text
-from meliuscli.search.addresses import JOURNAL_FILE, open_backend, without_password
+from meliuscli.search.addresses import open_backend, without_password
 from meliuscli.search.begin import SPACE_FILE
+from meliuscli.search.lost import refuse_lost
 from meliuscli.search.membership import Header, open_shared
 from meliuscli.search.shared import SharedStudy
+from meliuscli.search.storage import JOURNAL_FILE
 from meliuscli.work.folders import STUDY
+from meliuscli.work.interrupts import telling_what_is_kept
 from meliuscli.work.listener import SILENT, Listener
 
 
@@ -31,6 +34,14 @@ def report_of(name: str, storage: str, reports: Path, listener: Listener = SILEN
         return write_shared(study, header, storage), f"done: {study.progress()}"
 
 
+def report_shared(study: SharedStudy, header: Header, storage: str, listener: Listener) -> StudyReport:
+    """The report of a shared study that is done. Raises ``InterruptedByUser`` with the command that writes it."""
+    kept = f"interrupted while the report was written; all trainings are kept in {study.place}"
+    way = STUDY.report_command(study.directory, without_password(storage))
+    with telling_what_is_kept(kept, f"write it with: {way}"), listener.status("writing the report"):
+        return write_shared(study, header, storage)
+
+
 def is_of_one_process(directory: Path) -> bool:
     """Is a study's folder that of a search which trains all of it itself?"""
     return (directory / STUDY.marker).is_file() and (directory / JOURNAL_FILE).is_file() and not _is_shared(directory)
@@ -45,6 +56,7 @@ def _is_shared(directory: Path) -> bool:
 def write_shared(study: SharedStudy, header: Header, storage: str) -> StudyReport:
     """Write the folder of a shared study."""
     directory = study.directory
+    refuse_lost(study, directory)
     about: dict[str, Any] = {"settings": asdict(header.settings), "origin": header.origin}
     shared = {"storage": without_password(storage), "is_done": study.is_done}
     write_record(directory / STUDY.marker, {**about, **shared})

@@ -20,6 +20,7 @@ from meliuscli.search.cost import Cost
 from meliuscli.search.entrants import Entrant
 from meliuscli.search.finals import Standing, Verdict, finals_of, transfer_of, verdicts
 from meliuscli.search.goal import TargetGoal
+from meliuscli.search.lost import refuse_lost
 from meliuscli.search.membership import open_shared
 from meliuscli.search.records import TrialRecord
 from meliuscli.search.resume import reopen
@@ -144,20 +145,25 @@ def gather(study: StudyTrials, origin: dict[str, Any]) -> StudyReport:
 
 
 def read_study(directory: Path) -> tuple[StudyReport, str]:
-    """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read."""
+    """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read.
+
+    Raises ``BadInputError`` for files that are corrupt, and where trials are lost."""
     left = reopen(directory)
     if left.storage is not None:
         with closing(open_backend(left.storage, directory)) as backend:
             shared, header = open_shared(backend, directory.name, directory)
+            refuse_lost(shared, directory)
             return gather(shared, header.origin), f"done: {shared.progress()}"
     with tempfile.TemporaryDirectory() as place:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))
         try:
             study = open_study(replace(left, directory=copied))
+            refuse_lost(study, directory)
             report = gather(study, left.origin)
         except BadInputError as error:  # names the copy
-            raise BadInputError(error.message.replace(str(copied), str(directory)), error.hint) from None
+            message, hint = (text.replace(str(copied), str(directory)) for text in (error.message, error.hint or ""))
+            raise BadInputError(message, hint or None) from None
         stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
         done = [f"{len(report.records)} of {study.settings.trials} trials"]
         done += [

@@ -94,7 +94,7 @@ def _believed(report: StudyReport, record: TrialRecord) -> dict[str, float | Non
     return {f"believed_{key}": None if belief is None else getattr(belief, key) for key in keys}
 
 
-def study_answer(report: StudyReport, **more: str) -> Answer:
+def study_answer(report: StudyReport, **more: str | None) -> Answer:
     """What a search answers; as CSV its front. ``more`` goes into JSON too."""
     last = f"{report.answers_for}\n"
     return Answer(

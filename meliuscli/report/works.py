@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, MissingError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import read_record
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import CHECK, STUDY
 
+FINISHED, UNFINISHED = "finished", "unfinished"
 KINDS = {kind.what: kind for kind in (STUDY, CHECK)}
 
 
@@ -31,7 +33,7 @@ def works_table(kind: str, reports: Path) -> Table:
     unfinished = [
         line
         for record in records
-        if record["state"] == "unfinished"
+        if record["state"] == UNFINISHED
         for line in (f"{kind}:{record['name']} is unfinished", f"  go on with: {record['resume']}")
     ]
     headings = [heading for heading in (records[0] if records else {"name": None}) if heading != "resume"]
@@ -48,37 +50,54 @@ def works_table(kind: str, reports: Path) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class ShownWork:
-    """What a study or check answers as it stands, how far it is, the command that made it, and the one that goes on."""
+    """What a study or check answers as it stands, how far it is, the command that made it, and what can be done now: it
+    is gone on with, or used where it is finished."""
 
     answer: Answer
     state: str
     command: str
-    resume: str
+    way: str
 
 
 def show_work(kind: str, directory: Path) -> ShownWork:
     """A study or check as it stands. Raises ``BadInputError`` where its files are corrupt."""
-    if kind == "study":
-        from meliuscli.report.study import read_study
-        from meliuscli.report.study_page import study_answer
-        from meliuscli.search.resume import reopen
+    return _show_study(directory) if kind == "study" else _show_check(directory)
 
-        study, state = read_study(directory)
-        resume = STUDY.resume_command(directory, reopen(directory).storage)
-        return ShownWork(study_answer(study, state=state, resume=resume), state, study.origin["command"], resume)
+
+def _show_study(directory: Path) -> ShownWork:
+    from meliuscli.report.study import read_study
+    from meliuscli.report.study_page import best_files, study_answer
+    from meliuscli.search.resume import reopen
+
+    study, state = read_study(directory)
+    marker, storage = read_record(directory / STUDY.marker), reopen(directory).storage
+    resume = STUDY.resume_command(directory, storage)
+    more = "" if storage else f"; more trials: {resume} --trials {2 * study.settings.trials}"
+    uses = [f"report: {STUDY.report_command(directory, storage or 'journal')}"]
+    uses += [f"export: {shlex.join(['meliuscli', 'export', str(directory / name)])}" for name in best_files(study)]
+    is_finished = _state(directory, "study", marker) == FINISHED
+    way = f"it is finished; {'; '.join(uses)}{more}" if is_finished else f"go on with: {resume}"
+    answer = study_answer(study, state=state, resume=None if is_finished else resume)
+    return ShownWork(answer, state, study.origin["command"], way)
+
+
+def _show_check(directory: Path) -> ShownWork:
     from meliuscli.report.check_report import read_check_report
 
-    resume = CHECK.resume_command(directory)
     check, state, command = read_check_report(directory)
-    return ShownWork(check.answer(state=state, resume=resume), state, command, resume)
+    resume = CHECK.resume_command(directory)
+    page = f"{CHECK.report_command(directory)} --html {shlex.quote(f'{directory.name}.html')}"
+    is_finished = _state(directory, "check", {}) == FINISHED
+    way = f"it is finished; web page: {page}" if is_finished else f"go on with: {resume}"
+    return ShownWork(check.answer(state=state, resume=None if is_finished else resume), state, command, way)
 
 
 def find_work(kind: str, name: str, reports: Path) -> Path:
-    """The folder of a study or check by its name. Raises ``MissingError`` where there is none at all, ``BadInputError``
-    with the nearest names for an unknown one."""
+    """The folder of a study or check by its name. Raises ``BadInputError`` for an unknown one, with the nearest
+    names."""
     names = [directory.name for directory in KINDS[kind].directories(reports)]
     if not names:
-        raise MissingError(f"{reports}: no {kind} there", "--reports names the directory")
+        raise BadInputError(f"{reports}: no {kind} there", "--reports names the directory")
     if name not in names:
         raise unknown_name(kind, name, names)
     return reports / name
@@ -94,8 +113,8 @@ def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "budget": ", ".join(map(text, settings.get("budgets") or [settings["budget"]])),
         "answers for": "ImageNet" if settings.get("maximises") == "belief" else origin["dataset"]["name"],
         "trials": settings["trials"],
-        "state": _state(directory, "study") if stored.get("is_done", True) else "unfinished",
-        "resume": STUDY.resume_command(directory, storage=stored.get("storage")),
+        "state": (state := _state(directory, "study", stored)),
+        "resume": None if state == FINISHED else STUDY.resume_command(directory, storage=stored.get("storage")),
     }
 
 
@@ -109,12 +128,15 @@ def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "against": plan.get("against", "long"),
         "networks": len(stored["networks"]),
         "trainings": done,
-        "state": _state(directory, "check"),
-        "resume": CHECK.resume_command(directory),
+        "state": (state := _state(directory, "check", stored)),
+        "resume": None if state == FINISHED else CHECK.resume_command(directory),
     }
 
 
-def _state(directory: Path, kind: str) -> str:
-    """Finished, if the report was written after the work was last begun or gone on with."""
+def _state(directory: Path, kind: str, stored: Mapping[str, Any]) -> str:
+    """Finished, if the report was written after the work was last begun or gone on with, and workers that share it have
+    left nothing to do."""
     page, marker = directory / "report.md", directory / KINDS[kind].marker
-    return "finished" if page.exists() and page.stat().st_mtime >= marker.stat().st_mtime else "unfinished"
+    if not stored.get("is_done", True):
+        return UNFINISHED
+    return FINISHED if page.exists() and page.stat().st_mtime >= marker.stat().st_mtime else UNFINISHED

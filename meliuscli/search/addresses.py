@@ -10,8 +10,7 @@ from meliuscli.search.databases import TURNS, DatabaseBackend, SqliteBackend
 from meliuscli.search.proxy import ProxyBackend
 from meliuscli.search.redis_journal import RedisBackend
 from meliuscli.search.shared_journal import JournalBackend
-
-JOURNAL_FILE = "journal.log"
+from meliuscli.search.storage import JOURNAL_FILE
 
 
 def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:

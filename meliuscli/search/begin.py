@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER
+from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER, refuse_skip_bad
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.results import origin, record_text
 from meliuscli.search.budget import check_budget, measure_latencies
@@ -114,6 +114,7 @@ def plan_study(asked: Asked, workers: int, listener: Listener = SILENT) -> Study
     if not latency:
         check_budget(space, asked.budgets[0], OPS)
     settings = with_transfer(settings, space, asked.transfer)
+    refuse_skip_bad(settings.skip_bad, [space.proxy.dataset, *([settings.transfer] if settings.transfer else [])])
     if settings.limits:
         budget = Limit("--budget", OPS.of, asked.budgets[0], lambda ops: f"{format_count(ops)} OPs")
         check_limits(space, list(settings.limits) if latency else [budget, *settings.limits])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.data.decoding import prepare_and_tell
+from meliuscli.data.names import refuse_skip_bad
 from meliuscli.errors import BadInputError, InterruptedByUser
 from meliuscli.results import origin, record_text, write_text
 from meliuscli.search.check import Check, DataFacts, as_trained, read_check, read_data, sample
@@ -84,6 +85,7 @@ def begin_check(
     refuse_sampling(asked)
     space_name, space, text = load_space(asked.space)
     plan = _plan(asked, space_name, space)
+    refuse_skip_bad(asked.skip_bad, [way.dataset for way in plan.ways.values()])
     facts = read_data(plan, partial(prepare_and_tell, listener=listener))
     chosen = published_networks() if asked.against == "published" else sample(space, plan, facts)
     _require_trainable(chosen, plan, facts)

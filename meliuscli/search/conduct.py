@@ -72,11 +72,10 @@ def first_line(begun: Begun) -> str:
 
 
 def _told(study: Study, record: TrialRecord) -> str:
-    what = record.known_as or record.candidate.spec.summary()
     score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
     if record.result is not None and record.result.at_chance:
         score = f"{score}, no better than chance"
-    return f"{what}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
+    return f"{record.title}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
 
 
 def _values(study: Study, record: TrialRecord) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError
 from meliuscli.results import cannot_write
 from meliuscli.search import backend
 from meliuscli.search.backend import BEAT_SECONDS, POLL_SECONDS, file_lock, guard, no_driver, reached
@@ -131,7 +131,7 @@ class SqliteBackend:
         if not database:
             raise BadInputError(f"--storage {url}: names no file", "for example sqlite:///study.db")
         if not create and not Path(database).is_file():
-            raise MissingError(
+            raise BadInputError(
                 f"{database}: there is no such file", "meliuscli search --study NAME --storage ... makes it"
             )
         self._held = file_lock(Path(database).absolute(), "worker")

@@ -80,12 +80,14 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Round:
     """Trainings of entrants from several seeds, each written to ``path`` as it ends. ``task`` makes one of them, and
-    ``cost`` says who is compared with whom. ``read`` gives the outcomes that are kept elsewhere than in ``path``."""
+    ``cost`` says who is compared with whom. ``num_trials``, which ``path`` says too, says how many trials the entrants were
+    chosen from. ``read`` gives the outcomes that are kept elsewhere than in ``path``."""
 
     path: Path
     seeds: int
     task: Callable[[Candidate, int], Task]
     cost: Cost
+    num_trials: int = 0
     read: Callable[[], Outcomes] | None = None
 
     def outcomes(self) -> Outcomes:
@@ -112,7 +114,7 @@ class Round:
         }
         for (entrant, seed), outcome in train_all(todo, trainings):
             fields = done.setdefault(entrant.candidate.archid, {})[str(seed)] = outcome.fields()
-            write_record(self.path, {"trainings": done})
+            write_record(self.path, {"trials": self.num_trials, "trainings": done})
             yield entrant, seed, fields
 
     def num_done(self, entrants: Sequence[Entrant]) -> int:
@@ -156,7 +158,8 @@ def transfer_of(study: StudyTrials) -> Round | None:
 
 def _round(study: StudyTrials, name: str, task: Callable[[Candidate, int], Task]) -> Round:
     read = None if study.outcomes is None else partial(study.outcomes, name)
-    return Round(study.directory / f"{name}.json", study.settings.final_seeds, task, study.cost, read)
+    num_trials = len(study.records()) if read is None else 0
+    return Round(study.directory / f"{name}.json", study.settings.final_seeds, task, study.cost, num_trials, read)
 
 
 def verdicts(table: Sequence[Standing], cost: Callable[[Candidate], float] = OPS.of) -> list[Verdict]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from meliuscli.errors import BadInputError, MeliusError, MissingError
+from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.search.backend import Backend
 from meliuscli.search.begin import SPACE_FILE, Asked, StudyPlan, plan_study
 from meliuscli.search.settings import Settings
@@ -108,14 +108,14 @@ def open_shared(
     data: Path | None = None,
     listener: Listener = SILENT,
 ) -> tuple[SharedStudy, Header]:
-    """The study as it stands, to be read. Raises ``MissingError`` where there is none, ``BadInputError`` where this release
-    is another or reads its space otherwise."""
+    """The study as it stands, to be read. Raises ``BadInputError`` where there is none, and where this release is another
+    or reads its space otherwise."""
 
     def read() -> dict[str, Any] | None:
         try:
             study_id = backend.storage.get_study_id_from_name(name)
         except KeyError:
-            raise MissingError(
+            raise BadInputError(
                 f"{backend.name}: there is no study {name}",
                 f"studies there: {', '.join(_names(backend)) or 'none'}; meliuscli search --study {name} --storage ... makes it",
             ) from None

@@ -33,6 +33,11 @@ class TrialRecord:
         """What tables and figures call it."""
         return self.known_as or f"found-{self.number}"
 
+    @property
+    def title(self) -> str:
+        """Its name, and what it is where a number is all that the name says."""
+        return self.known_as or f"{self.name}: {self.candidate.spec.summary()}"
+
 
 def has_landed(trial: optuna.trial.Trial | FrozenTrial) -> bool:
     """Is its training's outcome written down?"""

@@ -35,7 +35,7 @@ class SharedStudy(StudyTrials):
     """A study in a storage with many workers. ``directory`` is where its report goes."""
 
     def __init__(self, backend: Backend, name: str, directory: Path, settings: Settings, space: SearchSpace) -> None:
-        self.backend, self.name = backend, name
+        self.backend, self.name, self.place = backend, name, backend.name
         super().__init__(directory, settings, space, trials=OptunaStudy(backend.storage, name))
         self.outcomes = self._outcomes
         self._stages: dict[Stage, Claims] = {"trial": Claims(self._journal, backend)}
@@ -161,9 +161,8 @@ class SharedStudy(StudyTrials):
 
     def _described(self, stage: Stage, trial: FrozenTrial) -> tuple[Task, str]:
         if stage == "trial":
-            candidate = self._candidate(trial)
-            name = self.known[candidate.archid][0] if candidate.archid in self.known else candidate.spec.summary()
-            return self.proxy_task(candidate), f"trial {trial.number}: {name}"
+            record = self._record(trial)
+            return self.proxy_task(record.candidate), record.title
         entrants = {entrant.candidate.archid: entrant for entrant in self.entrants()}
         entrant, seed = entrants[trial.user_attrs["archid"]], trial.user_attrs["seed"]
         round_ = dict(self._rounds())[stage]

@@ -16,7 +16,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cannot_write
 from meliuscli.search.backend import SilenceWatch, file_lock
-from meliuscli.search.storage import drop_left_lock, drop_torn_line
+from meliuscli.search.storage import UNREADABLE, corrupt, drop_left_lock, drop_torn_line, require_whole_end
 from meliuscli.work.owner import Owner
 
 
@@ -52,7 +52,7 @@ class JournalBackend:
         if path.is_dir():
             raise BadInputError(f"--storage journal:{path}: is a directory", "name a file: journal:PATH")
         if not create and not path.is_file():
-            raise MissingError(
+            raise BadInputError(
                 f"{path}: there is no such journal", "meliuscli search --study NAME --storage ... makes one"
             )
         try:
@@ -65,13 +65,14 @@ class JournalBackend:
             lock.release()
             backend = JournalFileBackend(str(self._path), lock)
             self.storage: BaseStorage = optuna.storages.JournalStorage(backend)
+            require_whole_end(self._path)
         except NotImplementedError:
             hint = "mount it with locks (Lustre: -o flock), or use a database"
             raise MissingError(f"{path}: this file system does not lock files", hint) from None
         except OSError as error:
             raise cannot_write(path, error) from None
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise BadInputError(f"{path}: corrupt: {error}", "restore it, or name another") from None
+        except UNREADABLE as error:
+            raise corrupt(path, error, "workers train again what came after; or name another") from None
 
     @contextmanager
     def turn(self, study: str) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,8 @@ from optuna.distributions import BaseDistribution
 
 from meliuscli.errors import BadInputError
 
+JOURNAL_FILE = "journal.log"
+"""In the folder of a study."""
 STUDY_NAME = "search"
 """Always the same: the folder may be renamed."""
 Direction = Literal["maximize", "minimize"]
@@ -86,8 +90,38 @@ class Journal(OptunaStudy):
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
             super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
+            require_whole_end(path)
+        except UNREADABLE as error:
+            raise corrupt(path, error, "--resume trains again what came after, --force all") from None
+
+
+UNREADABLE = (ValueError, KeyError, TypeError, AssertionError, AttributeError, IndexError)
+"""What Optuna raises for a journal that is none."""
+
+
+def require_whole_end(path: Path) -> None:
+    """Raise ``ValueError`` where the last line is no record. Optuna passes over it, and fails once another line follows."""
+    lines = path.read_bytes().splitlines()
+    if lines and not _is_record(lines[-1]):
+        raise ValueError("its last line is no record")
+
+
+def corrupt(path: Path, error: Exception, way: str) -> BadInputError:
+    """The error for a journal that cannot be read, with the line at fault where it is one; ``way`` says what goes on with
+    the lines before it."""
+    with path.open("rb") as file:
+        bad = next((number for number, line in enumerate(file, 1) if not _is_record(line)), None)
+    if bad is None:
+        return BadInputError(f"{path}: corrupt: {error}", f"restore it; {way}")
+    hint = f"restore it, or keep its first lines (head -n {bad - 1} {shlex.quote(str(path))}); {way}"
+    return BadInputError(f"{path}: corrupt: line {bad} is no record of a trial", hint)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return "op_code" in json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def drop_left_lock(path: Path) -> None:

@@ -18,7 +18,7 @@ from meliuscli.search.records import Outcomes, TrialRecord, has_landed, result_o
 from meliuscli.search.sampler import make_sampler
 from meliuscli.search.settings import Settings
 from meliuscli.search.space import Candidate, SearchSpace
-from meliuscli.search.storage import Journal, OptunaStudy
+from meliuscli.search.storage import JOURNAL_FILE, Journal, OptunaStudy
 from meliuscli.training.pool import Task
 
 DECIDED = "decided_by_counting"
@@ -29,6 +29,8 @@ class StudyTrials:
     """A study, whoever trains it: its trials are in a storage from the moment they are asked for, in ``journal.log`` of its
     directory unless ``trials`` are elsewhere."""
 
+    place: str | None = None
+    """What the storage is called, where the trials are not in the directory."""
     outcomes: Callable[[str], Outcomes] | None = None
     """What came of the finals and of the transfers, where they are not files of the directory."""
 
@@ -53,7 +55,7 @@ class StudyTrials:
             self.asked if settings.maximises == "belief" else (),
         )
         self._distributions = self._sampler.distributions
-        self._journal = Journal(directory / "journal.log") if trials is None else trials
+        self._journal = Journal(directory / JOURNAL_FILE) if trials is None else trials
         self._optuna = self._journal.study
         self._optuna.sampler = self._sampler
         self._finished: dict[int, bool] = {}
@@ -120,7 +122,7 @@ class StudyTrials:
                 return None
             except ValueError as error:  # a name that has another kind of values in somebody else's first trial
                 raise BadInputError(
-                    f"{self.directory / 'journal.log'}: it holds trials of another program: {error}",
+                    f"{self.directory / JOURNAL_FILE}: it holds trials of another program: {error}",
                     "start again with --force, or another --study",
                 ) from None
             if self._accept(trial):

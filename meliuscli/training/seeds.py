@@ -12,7 +12,7 @@ from meliuscli.errors import FailedError, InterruptedByUser
 from meliuscli.runs import Run, record_path
 from meliuscli.training.waiting import scheduled, waiting_warning
 from meliuscli.work.folders import RUN
-from meliuscli.work.interrupts import first_interrupt_waits
+from meliuscli.work.interrupts import first_interrupt_waits, telling_what_is_kept
 from meliuscli.work.listener import SILENT, Listener, Steps
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ def conduct_run(ready: Ready, listener: Listener = SILENT) -> tuple[Run | None, 
     Raises ``MissingError`` where nothing can be written."""
     try:
         failure = train_seeds(ready, listener if ready.session.processes.leads else SILENT)
-        record = ready.session.finish(failure)
+        command = RUN.resume_command(ready.session.directory)
+        kept = "interrupted while the record was written; what is trained is kept"
+        with telling_what_is_kept(kept, f"continue with: {command}"):
+            record = ready.session.finish(failure)
     finally:
         ready.session.release()
     path = record_path(ready.session.reports, ready.session.plan.id)

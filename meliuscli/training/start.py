@@ -11,7 +11,7 @@ from meliuscli.arch.adapt import at_input, narrowed
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import NamedArch, parse_overrides
 from meliuscli.counting.footprint import TRAINED, require_room
-from meliuscli.data.names import IMAGE_FOLDER
+from meliuscli.data.names import refuse_skip_bad
 from meliuscli.errors import BadInputError
 from meliuscli.runs import new_id
 from meliuscli.work.listener import SILENT, Listener
@@ -67,8 +67,7 @@ class Ready:
 def begin_run(wanted: Wanted, reports: Path, listener: Listener = SILENT) -> Ready:
     """The session of a new run, with its data and teacher."""
     recipe = _for_teacher(wanted.recipe, wanted.teacher)
-    if wanted.skip_bad and wanted.dataset != IMAGE_FOLDER:
-        raise BadInputError(f"--skip-bad: is for image folders, and {wanted.dataset} is none", "leave it out")
+    refuse_skip_bad(wanted.skip_bad, (wanted.dataset,))
     with listener.status("loading torch and the data"):
         loaded = _load(wanted, recipe, reports)
     dataset, spec, processes, device = loaded.dataset, loaded.spec, loaded.processes, loaded.device

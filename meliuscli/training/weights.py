@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import arch_of
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError
 from meliuscli.results import write_bytes
 
 
@@ -46,9 +46,9 @@ def save_weights(network: nn.Module, spec: ArchSpec, path: Path, preprocessing: 
 def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
     """Into a network of ``spec``. Nothing is executed.
 
-    Raises ``MissingError`` when the file is not there, ``BadInputError`` when it is corrupt or another network's."""
+    Raises ``BadInputError`` when the file is not there, corrupt or another network's."""
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             archid = (file.metadata() or {}).get("archid")
@@ -78,9 +78,9 @@ def read_preprocessing(path: Path) -> Preprocessing | None:
 def read_spec(path: Path) -> ArchSpec:
     """The network that a file of weights says it is for.
 
-    Raises ``MissingError`` when the file is not there, ``BadInputError`` when it is none of ours."""
+    Raises ``BadInputError`` when the file is not there or none of ours."""
     if not path.is_file():
-        raise MissingError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("spec")

@@ -50,13 +50,18 @@ class Kind:
 
     def resume_command(self, directory: Path, storage: str | None = None) -> str:
         """The command line that goes on with the work in a folder; with what workers share in ``storage``, as a worker."""
-        place = [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
+        place = _place(directory)
         if storage is not None:
             name = self.name(directory)
             return shlex.join(["meliuscli", "worker", self.option, name, "--storage", storage, *place])
         named = ["--resume", *([] if self.option == "--resume" else [self.option])]
         name = self.address(directory) if self.option == "--resume" else self.name(directory)
         return shlex.join(["meliuscli", self.command, *named, name, *place])
+
+    def report_command(self, directory: Path, storage: str = "journal") -> str:
+        """The command line that writes the report of a study whose trainings are done, from what workers share if they do."""
+        shared = [] if storage == "journal" else ["--storage", storage]
+        return shlex.join(["meliuscli", "report", self.address(directory), *shared, *_place(directory)])
 
     def lock(self, directory: Path) -> filelock.BaseFileLock:
         """Hold a folder for writing, until it is released. Raises ``BadInputError`` when another process holds it,
@@ -171,6 +176,11 @@ class Kind:
             raise BadInputError(f"{directory} is not a {self.what}; --force does not delete it")
         with self.held(directory):
             shutil.rmtree(directory)
+
+
+def _place(directory: Path) -> list[str]:
+    """The option that says where a folder lies, if it needs one."""
+    return [] if directory.parent == REPORTS else ["--reports", str(directory.parent)]
 
 
 RUN = Kind("run", "train", "--resume", "run.json", "run-", ".checkpoint")

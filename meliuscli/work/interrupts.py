@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from meliuscli.errors import InterruptedByUser
+
 PATIENCE_SECONDS = 1.0
 """After which is said what a Ctrl-C waits for."""
 
@@ -45,6 +47,21 @@ def heed_interrupt() -> None:
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     _came.append(number)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def telling_what_is_kept(kept: str, way: str) -> Iterator[None]:
+    """Around what is done last, when all that took long is kept: raises ``InterruptedByUser`` with that, and with the way to
+    the rest, for a Ctrl-C and for the error that a library made of one."""
+    before = len(_came)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedByUser(kept, way) from None
+    except Exception:
+        if len(_came) > before:
+            raise InterruptedByUser(kept, way) from None
+        raise
 
 
 @contextmanager

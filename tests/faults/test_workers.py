@@ -395,11 +395,11 @@ def test_a_worker_of_another_release_or_with_other_data_is_refused(
 
 
 def test_a_study_that_is_not_there_is_named_and_nothing_is_made(space: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="there is no such journal"):
+    with pytest.raises(BadInputError, match="there is no such journal"):
         join(open_backend("journal", tmp_path / "none"), "tiny", tmp_path / "none")
     assert not (tmp_path / "none").exists()
     created("journal", space, tmp_path)
-    with pytest.raises(MissingError, match="there is no study other") as caught:
+    with pytest.raises(BadInputError, match="there is no study other") as caught:
         join(open_backend("journal", tmp_path), "other", tmp_path)
     assert "studies there: tiny" in (caught.value.hint or "")
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from meliuscli.arch.families.parts import Activation, classifier_head, strided_shortcut
+from meliuscli.arch.families.parts import Activation, strided_shortcut
 from meliuscli.arch.families.residual import ResidualSpec
 from meliuscli.arch.plan import Layer, batch_norm, conv_size, elementwise
 
@@ -24,6 +24,7 @@ class ABCNetSpec(ResidualSpec):
     The paper does not say what lies on a shortcut that changes the shape; here it is float, as in XNOR-Net."""
 
     stem_activation: ClassVar[Activation] = "none"
+    head_relu: ClassVar[bool] = True
     letters: ClassVar[Mapping[str, str]] = {**ResidualSpec.letters, "weight_bases": "w", "activation_bases": "a"}
 
     family: Literal["abcnet"] = "abcnet"
@@ -61,6 +62,3 @@ class ABCNetSpec(ResidualSpec):
         yield elementwise(f"{name}.scale", "multiply", products * width, after)
         if products > 1:
             yield Layer(f"{name}.sum", "add", width, width, after, work=products - 2)
-
-    def _head(self, channels: int, size: int) -> Iterator[Layer]:
-        return classifier_head(channels, size, self.num_classes, relu=True)

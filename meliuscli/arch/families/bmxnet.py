@@ -4,9 +4,8 @@ every binary convolution, binary shortcuts, and borders of +1."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
-from meliuscli.arch.families.parts import classifier_head
 from meliuscli.arch.families.residual import ResidualSpec
 from meliuscli.arch.plan import Layer, batch_norm, binary_conv, conv_size, elementwise, placed
 from meliuscli.arch.spec import PadValue
@@ -16,6 +15,9 @@ class BMXNetResNetSpec(ResidualSpec):
     """Blocks of BN, sign, binary convolution, twice. The first block of every stage has a binary 1x1 convolution as its
     shortcut, which takes the signs of the block's first convolution. BMXNet pads maps with zeros and then takes the sign,
     which is +1: ``pad_value``."""
+
+    head_norm: ClassVar[bool] = True
+    head_relu: ClassVar[bool] = True
 
     family: Literal["bmxnet-resnet"] = "bmxnet-resnet"
     pad_value: PadValue = 1
@@ -39,6 +41,3 @@ class BMXNetResNetSpec(ResidualSpec):
         if has_shortcut:
             yield binary_conv("shortcut", channels, width, after, kernel=1, stride=stride)
         yield elementwise("add", "add", width, after)
-
-    def _head(self, channels: int, size: int) -> Iterator[Layer]:
-        return classifier_head(channels, size, self.num_classes, norm=True, relu=True)

@@ -34,6 +34,8 @@ class ResidualSpec(ArchSpec):
     shortcut rounds odd maps up, as the strided convolution does. ``channels`` are the widths that leave the stages."""
 
     stem_activation: ClassVar[Activation] = "relu"
+    head_norm: ClassVar[bool] = False
+    head_relu: ClassVar[bool] = False
     letters: ClassVar[Mapping[str, str]] = {"num_blocks": "", "channels": "c", "stem_channels": "s"}
     widths: ClassVar[tuple[str, ...]] = ("stem_channels", "channels")
     small_images: ClassVar[Mapping[str, str | int]] = THUMBNAIL
@@ -66,13 +68,10 @@ class ResidualSpec(ArchSpec):
                 unroll = self._first_block if stage == block == 1 else self._block
                 yield from placed(unroll(channels, width, stride, size), f"stage{stage}", block)
                 size, channels = conv_size(size, 3, stride, 1), width
-        yield from self._head(channels, size)
+        yield from classifier_head(channels, size, self.num_classes, norm=self.head_norm, relu=self.head_relu)
 
     def _stem(self) -> Iterator[Layer]:
         return stem_layers(self, self.stem, self.stem_channels, self.stem_activation)
-
-    def _head(self, channels: int, size: int) -> Iterator[Layer]:
-        return classifier_head(channels, size, self.num_classes)
 
     @abstractmethod
     def _block(self, channels: int, width: int, stride: int, size: int) -> Iterator[Layer]:

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 from meliuscli.arch.families.parts import (
     Activation,
-    classifier_head,
     pooled_shortcut,
     strided_shortcut,
 )
@@ -75,6 +74,9 @@ class XnorResNetSpec(ResidualSpec):
     of a filter and the mean |input| around a position (XNOR-Net, equation 11); without it the network is a BNN. What
     XNOR-Net does at the shortcuts of ResNet-18 is not written down; ``float`` is what Bi-Real Net's author says."""
 
+    head_norm: ClassVar[bool] = True
+    head_relu: ClassVar[bool] = True
+
     family: Literal["xnor-resnet"] = "xnor-resnet"
     scaling: bool = True
     shortcut: Literal["float", "binary"] = "float"
@@ -98,15 +100,13 @@ class XnorResNetSpec(ResidualSpec):
             yield elementwise(f"{name}.scale_weight", "multiply", width, after)
             yield elementwise(f"{name}.scale_input", "multiply", width, after)
 
-    def _head(self, channels: int, size: int) -> Iterator[Layer]:
-        return classifier_head(channels, size, self.num_classes, norm=True, relu=True)
-
 
 class ResNetESpec(BorderedSpec):
     """ResNetE: a shortcut around every binary convolution, pooled and float where it changes the width (figure 4).
     ``pad_value`` is what lies around a map of signs: -1 as in BMXNet, 0 as in larq-zoo, which has no ``input_norm`` either, and
     ``padding`` "same" for strided convolutions and the stem's pooling."""
 
+    head_relu: ClassVar[bool] = True
     later: ClassVar[tuple[str, ...]] = ("padding", "pad_value")
 
     family: Literal["resnete"] = "resnete"
@@ -128,9 +128,6 @@ class ResNetESpec(BorderedSpec):
         yield batch_norm("bn", width, after)
         yield from pooled_shortcut(channels, width, stride, after)
         yield elementwise("add", "add", width, after)
-
-    def _head(self, channels: int, size: int) -> Iterator[Layer]:
-        return classifier_head(channels, size, self.num_classes, relu=True)
 
 
 class BiRealNetSpec(BorderedSpec):
