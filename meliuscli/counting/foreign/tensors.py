@@ -40,10 +40,8 @@ def span_of(tensor: Tensor) -> range:
 
 
 def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type of a byte or less; None for the others, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.element_size() > 1:
-        return None
-    return 1 if tensor.dtype == torch.bool else 8
+    """Bits of a type of a byte; None for the others, whose values have to be looked at."""
+    return None if tensor.element_size() > 1 else 1 if tensor.dtype == torch.bool else 8
 
 
 def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:

@@ -26,13 +26,14 @@ from meliuscli.counting.foreign.tensors import (
     stored_bits,
     tensors_in,
 )
-from meliuscli.counting.foreign.values import kernel_id, seen_values
+from meliuscli.counting.foreign.values import MANY, Seen, kernel_id, seen_values
 
-_SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
-_ROUNDS = re.compile(r"(round|floor|ceil|trunc)_?")
+_SIGNS = re.compile(r"(sign|sgn|copysign|heaviside|bernoulli|[gl][et])_?")
+_ROUNDS = re.compile(r"(round|floor|ceil|trunc|floor_divide|remainder|fmod)_?|fake_quantize_\w*")
+_SUMS = re.compile(r"sum|mean|\w*avg_pool\w*")
 _KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
-"""Operations that make signs, that make other steps, and whose results have the values of their operand, in other
-places."""
+"""Operations that make signs, that make other steps, that add up, and whose results have the values of their operand, in
+other places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,14 @@ class Product:
 class Trace(NamedTuple):
     """Where the values of a storage come from: from the network's input, or of which of its tensors they are made alone;
     bits that a quantizer states; whether they are signs, or weights multiplied one by one, each with activations that
-    several share."""
+    several share; whether something made steps of them (None: nobody knows), or they are sums since then."""
 
     is_moving: bool = False
     roots: tuple[int, ...] = ()
     stated: Stated | None = None
     is_sign: bool = False
     is_spread: bool = False
+    has_steps: bool | None = None
 
 
 _NO_TRACE = Trace()
@@ -140,7 +142,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, inputs, list(tensors_in(out)))
+        self._follow(func, inputs, list(tensors_in(out)), with_macs)
         if with_macs:
             for measure in measured(func, args, kwargs, out, self._is_weight):
                 self._add(measure, shape_of(out))
@@ -148,7 +150,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
         return out
 
-    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], with_macs: bool) -> None:
         keys, traces = [storage_of(t) for t in inputs], [self._trace(t) for t in inputs]
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
@@ -163,6 +165,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             next((trace.stated for trace in traces if trace.stated), None) if keeps else None,
             _SIGNS.fullmatch(name) is not None or _keeps_signs(func, name, keeps, traces),
             name == "mul" and self._is_spread(inputs, outputs),
+            not with_macs and _has_steps(func, name, outputs, traces),
         )
         for tensor in outputs:
             key = storage_of(tensor)
@@ -221,8 +224,20 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
+        if not is_weight and trace.has_steps is False and seen.levels > 2:  # sums take as many values as happens
+            seen = Seen(MANY)
         is_sign = trace.is_sign and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
         return Evidence(trace.stated, stored_bits(tensor), seen, is_sign)
+
+
+def _has_steps(func: Any, name: str, outputs: Sequence[Tensor], traces: Sequence[Trace]) -> bool | None:
+    if _SUMS.fullmatch(name):
+        return False
+    makes_steps = _SIGNS.fullmatch(name) or _ROUNDS.fullmatch(name) or func._overloadname.endswith("_mode")
+    if makes_steps or any(t.element_size() == 1 or not (t.is_floating_point() or t.is_complex()) for t in outputs):
+        return True
+    before = {trace.has_steps for trace in traces}
+    return True if True in before else False if False in before else None
 
 
 def _keeps_signs(func: Any, name: str, keeps: bool, traces: Sequence[Trace]) -> bool:
