@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from meliuscli.counting.foreign.tensors import num_stored, packed_matrices
+from meliuscli.counting.foreign.tensors import num_stored, packed_matrices, tensors_in
 
 Kind = Literal["conv", "linear"]
 IsWeight = Callable[[Any], bool]
@@ -34,14 +34,15 @@ Patterns, for each backend has its own, and what they are."""
 
 class Measure(NamedTuple):
     """Of one operation: in which kind of layer, MACs, the weights and the activations, each as it is and as rows that may
-    have a scale each (None where they are not looked at). ``packed``: number and bits of weights whose type does not say
-    them."""
+    have a scale each (None where they are not looked at). ``number`` of weights, and ``stored`` bits of weights and
+    activations, where types and shapes do not say them."""
 
     kind: Kind
     macs: int
     operands: tuple[Tensor | None, Tensor | None] = (None, None)
     rows: tuple[Tensor | None, Tensor | None] = (None, None)
-    packed: tuple[int, int] | None = None
+    number: int | None = None
+    stored: tuple[int | None, int | None] = (None, None)
 
 
 _WAY = "torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula"
@@ -104,9 +105,10 @@ def _attention(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
 
 
 def _recurrent(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
-    """Each matrix once a step."""
+    """Each matrix once a step: the first with the input, the others with what the steps give."""
     matrices = [w for w in (args[1] if isinstance(args[1], list | tuple) else args[1:3]) if w.dim() > 1]
-    return [Measure("linear", prod(args[0].shape[:-1]) * sum(w.numel() for w in matrices))]
+    pairs = [(w, args[0] if w is matrices[0] else out[0]) for w in matrices]
+    return [Measure("linear", prod(args[0].shape[:-1]) * w.numel(), (w, x), (w, x.flatten(0, 1))) for w, x in pairs]
 
 
 def _bilinear(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
@@ -127,7 +129,30 @@ def _eight_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
 
 def _four_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
     x, weight = args[:2]
-    return [Measure("linear", x.numel() * out.shape[-1], (weight, x), (None, x), (x.shape[-1] * out.shape[-1], 4))]
+    number = x.shape[-1] * out.shape[-1]
+    return [Measure("linear", x.numel() * out.shape[-1], (weight, x), (None, x), number, (4, None))]
+
+
+def _lookup(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    """No MACs, but weights: a table (no list) of which what is computed takes rows."""
+    table, places = args[0], [t for t in tensors_in(args[1:]) if not is_weight(t)]
+    is_table = table.dim() > 1 and table.numel() > max(table.shape) and is_weight(table)
+    return [Measure("linear", 0, (table, None), (table, None))] if is_table and places else []
+
+
+def _of_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    """Packed signs, as XNOR-Net's authors and others multiply them by hand, or planes of bits: one MAC a bit."""
+    factors = [value for value in args[:2] if isinstance(value, Tensor) and value.dim() > 1]
+    weights = [factor for factor in factors if is_weight(factor)]
+    if len(factors) < 2 or len(weights) != 1:
+        return []
+    bits = 1 if out.dtype == torch.bool else 8 * out.element_size()
+    x = factors[weights[0] is factors[0]]
+    return [Measure("linear", bits * out.numel(), (weights[0], x), (None, None), bits * weights[0].numel(), (1, 1))]
+
+
+def _of_planes(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+    return [] if out.dtype == torch.bool else _of_bits(args, out, is_weight)  # masks are joined so too
 
 
 _OURS: dict[str, Formula] = {
@@ -142,6 +167,10 @@ _OURS: dict[str, Formula] = {
     "_dyn_quant_matmul_4bit": _four_bits,  # the same on Arm
     "_trilinear": _bilinear,  # nn.Bilinear
     "conv_tbc": _time_convolution,  # fairseq's convolution over time
+    **dict.fromkeys(("embedding", "_embedding_bag", "_embedding_bag_forward_only"), _lookup),
+    **dict.fromkeys(("index", "index_select", "gather"), _lookup),
+    **dict.fromkeys(("bitwise_xor", "logical_xor"), _of_bits),
+    "bitwise_and": _of_planes,
 }
 """Formulas of aten that torch's counter lacks, or gives without the operands."""
 

@@ -41,7 +41,7 @@ def span_of(tensor: Tensor) -> range:
 
 def stored_bits(tensor: Tensor) -> int | None:
     """Bits of a type of a byte; None for the others, whose values have to be looked at."""
-    return None if tensor.element_size() > 1 else 1 if tensor.dtype == torch.bool else 8
+    return None if tensor.element_size() > 1 else type_bits(tensor)
 
 
 def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:
@@ -102,9 +102,8 @@ def num_stored(tensor: Tensor) -> int:
 
 def type_bits(tensor: Tensor) -> int:
     """Of a value as it is stored; of a real one where it is complex."""
-    if tensor.dtype in (torch.quint4x2, torch.quint2x4):
-        return 4 if tensor.dtype == torch.quint4x2 else 2
-    return tensor.element_size() * (4 if tensor.is_complex() else 8)
+    small = {torch.bool: 1, torch.quint2x4: 2, torch.quint4x2: 4}
+    return small.get(tensor.dtype) or tensor.element_size() * (4 if tensor.is_complex() else 8)
 
 
 def num_reals(tensor: Tensor) -> int:

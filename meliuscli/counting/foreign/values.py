@@ -19,6 +19,8 @@ _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
 _EXACT, _ROUNDED, _ON_GRID = 1e-5, 1e-6, 2e-3
 """How near two values are the same one, as a share of the larger and of what is usual in the operand (never of the
 largest of all: beside an outlier all others were one), and how near to a step of a grid they lie on it."""
+_STEPS = 32
+"""Of a float type itself: a range of fewer has few values because of the type."""
 _TINY = torch.finfo(torch.float32).tiny
 _RARE, _AMPLE, _SPARSE = 0.01, 0.25, 0.1
 """Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
@@ -60,6 +62,8 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
         return Seen(2)
     if not bool(part.isfinite().all()):
         return Seen()
+    if rows.is_floating_point() and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max():
+        return Seen(MANY)  # values of a narrow range in a type of few digits
     if is_weight and len(part) > 1 and _are_copies(part):
         levels = _levels(part[0])
         return Seen(levels if levels <= 2 else 0)
@@ -212,7 +216,7 @@ def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
 def _grid(distinct: list[float]) -> int:
     """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``. Any three lie on some."""
     low, high = distinct[0], distinct[-1]
-    share = (torch.tensor(distinct) - low) / (high - low)
+    share = (torch.tensor(distinct, dtype=torch.float64) - low) / (high - low)
     most = _FEW if len(distinct) > 3 else 3
     fewest = min(math.ceil(0.99 / float(share.diff().min())), most)  # any two are a step apart
     steps = torch.arange(fewest, most)[:, None]

@@ -30,7 +30,7 @@ from meliuscli.counting.foreign.values import MANY, Seen, kernel_id, seen_values
 
 _SIGNS = re.compile(r"(sign|sgn|copysign|heaviside|bernoulli|[gl][et])_?")
 _ROUNDS = re.compile(r"(round|floor|ceil|trunc|floor_divide|remainder|fmod)_?|fake_quantize_\w*")
-_SUMS = re.compile(r"sum|mean|\w*avg_pool\w*")
+_SUMS = re.compile(r"sum|mean|\w*(avg_pool|softmax|layer_norm)\w*")
 _KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
 """Operations that make signs, that make other steps, that add up, and whose results have the values of their operand, in
 other places."""
@@ -142,15 +142,17 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, inputs, list(tensors_in(out)), with_macs)
+        measures = measured(func, args, kwargs, out, self._is_weight) if with_macs else []
+        for measure in measures:
+            self._add(measure, shape_of(out))
+        self._follow(func, inputs, list(tensors_in(out)), any(measure.macs for measure in measures))
         if with_macs:
-            for measure in measured(func, args, kwargs, out, self._is_weight):
-                self._add(measure, shape_of(out))
-        elif doubt := doubt_of(func) or self._sum_of_products(func, args):
+            return out
+        if doubt := doubt_of(func) or self._sum_of_products(func, args):
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
         return out
 
-    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], with_macs: bool) -> None:
+    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_product: bool) -> None:
         keys, traces = [storage_of(t) for t in inputs], [self._trace(t) for t in inputs]
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
@@ -165,7 +167,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             next((trace.stated for trace in traces if trace.stated), None) if keeps else None,
             _SIGNS.fullmatch(name) is not None or _keeps_signs(func, name, keeps, traces),
             name == "mul" and self._is_spread(inputs, outputs),
-            not with_macs and _has_steps(func, name, outputs, traces),
+            not is_product and _has_steps(func, name, outputs, traces),
         )
         for tensor in outputs:
             key = storage_of(tensor)
@@ -215,16 +217,21 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
         )
         kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
-        number = weight.numel() if weight is not None else 0
-        if measure.packed is not None:
-            number, bits = measure.packed
-            evidence = replace(evidence[0], stored=bits), evidence[1]
-        kernels = {kernel: number} if number else {}
-        self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
+        evidence = tuple(replace(e, stored=bits or e.stored) for e, bits in zip(evidence, measure.stored, strict=True))
+        number = measure.number or (weight.numel() if weight is not None else 0)
+        matrices = [root for root in roots if self.tensors[root].dim() > 1]
+        if len(matrices) > 1 and sum(self.tensors[root].numel() for root in matrices) == number:  # joined, or stacked
+            shares = [(self.holders[root][0], (root,), self.tensors[root].numel()) for root in matrices]
+        else:
+            shares = [(row, roots, number)]
+        for row, roots, part in shares:
+            of_part = macs * part // number if number else macs
+            kernels = {kernel: part} if part else {}
+            self.products.append(Product(row, measure.kind, of_part, output, roots, kernels, (evidence[0], evidence[1])))
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
-        if not is_weight and trace.has_steps is False and seen.levels > 2:  # sums take as many values as happens
+        if not is_weight and trace.has_steps is False and seen.levels > 1:  # sums take as many values as happens
             seen = Seen(MANY)
         is_sign = trace.is_sign and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
         return Evidence(trace.stated, stored_bits(tensor), seen, is_sign)
