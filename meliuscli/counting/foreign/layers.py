@@ -94,7 +94,9 @@ class ModuleRow:
             bits, made = kernels.get(key, (FLOAT_BITS, {}))
             is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
             number = max(sum(made.values()), 0 if is_packed else num_reals(tensor))
-            fits = bits < FLOAT_BITS and (tensor.is_floating_point() or bits * number <= type_bits(tensor) * num_reals(tensor))
+            fits = bits < FLOAT_BITS and (
+                tensor.is_floating_point() or bits * number <= type_bits(tensor) * num_reals(tensor)
+            )
             yield (bits, bits, number) if fits else (*_type(tensor), num_reals(tensor))
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
@@ -122,7 +124,11 @@ class ModuleRow:
         """Is it a layer that was called, and no product seen in it?"""
         is_layer = isinstance(self.part, nn.modules.conv._ConvNd | nn.Linear) or self.row in self.watch.unknown
         below = f"{self.row}." if self.row else ""
-        return is_layer and bool(self.calls) and not any(p.macs and f"{p.row}.".startswith(below) for p in self.watch.products)
+        return (
+            is_layer
+            and bool(self.calls)
+            and not any(p.macs and f"{p.row}.".startswith(below) for p in self.watch.products)
+        )
 
     def guess(self) -> None:
         """MACs that are not seen are counted from the shapes, where those are of a convolution or a linear layer."""

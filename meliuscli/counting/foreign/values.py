@@ -62,7 +62,10 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
         return Seen(2)
     if not bool(part.isfinite().all()):
         return Seen()
-    if rows.is_floating_point() and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max():
+    if (
+        rows.is_floating_point()
+        and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max()
+    ):
         return Seen(MANY)  # values of a narrow range in a type of few digits
     if is_weight and len(part) > 1 and _are_copies(part):
         levels = _levels(part[0])

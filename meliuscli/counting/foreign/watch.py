@@ -227,7 +227,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for row, roots, part in shares:
             of_part = macs * part // number if number else macs
             kernels = {kernel: part} if part else {}
-            self.products.append(Product(row, measure.kind, of_part, output, roots, kernels, (evidence[0], evidence[1])))
+            self.products.append(
+                Product(row, measure.kind, of_part, output, roots, kernels, (evidence[0], evidence[1]))
+            )
 
     def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
