@@ -15,7 +15,7 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.tensors import held_by, key_of, num_reals, packed_in, stored_bits, type_bits
+from meliuscli.counting.foreign.tensors import held_by, is_matrix, key_of, num_reals, packed_in, stored_bits, type_bits
 from meliuscli.counting.foreign.watch import Product, Watch, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
@@ -79,7 +79,7 @@ class ModuleRow:
         for product, rule in zip(self.products, self.rulings, strict=True):
             for key in product.roots:
                 tensor = self.watch.tensors[key]
-                if key == product.roots[0] or (tensor.dim() > 1 and tensor.numel() > max(tensor.shape)):
+                if key == product.roots[0] or is_matrix(tensor):
                     made = product.kernels if key == product.roots[0] else {}
                     yield key, (rule.dearer if dearest else rule.bits)[0], made
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):

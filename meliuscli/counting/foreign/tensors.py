@@ -93,6 +93,11 @@ def packed_matrices(value: Any) -> list[Tensor]:
     return [tensor for tensor in packed_in(value) if tensor.dim() > 1]
 
 
+def is_matrix(tensor: Tensor) -> bool:
+    """Not a number a row or a column: a matrix, a kernel, or a table."""
+    return tensor.dim() > 1 and tensor.numel() > max(tensor.shape)
+
+
 def num_stored(tensor: Tensor) -> int:
     """Of the numbers that a tensor holds, sparse ones too."""
     if tensor.layout == torch.strided:

@@ -91,9 +91,9 @@ def _of_whole(rows: Tensor, is_weight: bool, fewest: int) -> Seen:
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
     if is_signed and times[1] <= _RARE * len(values):
         return Seen(2)
-    if is_weight and not is_signed and 0.0 in distinct and levels < MANY:
-        if len(values) - times[distinct.index(0.0)] < _SPARSE * len(values):  # an identity, or a filter a channel
-            return Seen(MANY)
+    zeros = dict(zip(distinct, times, strict=False)).get(0.0, 0)
+    if is_weight and not is_signed and zeros > (1 - _SPARSE) * len(values):  # an identity, or a filter a channel
+        return Seen(MANY)
     thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times) / len(values))
     if levels in (0, MANY) or 0 < fewest < levels:
         return Seen(fewest or levels)
