@@ -116,7 +116,8 @@ def _network(layers: Sequence[ModuleRow], watch: Watch, storage: Storage, deares
 
 def _row(layer: ModuleRow, kernels: Mapping[int, Kernels], storage: Storage, dearest: bool) -> Count:
     bits = [rule.dearer if dearest else rule.bits for rule in layer.rulings]
-    macs = merged((Op(product.kind, *pair), product.macs) for product, pair in zip(layer.products, bits, strict=True))
+    pairs = zip(layer.products, bits, strict=True)
+    macs = merged((Op(product.kind, *pair), product.macs) for product, pair in pairs if product.macs)
     held = list(layer.weights(kernels, storage.bn_params))
     weights, stored = merged((bits, n) for bits, _, n in held), [(bits, n) for _, bits, n in held]
     kind = f"{macs[0][0].prefix}{macs[0][0].layer}" if macs else "batch_norm" if layer.norms else "parameters"

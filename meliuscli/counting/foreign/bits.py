@@ -122,7 +122,7 @@ def _decided(evidence: Evidence) -> tuple[int, int, str]:
         dearer = max(bits, seen.bits) if seen.levels > 2**bits else bits
         return bits, dearer, f"are {bits}-bit as {evidence.stated.by} states"
     if evidence.stored is not None:
-        return evidence.stored, evidence.stored, f"are integers of {evidence.stored} bits"
+        return evidence.stored, evidence.stored, f"are stored in {evidence.stored} bit{'s' * (evidence.stored > 1)}"
     if evidence.is_sign and (seen.thin or seen.signed):
         return 1, 1 + seen.signed, "are scaled signs" + " and zeros" * seen.signed
     if seen.thin:

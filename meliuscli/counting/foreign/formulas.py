@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from meliuscli.counting.foreign.tensors import num_stored, packed_matrices
+from meliuscli.counting.foreign.tensors import is_matrix, num_stored, packed_matrices, tensors_in, type_bits
 
-Kind = Literal["conv", "linear"]
 IsWeight = Callable[[Any], bool]
+Kind = Literal["conv", "linear"]
 
 _OF_TORCH = ("aten", "mkldnn", "quantized", "_quantized", "quantized_decomposed", "prim", "prims", "profiler")
 _SAFE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy}
@@ -34,27 +35,32 @@ Patterns, for each backend has its own, and what they are."""
 
 class Measure(NamedTuple):
     """Of one operation: in which kind of layer, MACs, the weights and the activations, each as it is and as rows that may
-    have a scale each (None where they are not looked at). ``packed``: number and bits of weights whose type does not say
-    them."""
+    have a scale each (None where they are not looked at). ``number`` of weights, and ``stored`` bits of weights and
+    activations, where types and shapes do not say them."""
 
     kind: Kind
     macs: int
     operands: tuple[Tensor | None, Tensor | None] = (None, None)
     rows: tuple[Tensor | None, Tensor | None] = (None, None)
-    packed: tuple[int, int] | None = None
+    number: int | None = None
+    stored: tuple[int | None, int | None] = (None, None)
 
 
 _WAY = "torch.utils.flop_counter.register_flop_formula, in your file, gives it a formula"
 
 Formula = Callable[[Any, Any, IsWeight], list[Measure]]
-"""Of the arguments and the result."""
+"""Of the arguments, of the result, and of what tells which tensors are made of weights alone."""
 
 
-def has_formula(func: Any, args: Sequence[Any]) -> bool:
+def formula_of(func: Any, args: Sequence[Any], kwargs: Any) -> Formula | None:
+    """MACs of an operation, where it has any: ours, else torch's."""
     namespace, name = _named(func)
     if "quantized" in (namespace, name[:9]):
-        return any(map(packed_matrices, args[1:]))
-    return (namespace == "aten" and name in _OURS) or func._overloadpacket in flop_registry
+        weights = [t for value in args[1:] for t in packed_matrices(value)]
+        return partial(_quantized, name, weights) if weights else None
+    if namespace == "aten" and name in _OURS:
+        return _OURS[name]
+    return partial(_by_torch, func, kwargs) if func._overloadpacket in flop_registry else None
 
 
 def doubt_of(func: Any) -> str | None:
@@ -68,21 +74,15 @@ def doubt_of(func: Any) -> str | None:
     return what and f"{what}: may hide MACs ({_WAY})"
 
 
-def measured(func: Any, args: Any, kwargs: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
-    """MACs of an operation that has a formula. ``is_weight`` tells which tensors are made of weights alone."""
-    namespace, name = _named(func)
-    if "quantized" in (namespace, name[:9]):
-        return [_quantized(name, args[0], [t for value in args[1:] for t in packed_matrices(value)], out)]
-    if namespace == "aten" and name in _OURS:
-        return _OURS[name](args, out, is_weight)
+def _by_torch(func: Any, kwargs: Any, args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     macs = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out) // 2
-    kind: Kind = "conv" if "conv" in name else "linear"
+    if func._schema.name == "aten::convolution":
+        x, weight, is_transposed = args[0], args[1], args[6]
+        return [Measure("conv", macs, (weight, x), (weight.movedim(int(is_transposed), 0), x.movedim(1, 0)))]
+    kind: Kind = "conv" if "conv" in func._schema.name else "linear"
     given = [value for value in args if isinstance(value, Tensor)]
-    if kind == "conv" and namespace == "aten":
-        channels = args[1].movedim(int(args[6]), 0)
-        return [Measure(kind, macs, (args[1], args[0]), (channels, args[0].movedim(1, 0)))]
-    weight, x = max(filter(is_weight, given), key=Tensor.numel, default=None), next(iter(given), None)
-    return [Measure(kind, macs, (weight, x), (weight, x))]
+    pair = max(filter(is_weight, given), key=Tensor.numel, default=None), next(iter(given), None)
+    return [Measure(kind, macs, pair, pair)]
 
 
 def _named(func: Any) -> tuple[str, str]:
@@ -104,30 +104,46 @@ def _attention(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
 
 
 def _recurrent(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
-    """Each matrix once a step."""
+    """Each matrix once a step: the first with the input, the others with what the steps give."""
     matrices = [w for w in (args[1] if isinstance(args[1], list | tuple) else args[1:3]) if w.dim() > 1]
-    return [Measure("linear", prod(args[0].shape[:-1]) * sum(w.numel() for w in matrices))]
+    pairs = [(w, args[0] if w is matrices[0] else out[0]) for w in matrices]
+    return [Measure("linear", prod(args[0].shape[:-1]) * w.numel(), (w, x), (w, x.flatten(0, 1))) for w, x in pairs]
 
 
-def _bilinear(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+def _bilinear(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     """``nn.Bilinear``: the weights with the first input, and what that gives with the second."""
     x, weight, y = args[:3]
     return [Measure("linear", x.shape[0] * (weight.numel() + out.shape[-1] * y.shape[-1]), (weight, x), (weight, x))]
 
 
-def _time_convolution(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+def _time_convolution(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     x, weight = args[:2]
     macs = out.numel() * weight.numel() // weight.shape[-1]
     return [Measure("conv", macs, (weight, x), (weight.movedim(-1, 0), x.flatten(0, 1)))]
 
 
-def _eight_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
-    return [_product(args[0], args[1].mT, is_weight)]
-
-
-def _four_bits(args: Any, out: Tensor, is_weight: IsWeight) -> list[Measure]:
+def _four_bits(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
     x, weight = args[:2]
-    return [Measure("linear", x.numel() * out.shape[-1], (weight, x), (None, x), (x.shape[-1] * out.shape[-1], 4))]
+    number = x.shape[-1] * out.shape[-1]
+    return [Measure("linear", x.numel() * out.shape[-1], (weight, x), (None, x), number, (4, None))]
+
+
+def _lookup(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    """No MACs, but weights: a table (no list) of which what is computed takes rows."""
+    table, places = args[0], [t for t in tensors_in(args[1:]) if not is_weight(t)]
+    is_table = is_matrix(table) and is_weight(table) and places
+    return [Measure("linear", 0, (table, None), (table, None))] if is_table else []
+
+
+def _of_bits(args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    """Packed signs, as XNOR-Net's authors and others multiply them by hand, or planes of bits: one MAC a bit."""
+    factors = [value for value in args[:2] if isinstance(value, Tensor) and value.dim() > 1]
+    weights = [factor for factor in factors if is_weight(factor)]
+    if len(factors) < 2 or len(weights) != 1:
+        return []
+    bits = type_bits(out)
+    x = factors[weights[0] is factors[0]]
+    return [Measure("linear", bits * out.numel(), (weights[0], x), (None, None), bits * weights[0].numel(), (1, 1))]
 
 
 _OURS: dict[str, Formula] = {
@@ -137,11 +153,17 @@ _OURS: dict[str, Formula] = {
     "_scaled_dot_product": _attention,  # of each backend; torch's counter lacks the CPU's
     "mkldnn_rnn_layer": _recurrent,  # LSTM on a CPU
     "_cudnn_rnn": _recurrent,  # LSTM, GRU and RNN on a GPU
-    "_weight_int8pack_mm": _eight_bits,  # torchao's weights of eight bits on a CPU
+    # torchao's weights of eight bits on a CPU
+    "_weight_int8pack_mm": lambda args, out, is_weight: [_product(args[0], args[1].mT, is_weight)],
     "_weight_int4pack_mm_for_cpu": _four_bits,  # torchao's weights of four bits, two a byte
     "_dyn_quant_matmul_4bit": _four_bits,  # the same on Arm
     "_trilinear": _bilinear,  # nn.Bilinear
     "conv_tbc": _time_convolution,  # fairseq's convolution over time
+    **dict.fromkeys(("embedding", "_embedding_bag", "_embedding_bag_forward_only"), _lookup),
+    **dict.fromkeys(("index", "index_select", "gather"), _lookup),
+    **dict.fromkeys(("bitwise_xor", "logical_xor"), _of_bits),
+    # of booleans it joins masks
+    "bitwise_and": lambda args, out, is_weight: [] if out.dtype == torch.bool else _of_bits(args, out, is_weight),
 }
 """Formulas of aten that torch's counter lacks, or gives without the operands."""
 
@@ -158,11 +180,11 @@ def _product(a: Tensor, b: Tensor, is_weight: IsWeight) -> Measure:
     return Measure("linear", macs, (b, a), (columns, rows))
 
 
-def _quantized(name: str, x: Tensor, weights: Sequence[Tensor], out: Tensor) -> Measure:
-    weight = weights[0]
+def _quantized(name: str, weights: Sequence[Tensor], args: Any, out: Any, is_weight: IsWeight) -> list[Measure]:
+    x, weight = args[0], weights[0]
     if "conv" in name:
         positions = (x if "transpose" in name else out).shape
-        return Measure("conv", positions[0] * prod(positions[2:]) * weight.numel(), (weight, x))
+        return [Measure("conv", positions[0] * prod(positions[2:]) * weight.numel(), (weight, x))]
     is_dynamic = not x.is_quantized and weight.is_quantized
     macs = prod(x.shape[:-1]) * sum(map(Tensor.numel, weights))
-    return Measure("linear", macs, (weight, weight if is_dynamic else x))
+    return [Measure("linear", macs, (weight, weight if is_dynamic else x))]

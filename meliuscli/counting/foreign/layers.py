@@ -15,7 +15,7 @@ from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import FLOAT, Ruling, Word, bits_text, ruling
 from meliuscli.counting.foreign.formulas import Kind
 from meliuscli.counting.foreign.statements import BINARY_NAME, Stated, Statement, stated_bits
-from meliuscli.counting.foreign.tensors import held_by, key_of, num_reals, packed_in, type_bits
+from meliuscli.counting.foreign.tensors import held_by, is_matrix, key_of, num_reals, packed_in, stored_bits, type_bits
 from meliuscli.counting.foreign.watch import Product, Watch, row_of
 
 Kernels = tuple[int, Mapping[int, int]]
@@ -79,7 +79,7 @@ class ModuleRow:
         for product, rule in zip(self.products, self.rulings, strict=True):
             for key in product.roots:
                 tensor = self.watch.tensors[key]
-                if key == product.roots[0] or (tensor.dim() > 1 and tensor.numel() > max(tensor.shape)):
+                if key == product.roots[0] or is_matrix(tensor):
                     made = product.kernels if key == product.roots[0] else {}
                     yield key, (rule.dearer if dearest else rule.bits)[0], made
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
@@ -94,7 +94,10 @@ class ModuleRow:
             bits, made = kernels.get(key, (FLOAT_BITS, {}))
             is_packed = bool(made) and not (tensor.is_floating_point() or tensor.is_complex())
             number = max(sum(made.values()), 0 if is_packed else num_reals(tensor))
-            yield (bits, bits, number) if bits < FLOAT_BITS else (*_type(tensor), num_reals(tensor))
+            fits = bits < FLOAT_BITS and (
+                tensor.is_floating_point() or bits * number <= type_bits(tensor) * num_reals(tensor)
+            )
+            yield (bits, bits, number) if fits else (*_type(tensor), num_reals(tensor))
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
     def notes(self) -> Iterator[Note]:
@@ -121,7 +124,11 @@ class ModuleRow:
         """Is it a layer that was called, and no product seen in it?"""
         is_layer = isinstance(self.part, nn.modules.conv._ConvNd | nn.Linear) or self.row in self.watch.unknown
         below = f"{self.row}." if self.row else ""
-        return is_layer and bool(self.calls) and not any(f"{p.row}.".startswith(below) for p in self.watch.products)
+        return (
+            is_layer
+            and bool(self.calls)
+            and not any(p.macs and f"{p.row}.".startswith(below) for p in self.watch.products)
+        )
 
     def guess(self) -> None:
         """MACs that are not seen are counted from the shapes, where those are of a convolution or a linear layer."""
@@ -157,7 +164,12 @@ def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[Mo
     what a product multiplies."""
     layers: dict[str, ModuleRow] = {}
     counted: set[int] = set()
-    multiplied = {product.roots[0] for product in watch.products if product.roots}
+    multiplied = {
+        root
+        for product in watch.products
+        for root in product.roots
+        if (root == product.roots[0] and product.macs) or stored_bits(watch.tensors[root])
+    }
     aliases: dict[int, list[str]] = {}
     for name, part in module.named_modules(remove_duplicate=False):
         aliases.setdefault(id(part), []).append(name)
@@ -190,7 +202,8 @@ def _merged(products: Sequence[Product]) -> list[Product]:
     """Products with the same weights in the same row are one: of several calls the dearest reading counts."""
     merged: dict[object, Product] = {}
     for number, new in enumerate(products):
-        old = merged.get(key := (new.row, new.kind, new.roots) if new.roots else number)
+        is_float = 0 in new.kernels
+        old = merged.get(key := (new.row, new.kind, new.roots, is_float, not new.macs) if new.roots else number)
         if old is not None:
             pair = tuple(a | b for a, b in zip(old.evidence, new.evidence, strict=True))
             kernels = {**old.kernels, **new.kernels}

@@ -40,10 +40,8 @@ def span_of(tensor: Tensor) -> range:
 
 
 def stored_bits(tensor: Tensor) -> int | None:
-    """Bits of an integer type of a byte or less; None for the others, whose values have to be looked at."""
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.element_size() > 1:
-        return None
-    return 1 if tensor.dtype == torch.bool else 8
+    """Bits of a type of a byte; None for the others, whose values have to be looked at."""
+    return None if tensor.element_size() > 1 else type_bits(tensor)
 
 
 def held_by(part: nn.Module) -> Iterator[tuple[Tensor, bool]]:
@@ -95,6 +93,11 @@ def packed_matrices(value: Any) -> list[Tensor]:
     return [tensor for tensor in packed_in(value) if tensor.dim() > 1]
 
 
+def is_matrix(tensor: Tensor) -> bool:
+    """Not a number a row or a column: a matrix, a kernel, or a table."""
+    return tensor.dim() > 1 and tensor.numel() > max(tensor.shape)
+
+
 def num_stored(tensor: Tensor) -> int:
     """Of the numbers that a tensor holds, sparse ones too."""
     if tensor.layout == torch.strided:
@@ -104,9 +107,8 @@ def num_stored(tensor: Tensor) -> int:
 
 def type_bits(tensor: Tensor) -> int:
     """Of a value as it is stored; of a real one where it is complex."""
-    if tensor.dtype in (torch.quint4x2, torch.quint2x4):
-        return 4 if tensor.dtype == torch.quint4x2 else 2
-    return tensor.element_size() * (4 if tensor.is_complex() else 8)
+    small = {torch.bool: 1, torch.quint2x4: 2, torch.quint4x2: 4}
+    return small.get(tensor.dtype) or tensor.element_size() * (4 if tensor.is_complex() else 8)
 
 
 def num_reals(tensor: Tensor) -> int:

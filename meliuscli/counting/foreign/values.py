@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +16,11 @@ MANY = 1 << 16
 """Levels of an operand whose values are those of a float."""
 
 _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
-_EXACT, _ON_GRID = 1e-5, 2e-3
-"""How near two values are the same one (as a share of the largest), and how near to a step of a grid they lie on it."""
+_EXACT, _ROUNDED, _ON_GRID = 1e-5, 1e-6, 2e-3
+"""How near two values are the same one, as a share of the larger and of what is usual in the operand (never of the
+largest of all: beside an outlier all others were one), and how near to a step of a grid they lie on it."""
+_STEPS = 32
+"""Of a float type itself: a range of fewer has few values because of the type."""
 _TINY = torch.finfo(torch.float32).tiny
 _RARE, _AMPLE, _SPARSE = 0.01, 0.25, 0.1
 """Zeros up to this share beside two values are torch's sign of zero by chance; of two values the rarer one has at least
@@ -56,10 +60,16 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     part = _part_of(rows)
     if is_weight and _is_scaled_sign(part):
         return Seen(2)
-    if is_weight and bool((part == part[0]).all()):  # copies are no evidence (a blur)
-        rows = part = part[:1]
     if not bool(part.isfinite().all()):
         return Seen()
+    if (
+        rows.is_floating_point()
+        and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max()
+    ):
+        return Seen(MANY)  # values of a narrow range in a type of few digits
+    if is_weight and len(part) > 1 and _are_copies(part):
+        levels = _levels(part[0])
+        return Seen(levels if levels <= 2 else 0)
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
@@ -81,7 +91,8 @@ def _of_whole(rows: Tensor, is_weight: bool, fewest: int) -> Seen:
     is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
     if is_signed and times[1] <= _RARE * len(values):
         return Seen(2)
-    if is_weight and levels == 2 and 0.0 in distinct and min(times) < _SPARSE * len(values):  # an identity, not signs
+    zeros = dict(zip(distinct, times, strict=False)).get(0.0, 0)
+    if is_weight and not is_signed and zeros > (1 - _SPARSE) * len(values):  # an identity, or a filter a channel
         return Seen(MANY)
     thin = levels == 2 and not is_weight and _is_part_of_four(distinct, min(times) / len(values))
     if levels in (0, MANY) or 0 < fewest < levels:
@@ -130,9 +141,15 @@ def _is_scaled_sign(part: Tensor) -> bool:
     size = part.abs()
     if min(part.shape) < 2 or part.numel() < 8 or float(part.max()) <= 0 or float(part.min()) >= 0:
         return False
-    largest = float(size.max())
-    cross = size * size[0, 0] - size[:, :1] * size[:1]
-    return bool((part != 0).all()) and float(cross.abs().max()) <= 1e-4 * largest * largest
+    cross = size[:, :1] * size[:1]
+    return bool(((size * size[0, 0] - cross).abs() <= 1e-4 * cross).all()) and bool((part != 0).all())
+
+
+def _are_copies(part: Tensor) -> bool:
+    """Are all rows the same, or the same in another order? Then they are no more evidence than one is: a blur, or what
+    makes a map larger, as networks have it before a training."""
+    ordered = part.sort(1).values
+    return bool((ordered == ordered[0]).all())
 
 
 def _levels_of_rows(part: Tensor) -> int:
@@ -191,7 +208,9 @@ def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
     if len(values) > 4 * _FEW and len(few := _distinct(values[::4])[0]) > _FEW:
         return few, []
     ordered = values.sort().values
-    limit = _EXACT * max(abs(float(ordered[0])), abs(float(ordered[-1])))
+    sizes = ordered.abs()
+    usual = max(float(sizes[len(ordered) // 4]), float(sizes[-1 - len(ordered) // 4]))
+    limit = _EXACT * sizes[1:] + _ROUNDED * (usual or float(sizes.max()))
     starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
     ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
     return ordered[starts[: _FEW + 1]].tolist(), (ends - starts)[: _FEW + 1].tolist()
@@ -200,8 +219,10 @@ def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
 def _grid(distinct: list[float]) -> int:
     """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``. Any three lie on some."""
     low, high = distinct[0], distinct[-1]
-    share = (torch.tensor(distinct) - low) / (high - low)
-    steps = torch.arange(1.0, _FEW if len(distinct) > 3 else 3)[:, None]
+    share = (torch.tensor(distinct, dtype=torch.float64) - low) / (high - low)
+    most = _FEW if len(distinct) > 3 else 3
+    fewest = min(math.ceil(0.99 / float(share.diff().min())), most)  # any two are a step apart
+    steps = torch.arange(fewest, most)[:, None]
     for values in (share[:: max(1, len(share) // 8)], share):
         at = steps * values
         steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]

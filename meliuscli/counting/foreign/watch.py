@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.bits import NOTHING, Evidence
-from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, has_formula, measured
+from meliuscli.counting.foreign.formulas import Kind, Measure, doubt_of, formula_of
 from meliuscli.counting.foreign.statements import Stated, stated_bits
 from meliuscli.counting.foreign.tensors import (
     held_by,
+    is_matrix,
     key_of,
     shape_of,
     span_of,
@@ -26,13 +27,8 @@ from meliuscli.counting.foreign.tensors import (
     stored_bits,
     tensors_in,
 )
-from meliuscli.counting.foreign.values import kernel_id, seen_values
-
-_SIGNS = re.compile(r"(sign|sgn|heaviside|[gl][et])_?")
-_ROUNDS = re.compile(r"(round|floor|ceil|trunc)_?")
-_KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
-"""Operations that make signs, that make other steps, and whose results have the values of their operand, in other
-places."""
+from meliuscli.counting.foreign.traces import Trace, Values, made_by
+from meliuscli.counting.foreign.values import MANY, Seen, kernel_id, seen_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +44,6 @@ class Product:
     roots: tuple[int, ...]
     kernels: Mapping[int, int]
     evidence: tuple[Evidence, Evidence] = (NOTHING, NOTHING)
-
-
-class Trace(NamedTuple):
-    """Where the values of a storage come from: from the network's input, or of which of its tensors they are made alone;
-    bits that a quantizer states; whether they are signs, or weights multiplied one by one, each with activations that
-    several share."""
-
-    is_moving: bool = False
-    roots: tuple[int, ...] = ()
-    stated: Stated | None = None
-    is_sign: bool = False
-    is_spread: bool = False
-
-
-_NO_TRACE = Trace()
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -134,36 +115,30 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = list(tensors_in((args, kwargs)))
         if any(map(is_traceable_wrapper_subclass, inputs)):
             return NotImplemented  # it says what it is made of, and that is seen
-        if not (with_macs := has_formula(func, args)):
+        formula = formula_of(func, args, kwargs)
+        if formula is None:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._follow(func, inputs, list(tensors_in(out)))
-        if with_macs:
-            for measure in measured(func, args, kwargs, out, self._is_weight):
-                self._add(measure, shape_of(out))
-        elif doubt := doubt_of(func) or self._sum_of_products(func, args):
+        measures = formula(args, out, self._is_weight) if formula else []
+        for measure in measures:
+            self._add(measure, shape_of(out))
+        if formula is None and (doubt := doubt_of(func) or self._sum_of_products(func, args)):
             self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
+        self._follow(func, inputs, list(tensors_in(out)), any(measure.macs for measure in measures))
         return out
 
-    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        keys, traces = [storage_of(t) for t in inputs], [self._trace(t) for t in inputs]
+    def _follow(self, func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_product: bool) -> None:
+        keys = [storage_of(t) for t in inputs]
         roots = tuple(dict.fromkeys(root for tensor in inputs for root in self._roots_of(tensor)))
         self.used.update(roots)
         if any(tensor.is_complex() for tensor in (*inputs, *outputs)):
             self._complex.update(roots)
-        name = func._schema.name.partition("::")[2]
-        keeps = _KEEPS.fullmatch(name) is not None
-        is_moving = any(trace.is_moving for trace in traces)
-        trace = Trace(
-            is_moving,
-            () if is_moving else roots,
-            next((trace.stated for trace in traces if trace.stated), None) if keeps else None,
-            _SIGNS.fullmatch(name) is not None or _keeps_signs(func, name, keeps, traces),
-            name == "mul" and self._is_spread(inputs, outputs),
-        )
+        trace = made_by(func, [*map(self._trace, inputs)], roots, outputs, is_product)
+        if func._schema.name == "aten::mul" and self._is_spread(inputs, outputs):
+            trace = trace._replace(is_spread=True)
         for tensor in outputs:
             key = storage_of(tensor)
             if key in keys and not func._schema.is_mutable:
@@ -174,7 +149,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_spread(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
         size = sum(t.numel() for t in outputs)
-        has_matrix = any(t.dim() > 1 and self._is_weight(t) and t.numel() > max(t.shape) for t in inputs)
+        has_matrix = any(is_matrix(t) and self._is_weight(t) for t in inputs)
         return has_matrix and any(self._trace(t).is_moving and t.numel() < size for t in inputs)
 
     def _sum_of_products(self, func: Any, args: Sequence[Any]) -> str | None:
@@ -182,7 +157,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return "adds up weights multiplied one by one: may hide MACs (a product of matrices counts)" if is_sum else None
 
     def _trace(self, tensor: Tensor) -> Trace:
-        return self._traces.get(storage_of(tensor), _NO_TRACE)
+        return self._traces.get(storage_of(tensor), Trace())
 
     def _roots_of(self, tensor: Tensor) -> tuple[int, ...]:
         """What of the network's tensors it is made of; several may be views of one long one."""
@@ -195,41 +170,44 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return isinstance(tensor, Tensor) and not self._trace(tensor).is_moving and bool(self._roots_of(tensor))
 
     def _add(self, measure: Measure, output: tuple[int, ...]) -> None:
-        row, (weight, x) = self._calls[-1][0], measure.operands
-        is_weight = self._is_weight(weight)
+        weight = measure.operands[0]
+        is_weight = weight is not None and self._is_weight(weight)
         roots = self._roots_of(weight) if weight is not None and is_weight else ()
         roots = tuple(sorted(roots, key=lambda root: _importance(self.tensors[root]), reverse=True))
-        if roots and row not in self.holders[roots[0]]:
-            row = self.holders[roots[0]][0]
-        macs = measure.macs
-        if weight is not None and x is not None:
-            macs *= (1 + weight.is_complex()) * (1 + x.is_complex())
+        factor = 1 << sum(t.is_complex() for t in measure.operands if t is not None)
+        if weight is not None and not weight.is_complex() and not self._complex.isdisjoint(roots[:1]):
             # torch makes a complex convolution of three real ones; that of sums stands for two.
-            split = bool(roots) and roots[0] in self._complex and not weight.is_complex()
-            macs *= 2 if split and storage_of(weight) not in self._spans else 1
-        evidence = tuple(
-            NOTHING if t is None else self._evidence(t, r, w)
-            for t, r, w in zip(measure.operands, measure.rows, (is_weight, False), strict=True)
-        )
-        kernel = 0 if weight is None or evidence[0].seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
-        number = weight.numel() if weight is not None else 0
-        if measure.packed is not None:
-            number, bits = measure.packed
-            evidence = replace(evidence[0], stored=bits), evidence[1]
-        kernels = {kernel: number} if number else {}
-        self.products.append(Product(row, measure.kind, macs, output, roots, kernels, (evidence[0], evidence[1])))
+            factor *= 2 if storage_of(weight) not in self._spans else 1
+        each = zip(measure.operands, measure.rows, measure.stored, (is_weight, False), strict=True)
+        of_weight, of_activation = (self._evidence(*one) for one in each)
+        kernel = 0 if of_weight.seen.bits == FLOAT_BITS else kernel_id(measure.rows[0])
+        number = measure.number or (0 if weight is None else weight.numel())
+        for row, of_row, part in self._shares(roots, number):
+            macs = factor * measure.macs * part // number if number else measure.macs
+            kernels = {kernel: part} if part else {}
+            self.products.append(Product(row, measure.kind, macs, output, of_row, kernels, (of_weight, of_activation)))
 
-    def _evidence(self, tensor: Tensor, rows: Tensor | None, is_weight: bool) -> Evidence:
+    def _shares(self, roots: tuple[int, ...], number: int) -> list[tuple[str, tuple[int, ...], int]]:
+        """Rows, what of their weights is multiplied, and numbers: the layer that is called goes first; weights of several
+        that are joined go to theirs."""
+        called = self._calls[-1][0]
+        sizes = {root: self.tensors[root].numel() for root in roots if self.tensors[root].dim() > 1}
+        parts = [((root,), size) for root, size in sizes.items()]
+        if len(parts) < 2 or sum(sizes.values()) != number:
+            parts = [(roots, number)]
+        holders = [self.holders[part[0]] if part else [called] for part, _ in parts]
+        return [(called if called in rows else rows[0], *part) for rows, part in zip(holders, parts, strict=True)]
+
+    def _evidence(self, tensor: Tensor | None, rows: Tensor | None, stored: int | None, is_weight: bool) -> Evidence:
+        if tensor is None:
+            return NOTHING
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
-        is_sign = trace.is_sign and not (is_weight and seen.levels != 1)  # zeros among these are pruned ones
-        return Evidence(trace.stated, stored_bits(tensor), seen, is_sign)
-
-
-def _keeps_signs(func: Any, name: str, keeps: bool, traces: Sequence[Trace]) -> bool:
-    """What is made of signs, scaled or passed on, is signs; of two kinds of them or in other steps it may not be."""
-    number = sum(trace.is_sign for trace in traces)
-    is_scaled = torch.Tag.pointwise in func.tags and not _ROUNDS.fullmatch(name)
-    return number == len(traces) > 0 if keeps else number == 1 and is_scaled
+        if not is_weight and trace.values == Values.SUMS and seen.levels > 1:
+            seen = Seen(MANY)
+        is_sign = trace.values == Values.SIGNS and not (
+            is_weight and seen.levels != 1
+        )  # zeros among these are pruned ones
+        return Evidence(trace.stated, stored or stored_bits(tensor), seen, is_sign)
 
 
 def row_of(name: str) -> str:
