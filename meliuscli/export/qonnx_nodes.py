@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from meliuscli.packed.program import Array
-from meliuscli.packed.words import unpack_bits
 
 DOMAIN = "qonnx.custom_op.general"
 
@@ -57,15 +56,3 @@ class QonnxGraph:
         self.add("BipolarQuant", name, [x, one], shape[1:])
         self.shapes[name] = shape
         return name
-
-
-def before_sign(values: Array, flips: Array) -> tuple[Array, Array]:
-    """(a, b) a channel such that a * x + b >= 0 exactly where (x >= value) != flip, in floats. What nothing is above (NaN) has
-    an a of 0."""
-    turned = unpack_bits(flips, len(values))
-    never = np.isnan(values)
-    with np.errstate(over="ignore"):  # nothing is below the lowest float
-        below = np.nextafter(values, np.float32(-np.inf))
-    scale = np.where(never, 0, np.where(turned, -1, 1)).astype(np.float32)
-    shift = np.where(turned, np.where(never, 1, below), np.where(never, -1, -values)).astype(np.float32)
-    return scale, shift
