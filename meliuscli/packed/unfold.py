@@ -11,10 +11,18 @@ from torch import nn
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.errors import BadInputError
 from meliuscli.nn.build import build
-from meliuscli.nn.quantized import QuantConv2d
+from meliuscli.nn.quantized import QuantConv2d, QuantLinear
+from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.program import Array
-from meliuscli.packed.words import BinaryWeights, unpack_bits
+from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.words import unpack_bits
+
+ULPS = (0, 1, -1, 2, -2)
+"""So far from a size times the number of weights lies a sum whose mean is that size."""
+LITTLE = 1e-30
+"""A magnitude that adds nothing to a sum."""
 
 
 def empty_network(spec: ArchSpec) -> nn.Module:
@@ -80,11 +88,40 @@ def network_of_dense(spec: DenseFamilySpec, tensors: Mapping[str, Array]) -> nn.
     return network
 
 
-def put_binary(network: nn.Module, weights: Mapping[str, BinaryWeights]) -> None:
-    """The binary convolutions of a network whose other layers are there: signs times scales, which no quantizer changes."""
-    for name, own in weights.items():
-        conv = network.get_submodule(name)
+def network_of_runner(runner: PackedNetwork) -> nn.Module:
+    """The network of a packed one, as torch computes it. Raises ``BadInputError`` for thresholds that no batch norm has."""
+    if isinstance(runner, PackedDense):
+        network = network_of_dense(runner.spec, runner.tensors)
+        again = fold_dense(network, runner.spec)
+        if any(again[name].tobytes() != value.tobytes() for name, value in runner.tensors.items()):
+            raise BadInputError("its thresholds are none that a batch norm has", "export the run again")
+        return network
+    assert isinstance(runner, PackedModule)
+    for name, own in runner.weights.items():
+        conv = runner.network.get_submodule(name)
         put_signs(conv, own.signs())
         if own.scale is not None and isinstance(conv, QuantConv2d):
-            put(conv.weight, conv.weight.detach().numpy() * own.scale[:, None, None, None])
-            conv.quantizer = nn.Identity()
+            put_quantized(name, conv, conv.weight.detach().clone(), torch.from_numpy(own.scale))
+    return runner.network
+
+
+@torch.no_grad()
+def put_quantized(name: str, layer: QuantConv2d | QuantLinear, values: torch.Tensor, sizes: torch.Tensor) -> None:
+    """Weights that a layer's quantizer makes ``values`` times ``sizes`` of, one a filter.
+
+    Where the size is a mean of magnitudes, one weight has all of the sum, which no order of additions rounds. Raises ``ValueError`` where
+    no weights do."""
+    rows, sizes = values.flatten(1), sizes.reshape(-1)
+    wanted, done = rows * sizes[:, None], torch.zeros(len(rows), dtype=torch.bool)
+    sums = (sizes.double() * rows.shape[1]).float()
+    for ulps in (None, *ULPS):
+        tried = wanted.clone()
+        if ulps is not None:
+            tried = rows * LITTLE
+            tried[:, 0] = rows[:, 0] * (sums.view(torch.int32) + ulps).view(torch.float32)
+        equal = (layer.quantizer(tried.reshape(values.shape)).flatten(1) == wanted).all(1)
+        layer.weight.data[equal & ~done] = tried.reshape(values.shape)[equal & ~done]
+        done |= equal
+    if not bool(done.all()):
+        bits = f"{layer.weight_bits} bits" if layer.weight_bits > 1 else "one bit"
+        raise ValueError(f"{name} holds weights of {bits} as they are behind their quantizer, which would change them again")
