@@ -46,6 +46,9 @@ BORDERS = {
     ),
 }
 
+IN_C = ("resnete", "birealnet")
+"""Families whose other borders C and QONNX have too."""
+
 
 @pytest.fixture(params=BORDERS)
 def spec(request: pytest.FixtureRequest) -> ArchSpec:
@@ -58,7 +61,7 @@ def test_a_border_is_part_of_the_archid_and_changes_no_macs(spec: ArchSpec) -> N
     assert usual.archid != spec.archid
     first, second = count_spec(usual).total, count_spec(spec).total
     assert (first.macs, first.weights, first.size_bytes) == (second.macs, second.weights, second.size_bytes)
-    assert memory_of(spec).is_c is False or spec.family == "dorefa-alexnet"
+    assert memory_of(spec).is_c == (spec.family in IN_C)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +114,16 @@ def test_what_is_packed_answers_alike_and_a_packed_file_is_read_again(spec: Arch
         return
     runner = pack(network, spec)
     require_exact(check(runner, network, images))
+    assert runner.left == ()
+    for image in images:
+        assert torch.equal(runner(image[None])[0].argmax(), network(image[None])[0].argmax())
     path = tmp_path / "net.packed.safetensors"
     assert write_packed(network, spec, path)
     assert torch.equal(load_packed(path)(images), runner(images))
+    # A bit a binary weight: beside what is counted a batch norm's mean and deviation, its header, and whole bytes.
+    norms = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    counted = count_spec(spec).total.size_bytes
+    assert counted <= path.stat().st_size < 1.02 * (counted + 4 * norms) + 1500
 
 
 @pytest.mark.parametrize("key", ["binarydensenet", "dorefa-alexnet"])
@@ -127,6 +137,10 @@ def test_onnx_answers_alike(key: str, tmp_path: Path) -> None:
 def test_what_knows_one_border_alone_refuses_the_others(spec: ArchSpec) -> None:
     pytest.importorskip("llvmlite")
     network = random_network(spec, 2, 0)[0]
+    if spec.family in IN_C:
+        assert network_for_c(network, spec).spec == spec
+        assert runner_for_qonnx(network, spec).spec == spec
+        return
     with pytest.raises(BadInputError, match="--to c: for"):
         network_for_c(network, spec)
     if spec.family in ("meliusnet", "binarydensenet"):

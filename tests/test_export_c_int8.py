@@ -17,19 +17,19 @@ from meliuscli.errors import BadInputError
 from meliuscli.export.c.chain import StemStep
 from meliuscli.export.c.compiled import compile_library
 from meliuscli.export.c.exact import run_stem
+from meliuscli.export.c.float_network import CNetwork, runner_for_c
 from meliuscli.export.c.int8 import int8_stem
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import make_library
-from meliuscli.packed.runner import PackedNetwork, pack
 
 DENSE = ("groups", "one-stage")
-KEYS = (*DENSE, "resnete", "reactivated", "vgg-small")
+KEYS = (*DENSE, "resnete", "reactivated", "vgg-small", "resnete-same+0", "reactivated-same", "resnet")
 
 
 @cache
-def runner_of(key: str) -> PackedNetwork:
-    return packed(small(key)) if key in DENSE else pack(network_of(key), spec_of(key))
+def runner_of(key: str) -> CNetwork:
+    return packed(small(key)) if key in DENSE else runner_for_c(network_of(key), spec_of(key))
 
 
 @cache

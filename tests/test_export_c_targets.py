@@ -15,6 +15,7 @@ from test_export_c_chain import chain_library, chain_of, images_of, network_of
 from test_export_c_int8 import int8_of, runner_of
 
 from meliuscli.arch.families.dense import DenseFamilySpec
+from meliuscli.export.c.chain import Chain
 from meliuscli.export.c.compiled import compile_library
 from meliuscli.export.c.exact import run_chain
 from meliuscli.export.c.vectors import Expected, checksum, checksum_of_floats, noise, packed_answer
@@ -60,7 +61,9 @@ LINUX = {
 }
 
 
-CHAINED = ("resnete", "bottleneck", "resnet", "cnv", "int8")
+CHAINED = ("resnete", "resnete-same+0", "bottleneck", "resnet", "cnv", "int8")
+INT8 = ("groups", "one-stage", "resnete", "reactivated-same", "bottleneck", "resnet", "vgg-small")
+"""Networks whose stem and head are in int8 on a thousand images."""
 
 
 def either(key: str) -> CLibrary:
@@ -100,7 +103,11 @@ def test_a_thousand_images(key: str, cc: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cc", ["gcc", "clang"])
 @pytest.mark.parametrize(
-    "key", ["resnete", "reactivated", "bottleneck", "resnet", "resnet-bottleneck", "vgg-small", "tfc", "cnv"]
+    "key",
+    [
+        *("resnete", "reactivated", "bottleneck", "resnet", "resnet-bottleneck", "vgg-small", "tfc", "cnv"),
+        *("resnete-same+0", "resnete-same+1", "reactivated-same"),
+    ],
 )
 def test_a_thousand_images_of_a_chain(key: str, cc: str, tmp_path: Path) -> None:
     """All whole numbers and logits of the run in NumPy, and torch's top-1 but where two logits are as good as equal."""
@@ -108,17 +115,43 @@ def test_a_thousand_images_of_a_chain(key: str, cc: str, tmp_path: Path) -> None
     program = compile_library(chain_library(key), tmp_path, cc, "-std=c11", *STRICT, *SANITIZED)
     images = images_of(key, IMAGES)
     (tmp_path / "images.f32").write_bytes(images.numpy().tobytes())
-    lines = [line.split() for line in run(program, tmp_path / "images.f32").splitlines()]
-    ran = [run_chain(chain_of(key), part.numpy()) for part in images.split(50)]
-    logits = np.concatenate([one.logits for one in ran])
-    counts = [np.concatenate([one.counts[step.name] for one in ran]) for step in chain_of(key).binary]
+    logits = hold_against(chain_of(key), images, run(program, tmp_path / "images.f32"))
+    with torch.inference_mode():
+        torchs = network_of(key)(images).numpy()
+    assert (torchs.argmax(1) == logits.argmax(1)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("key", INT8)
+def test_a_thousand_images_with_stem_and_head_in_int8(key: str, cc: str, tmp_path: Path) -> None:
+    """All whole numbers and logits of the run in NumPy or, of a MeliusNet, of the packed runner between ends in NumPy."""
+    need(cc)
+    int8 = int8_of(key)
+    library = make_library(int8.runner, key, "net", None, int8)
+    program = compile_library(library, tmp_path, cc, "-std=c11", *STRICT, *SANITIZED)
+    images = torch.cat([noise(int8.runner.spec, seed) for seed in range(IMAGES)])
+    (tmp_path / "images.f32").write_bytes(images.numpy().tobytes())
+    said = run(program, tmp_path / "images.f32")
+    if key not in SMALL:
+        hold_against(int8.chain, images, said)
+        return
+    lines = [line.split() for line in said.splitlines()]
+    answers = tuple(_line(int8.answer(image[None])) for image in images)
+    assert tuple((int(top1), int(sums, 16), int(last, 16)) for top1, sums, last in lines) == answers
+
+
+def hold_against(chain: Chain, images: torch.Tensor, said: str) -> np.ndarray:
+    """What a program says of images is what the chain gives, to the last bit; the chain's logits."""
+    ran = [run_chain(chain, part.numpy()) for part in images.split(50)]
+    logits: np.ndarray = np.concatenate([one.logits for one in ran])
+    counts = [np.concatenate([one.counts[step.name] for one in ran]) for step in chain.binary]
+    lines = [line.split() for line in said.splitlines()]
+    assert len(lines) == len(images)
     for number, (top1, sums, last) in enumerate(lines):
         units = np.array([checksum(numbers[number]) for numbers in counts])
         assert (int(top1), int(sums, 16)) == (logits[number].argmax(), checksum(units))
         assert int(last, 16) == checksum_of_floats(logits[number])
-    with torch.inference_mode():
-        torchs = network_of(key)(images).numpy()
-    assert (torchs.argmax(1) == logits.argmax(1)).mean() >= 0.999
+    return logits
 
 
 @pytest.mark.parametrize("key", [*SMALL, *CHAINED])

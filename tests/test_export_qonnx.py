@@ -19,7 +19,9 @@ from meliuscli.counting.counts import Op, add
 from meliuscli.errors import BadInputError
 from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.vectors import noise
-from meliuscli.export.qonnx import DOMAIN, _before_sign, qonnx_model, run_qonnx
+from meliuscli.export.qonnx import qonnx_model, run_qonnx
+from meliuscli.export.qonnx_nodes import DOMAIN
+from meliuscli.packed.unfold import before_sign
 from meliuscli.nn.build import build
 from meliuscli.packed.runner import pack
 from meliuscli.packed.words import pack_bits
@@ -56,7 +58,7 @@ def test_binary_layers_are_bipolar_to_their_edges(key: str) -> None:
 def test_signs_are_the_packed_runners_for_every_float() -> None:
     values = np.array([0.0, 1.5, -1e-40, 3e38, -3.4028235e38, np.nan, np.nan, 0.1], np.float32)
     flips = np.array([0, 1, 0, 1, 0, 0, 1, 1], bool)
-    scale, shift = _before_sign(values, pack_bits(flips))
+    scale, shift = before_sign(values, pack_bits(flips))
     with np.errstate(over="ignore"):  # nothing is below the lowest float
         near = [values, np.nextafter(values, np.float32(np.inf)), np.nextafter(values, np.float32(-np.inf))]
     for x in (*near, np.float32([0.0] * 8), np.float32([-3e38] * 8), np.float32([3e38] * 8)):

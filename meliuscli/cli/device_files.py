@@ -95,9 +95,16 @@ def write_as_c(name: str, runner: CNetwork, path: Path, how: Preprocessing | Non
 
 
 def copy_as_it_is(source: Path, kind: str, path: Path, force: bool) -> None:
-    """An ONNX file, or a directory of C whose library is what this version writes for its weights, once more."""
+    """An ONNX file, a packed one that is whole, or a directory of C whose library is what this version writes for its weights,
+    once more."""
     from meliuscli.exchange.headers import read_header
 
+    if kind == "packed":
+        from meliuscli.export.packed import copy_packed
+
+        spec = copy_packed(source, path)
+        answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
+        return
     spec = read_header(source).named.spec
     if kind == "onnx":
         from meliuscli.results import write_bytes

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from meliuscli.cli import options
-from meliuscli.cli.console import answer
 from meliuscli.cli.device_files import (
     InC,
     copy_as_it_is,
@@ -19,11 +18,11 @@ from meliuscli.cli.device_files import (
     write_as_qonnx,
 )
 from meliuscli.cli.exported import AskedExport, Exported
-from meliuscli.cli.network_files import write_as_onnx, write_as_packed, written
+from meliuscli.cli.network_files import write_as_onnx, write_as_packed
 from meliuscli.cli.networks import the_one
 from meliuscli.counting.footprint import COMPARED, TRACED, require_room
 from meliuscli.errors import BadInputError
-from meliuscli.exchange.headers import FileKind, file_kind
+from meliuscli.exchange.headers import FileKind, file_kind, read_header
 from meliuscli.results import require_directory
 from meliuscli.runs import REPORTS
 
@@ -129,39 +128,32 @@ def _write(exported: Exported, to: To, path: Path, in_c: InC, force: bool) -> No
         (write_as_onnx if to == "onnx" else write_as_packed)(name, spec, network, path, how)
 
 
-AGAIN: dict[FileKind, tuple[str, tuple[To, ...]]] = {
-    "packed": ("a packed file is written again as it is, --to packed (or c, qonnx)", ("packed", "c", "qonnx")),
-    "onnx": ("an ONNX file is written again as it is, --to onnx", ("onnx",)),
-    "c": ("a directory of C is written again as it is, --to c", ("c",)),
-}
-"""What becomes of an exported file, in words, and as what it can be written."""
-
-
 def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC, force: bool, is_changed: bool) -> None:
-    """An exported file as it is, checked; a packed one in C or QONNX too. Its batch norms are thresholds, of which no ONNX
-    graph is made."""
-    from meliuscli.export.packed import copy_packed, load_packed
-    from meliuscli.training.weights import read_preprocessing
+    """An exported file in its own format as it is, checked; in another one by what it holds of the network."""
+    from meliuscli.exchange.again import is_qonnx, network_again
 
-    says, possible = AGAIN[kind]
-    if to not in possible or is_changed or (kind == "c" and in_c != InC()):
-        raise BadInputError(f"{source}: {says}", "export the run that it was made of")
-    if to == kind and output is None:
+    own: To = "qonnx" if kind == "onnx" and is_qonnx(source) else kind  # type: ignore[assignment]
+    if is_changed:
+        raise BadInputError(f"{source}: an exported file is written again as it is", "export the run that it was made of")
+    if to == own and output is None:
         raise BadInputError(f"{source}: where to? it is there already", "name another place with --output")
     name = source.name.partition(".")[0]
     path = _place(name, output, force, to)
-    if kind != "packed":
+    if to == own and in_c == InC():
         copy_as_it_is(source, kind, path, force)
         return
-    if to == "packed":
-        spec = copy_packed(source, path)
-        answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
+    header = read_header(source)
+    if kind == "packed" and to in ("c", "qonnx"):
+        from meliuscli.export.packed import load_packed
+
+        runner = load_packed(source)
+        if to == "c":
+            write_as_c(name, runner, path, header.preprocessing, in_c, force)
+        else:
+            write_as_qonnx(name, runner, path, header.preprocessing)
         return
-    runner, how = load_packed(source), read_preprocessing(source)
-    if to == "c":
-        write_as_c(name, runner, path, how, in_c, force)
-    else:
-        write_as_qonnx(name, runner, path, how)
+    spec = header.named.spec
+    _write(Exported(name, spec, network_again(source, kind, spec), header.preprocessing), to, path, in_c, force)
 
 
 def _format(asked: To | None, output: Path | None) -> To:

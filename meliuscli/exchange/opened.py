@@ -17,7 +17,7 @@ from meliuscli.errors import BadInputError, MeliusError, MissingError
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.c.shared import open_c
 from meliuscli.export.packed import is_packed, load_packed
-from meliuscli.export.qonnx import DOMAIN
+from meliuscli.export.qonnx_nodes import DOMAIN
 from meliuscli.packed.runner import pack
 from meliuscli.packed.timing import C
 from meliuscli.runs import load_run

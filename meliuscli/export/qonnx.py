@@ -6,7 +6,6 @@ the convolution's input is bipolar to its edges. Shapes are static, with a batch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
+from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
 from meliuscli.arch.families.small import FinnDenseSpec
 from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM
@@ -22,64 +22,20 @@ from meliuscli.data.preprocessing import KEY, Preprocessing
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.onnx import HINT
+from meliuscli.export.qonnx_nodes import DOMAIN, QonnxGraph, Value
+from meliuscli.packed.unfold import before_sign
+from meliuscli.export.qonnx_residual import add_residual
 from meliuscli.export.qonnx_small import add_chain, is_row_of_bits
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
-from meliuscli.packed.words import BinaryWeights, unpack_bits
+from meliuscli.packed.words import BinaryWeights
 from meliuscli.results import write_bytes
 
-DOMAIN = "qonnx.custom_op.general"
 OPSET = 13
 IMAGES = 4
 """Random images on which a file is held against the packed runner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A tensor of the graph: its name, and its shape without the batch."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class QonnxGraph:
-    """Nodes, constants and shapes, in the order in which they are added."""
-
-    nodes: list[Any] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def add(self, op: str, name: str, inputs: list[str], shape: tuple[int, ...], **attributes: Any) -> Value:
-        """A node whose output has the name and, with its batch of one, the shape."""
-        from onnx import helper
-
-        if op in ("Conv", "MaxPool"):  # consumers want all that ONNX lets be left out
-            attributes = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], **attributes}
-        if op == "Conv":
-            attributes = {"group": 1, **attributes}
-        domain = DOMAIN if op in ("BipolarQuant", "Quant") else ""
-        self.nodes.append(helper.make_node(op, inputs, [name], name=f"{op}_{name}", domain=domain, **attributes))
-        self.shapes[name] = (1, *shape)
-        return Value(name, shape)
-
-    def constant(self, name: str, value: Any) -> str:
-        self.constants[name] = np.asarray(value)
-        return name
-
-    def affine(self, x: Value, name: str, scale: Array, shift: Array) -> Value:
-        """scale * x + shift, a channel each."""
-        column = [np.asarray(value, np.float32).reshape(1, -1, 1, 1) for value in (scale, shift)]
-        scaled = self.add("Mul", f"{name}_scaled", [x.name, self.constant(f"{name}_scale", column[0])], x.shape)
-        return self.add("Add", name, [scaled.name, self.constant(f"{name}_shift", column[1])], x.shape)
-
-    def bipolar(self, x: str, name: str, shape: tuple[int, ...]) -> str:
-        one = self.constant("one", np.float32(1))
-        self.add("BipolarQuant", name, [x, one], shape[1:])
-        self.shapes[name] = shape
-        return name
 
 
 def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
@@ -95,7 +51,8 @@ def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
     else:
         assert isinstance(runner, PackedModule)
         chain = fold_chain(runner.network, spec, runner.weights)
-        logits = add_chain(graph, Value("images", spec.input_shape), chain)
+        add = add_chain if is_row_of_bits(spec) else add_residual
+        logits = add(graph, Value("images", spec.input_shape), chain)
     kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
     arrays = {name: value for name, value in graph.constants.items() if value.dtype in kinds}
 
@@ -119,9 +76,9 @@ def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
 
 def require_qonnx(spec: ArchSpec) -> None:
     """Raises ``BadInputError`` for a network of which no QONNX graph is made."""
-    if not runs_whole(spec) and not is_row_of_bits(spec):
+    if not runs_whole(spec) and not is_row_of_bits(spec) and not isinstance(spec, ResNetESpec | BiRealNetSpec):
         what = f"{spec.family} of {spec.summary()}" if isinstance(spec, DenseFamilySpec) else spec.family
-        hint = "it is for MeliusNet and BinaryDenseNet with borders of -1, and FINN's networks"
+        hint = "it is for MeliusNet and BinaryDenseNet with borders of -1, ResNetE, Bi-Real Net, and FINN's networks"
         raise BadInputError(f"--to qonnx: not for {what}", hint)
 
 
@@ -169,7 +126,7 @@ def _stem(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:
 def _unit(graph: QonnxGraph, x: Value, unit: DenseUnit, tensors: Tensors) -> Value:
     """Signs, binary convolution, and its count of equal signs behind the channels or added to the last."""
     name, size, edge = unit.name.replace(".", "_"), x.shape[1], unit.dilation
-    scale, shift = _before_sign(tensors[f"{unit.name}.conv.thresholds"], tensors[f"{unit.name}.conv.flips"])
+    scale, shift = before_sign(tensors[f"{unit.name}.conv.thresholds"], tensors[f"{unit.name}.conv.flips"])
     y = graph.affine(x, f"{name}_normed", scale, shift)
     wide = (unit.channels, size + 2 * edge, size + 2 * edge)
     pads = graph.constant(f"{name}_pads", np.array([0, 0, edge, edge, 0, 0, edge, edge], np.int64))
@@ -197,18 +154,6 @@ def _channels(graph: QonnxGraph, x: Value, name: str, first: int, last: int) -> 
     numbers = {"first": first, "last": last, "axis": 1}
     bounds = [graph.constant(f"{name}_{what}", np.array([number], np.int64)) for what, number in numbers.items()]
     return graph.add("Slice", name, [x.name, *bounds], (last - first, *x.shape[1:]))
-
-
-def _before_sign(values: Array, flips: Array) -> tuple[Array, Array]:
-    """(a, b) a channel such that a * x + b >= 0 exactly where (x >= value) != flip, in floats. What nothing is above (NaN) has
-    an a of 0."""
-    turned = unpack_bits(flips, len(values))
-    never = np.isnan(values)
-    with np.errstate(over="ignore"):  # nothing is below the lowest float
-        below = np.nextafter(values, np.float32(-np.inf))
-    scale = np.where(never, 0, np.where(turned, -1, 1)).astype(np.float32)
-    shift = np.where(turned, np.where(never, 1, below), np.where(never, -1, -values)).astype(np.float32)
-    return scale, shift
 
 
 def _transition(graph: QonnxGraph, x: Value, transition: Transition, tensors: Tensors) -> Value:

@@ -23,8 +23,8 @@ from meliuscli.packed.words import BinaryWeights, pack_bits
 
 @torch.no_grad()
 def binary_weights(conv: nn.Module) -> BinaryWeights | None:
-    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias, a border on
-    one side only, weights of other than two values a filter, or activations of other bits than signs."""
+    """The packed weights of a binary convolution; None for one that is none, or that has groups, a bias, weights
+    of other than two values a filter, or activations of other bits than signs."""
     if isinstance(conv, BinaryConv2d):
         window = Window(3, conv.stride, conv.dilation, conv.dilation)
         return BinaryWeights(_words(conv.weight >= 0), conv.weight.shape[1], window, -1, xnor=True)
@@ -35,9 +35,10 @@ def binary_weights(conv: nn.Module) -> BinaryWeights | None:
     weight = conv.quantizer(conv.weight)
     scale = weight.abs().amax((1, 2, 3))
     two_values = bool((weight.abs() == scale[:, None, None, None]).all())
-    if conv.same or conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
+    if conv.groups != 1 or conv.bias is not None or not two_values or conv.pad_value not in (-1, 0, 1):
         return None
-    window = Window(conv.weight.shape[2], conv.stride, conv.dilation, conv.padding)
+    same = conv.same and conv.padding > 0
+    window = Window(conv.weight.shape[2], conv.stride, conv.dilation, conv.padding, same)
     return BinaryWeights(
         _words(weight > 0), conv.weight.shape[1], window, int(conv.pad_value), scale=scale.numpy().copy()
     )
@@ -65,7 +66,8 @@ class PackedConv2d(nn.Module):
     def _plan(self, batch: int, height: int, width: int) -> None:
         weights, isa, window = self.weights, self._isa, self.weights.window
         self._source = Map.make(batch, height, width, round_up(weights.channels, 32))
-        self._words = Map.make(batch, height, width, num_words(weights.channels), window.padding, np.uint32)
+        border = max(*window.border(height), *window.border(width))
+        self._words = Map.make(batch, height, width, num_words(weights.channels), border, np.uint32)
         fill_border(self._words, weights)
         rows, columns = window.out_size(height), window.out_size(width)
         self._out = Map.make(batch, rows, columns, round_up(weights.outputs, isa.lanes * isa.vectors))

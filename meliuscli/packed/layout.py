@@ -25,19 +25,33 @@ def num_words(channels: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square kernel, its stride, dilation and padding."""
+    """A square kernel, its stride and dilation, and its padding on both sides; or with ``same`` TensorFlow's, which depends on
+    the map: as much as gives ceil(size / stride) rows, and of an odd number one more behind than in front."""
 
     kernel: int
     stride: int = 1
     dilation: int = 1
     padding: int = 0
+    same: bool = False
+
+    def border(self, size: int) -> tuple[int, int]:
+        """Rows that lie before and behind a map of ``size``."""
+        if not self.same:
+            return self.padding, self.padding
+        total = max((-(-size // self.stride) - 1) * self.stride + self.reach - size, 0)
+        return total // 2, total - total // 2
+
+    @property
+    def reach(self) -> int:
+        """Rows from its first to its last."""
+        return self.dilation * (self.kernel - 1) + 1
 
     def out_size(self, size: int) -> int:
-        return (size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+        return (size + sum(self.border(size)) - self.reach) // self.stride + 1
 
     def starts(self, size: int) -> Array:
-        """The first row that each output row sees, -padding and on."""
-        return np.arange(self.out_size(size)) * self.stride - self.padding
+        """The first row that each output row sees, from the border before the map on."""
+        return np.arange(self.out_size(size)) * self.stride - self.border(size)[0]
 
     def inside(self, size: int) -> Array:
         """(output rows, kernel): does this row of the window lie in the map?"""

@@ -138,8 +138,8 @@ def float_parts(network: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Mo
 def _scaled_dots(conv: QuantConv2d, x: Tensor) -> Tensor:
     """What the module computes, from whole numbers: exact before the scale."""
     weight: Tensor = conv.quantizer(conv.weight)
-    signs = F.pad(torch.where(x >= 0, 1.0, -1.0), (conv.padding,) * 4, value=float(conv.pad_value))
-    dots = F.conv2d(signs, torch.where(weight > 0, 1.0, -1.0), None, conv.stride, dilation=conv.dilation)
+    signs, padding = conv.bordered(torch.where(x >= 0, 1.0, -1.0))
+    dots = F.conv2d(signs, torch.where(weight > 0, 1.0, -1.0), None, conv.stride, padding, conv.dilation)
     return dots * weight.abs().amax((1, 2, 3))[:, None, None]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.packed.fold import thresholds
-from meliuscli.packed.layout import num_words
+from meliuscli.packed.layout import Window, num_words
 from meliuscli.packed.program import Array
 from meliuscli.packed.words import BinaryWeights, pack_bits, unpack_bits
 
@@ -49,8 +49,9 @@ class SignTable:
 
 @dataclass(frozen=True, slots=True)
 class StemConv:
-    """A convolution with its batch norm: (outputs, inputs a group, kernel, kernel) weights, bias. With ``scale`` weights and what
-    it sees are int8, and what comes out is the nearest whole number to the sum times ``scale`` plus ``bias``."""
+    """A convolution with its batch norm: (outputs, inputs a group, kernel, kernel) weights, bias; ``same``: with TensorFlow's
+    border. With ``scale`` weights and what it sees are int8, and what comes out is the nearest whole number to the sum times
+    ``scale`` plus ``bias``."""
 
     name: str
     weight: Array
@@ -59,6 +60,13 @@ class StemConv:
     groups: int
     relu: bool
     scale: Array | None = None
+    same: bool = False
+
+    @property
+    def window(self) -> Window:
+        """What of the map an output pixel sees."""
+        kernel = self.weight.shape[2]
+        return Window(kernel, self.stride, 1, kernel // 2, self.same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +84,26 @@ class ChainStep:
 @dataclass(frozen=True, slots=True)
 class StemStep(ChainStep):
     """The image through an affine function, float convolutions, 3x3 max pooling of stride 2 where it ``pools``, and another
-    affine function; with ``signs`` these alone are kept."""
+    affine function; with ``signs`` these alone are kept. ``same``: the pooling has TensorFlow's border."""
 
     convs: tuple[StemConv, ...]
     pools: bool
     before: Affine | None = None
     behind: Affine | None = None
     signs: SignTable | None = None
+    same: bool = False
+
+    @property
+    def pooling(self) -> Window:
+        """What of the map behind the convolutions an output pixel sees."""
+        return Window(3, 2, 1, 1, self.same) if self.pools else Window(1)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Of the image, and of the map behind each convolution."""
+        sizes = [self.size]
+        for conv in self.convs:
+            sizes.append(conv.window.out_size(sizes[-1]))
+        return tuple(sizes)
 
 
 @dataclass(frozen=True, slots=True)

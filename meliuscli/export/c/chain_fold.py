@@ -45,17 +45,16 @@ CHAINED = "MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, float ResNet, VGG-Sm
 def require_chained(spec: ArchSpec) -> Chained:
     """Raises ``BadInputError`` for a network that no chain is made of."""
     if not runs_as_chain(spec):
-        foreign = _foreign(spec) if isinstance(spec, BiRealNetSpec | ResNetESpec | DenseFamilySpec) else ""
-        what = f"networks with {foreign}" if foreign else spec.family
+        what = f"networks with {_foreign(spec)}" if isinstance(spec, DenseFamilySpec) else spec.family
         raise BadInputError(f"--to c: for {CHAINED}, not for {what}")
     assert isinstance(spec, Chained)
     return spec
 
 
-def _foreign(spec: ArchSpec) -> str:
+def _foreign(spec: DenseFamilySpec) -> str:
     """The fields that no kernel in C has, as a TOML file has them."""
-    ours = {"padding": "symmetric", "stem_pool": 3} | ({} if isinstance(spec, BiRealNetSpec) else {"pad_value": -1})
-    set_ = {name: getattr(spec, name, own) for name, own in ours.items() if getattr(spec, name, own) != own}
+    ours = {"padding": "symmetric", "stem_pool": 3, "pad_value": -1}
+    set_ = {name: getattr(spec, name) for name, own in ours.items() if getattr(spec, name) != own}
     return " and ".join(f"{name} = {json.dumps(value)}" for name, value in set_.items())
 
 

@@ -23,6 +23,7 @@ from meliuscli.export.c.chain import (
     StemStep,
     Weights,
 )
+from meliuscli.nn.layers import SameConv2d, SameMaxPool2d
 from meliuscli.nn.quantizers import RPReLU, RSign
 from meliuscli.packed.fold import folded_conv, linear_of, part, scale_and_shift
 from meliuscli.packed.program import Array
@@ -64,13 +65,14 @@ def _stem(network: nn.Module, spec: Residual, size: int) -> StemStep:
         own = None if norm is None or norm.kind != "batch_norm" or norm.name == f"{STEM}.norm" else norm.name
         relu = f"{STEM}.{layer.name.removeprefix(f'{STEM}.').replace('conv', 'relu')}" in [one.name for one in layers]
         folded = folded_conv(conv, None if own is None else part(network, own, nn.BatchNorm2d))
-        convs.append(StemConv(layer.name, *folded, layer.stride, layer.groups, relu))
+        convs.append(StemConv(layer.name, *folded, layer.stride, layer.groups, relu, same=isinstance(conv, SameConv2d)))
     pools = any(layer.kind == "max_pool" for layer in layers)
     before = behind = None
     if isinstance(spec, ResNetESpec):
         before = scale_and_shift(part(network, "input_norm", nn.BatchNorm2d)) if spec.input_norm else None
         behind = scale_and_shift(part(network, f"{STEM}.norm", nn.BatchNorm2d))
-    return StemStep(STEM, STEM, IMAGE, STEM, spec.input_size, size, tuple(convs), pools, before, behind)
+    same = pools and isinstance(network.get_submodule(f"{STEM}.pool"), SameMaxPool2d)
+    return StemStep(STEM, STEM, IMAGE, STEM, spec.input_size, size, tuple(convs), pools, before, behind, same=same)
 
 
 def _block(network: nn.Module, name: str, stream: str, size: int, weights: Weights) -> Iterator[ChainStep]:

@@ -106,7 +106,8 @@ class ChainSource:
             kind = "stem"
             channels = self.chain.spec.input_channels
             values = [
-                *(f"{name}_convs", len(rows), int(step.pools), channels, step.size, step.out_size),
+                *(f"{name}_convs", len(rows), int(step.pools), step.pooling.border(step.sizes()[-1])[0]),
+                *(channels, step.size, step.out_size),
                 *self._tables(step, "image_scale", "image_shift", "norm_scale", "norm_shift", "thresholds", "flips"),
             ]
         elif isinstance(step, ShortcutStep):
@@ -133,9 +134,10 @@ class ChainSource:
         yield f"static const {self.prefix}_{kind} {name} = {{{', '.join(map(str, values))}}};"
 
     def _convs(self, step: StemStep) -> Iterator[str]:
-        for number, conv in enumerate(step.convs):
+        for number, (conv, size) in enumerate(zip(step.convs, step.sizes(), strict=False)):
             outputs, inputs, kernel, _ = conv.weight.shape
-            numbers = (inputs, outputs, conv.groups, kernel, conv.stride, int(conv.relu))
+            before = conv.window.border(size)[0]
+            numbers = (inputs, outputs, conv.groups, kernel, conv.stride, before, int(conv.relu))
             tables = self._tables(step, f"weights{number}", f"scale{number}", f"bias{number}")
             yield f"    {{{', '.join([*tables, *map(str, numbers)])}}}"
 
@@ -188,6 +190,6 @@ class ChainSource:
 
 def _numbers(step: BinaryStep) -> tuple[int, ...]:
     own, window = step.weights, step.weights.window
-    shape = (own.channels, own.outputs, window.kernel, window.stride, window.padding, own.pad_value)
+    shape = (own.channels, own.outputs, window.kernel, window.stride, window.border(step.size)[0], own.pad_value)
     flags = (step.pools, step.norm_first, own.xnor, step.relu, step.adds)
     return *shape, step.size, step.out_size, *map(int, flags), step.steps

@@ -82,7 +82,7 @@ def run_stem(step: StemStep, images: Array) -> Array:
     for conv in step.convs:
         x = _plane_conv(conv, x) if conv.scale is None else _int8_conv(conv, x)
     if step.pools:
-        x = _max_pool(x, 3, 1)
+        x = _max_pool(x, 3, step.pooling.border(x.shape[1]))
     if step.behind is not None:
         x = fma(x, *step.behind)
     return x if step.signs is None else _signs(x, step.signs)
@@ -98,17 +98,17 @@ def _int8_conv(conv: StemConv, x: Array) -> Array:
     assert conv.scale is not None
     assert 127**2 * conv.weight[0].size < 2**24  # which float32 is exact up to
     seen = torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
-    weight, edge = torch.from_numpy(conv.weight.astype(np.float32)), conv.weight.shape[2] // 2
-    sums = F.conv2d(seen, weight, stride=conv.stride, padding=edge, groups=conv.groups).permute(0, 2, 3, 1)
+    weight, border = torch.from_numpy(conv.weight.astype(np.float32)), conv.window.border(x.shape[1]) * 2
+    sums = F.conv2d(F.pad(seen, border), weight, stride=conv.stride, groups=conv.groups).permute(0, 2, 3, 1)
     whole = nearest(fma(sums.round().numpy(), conv.scale, conv.bias))
     return np.maximum(whole, np.float32(0)) if conv.relu else whole
 
 
 def _plane_conv(conv: StemConv, x: Array) -> Array:
     outputs, inputs, kernel, _ = conv.weight.shape
-    edge, size, width = kernel // 2, x.shape[1], outputs // conv.groups
-    rows = (size - 1) // conv.stride + 1
-    padded = np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    border, width = conv.window.border(x.shape[1]), outputs // conv.groups
+    rows = conv.window.out_size(x.shape[1])
+    padded = np.pad(x, ((0, 0), border, border, (0, 0)))
     out = np.broadcast_to(conv.bias, (len(x), rows, rows, outputs)).copy()
     seen = np.arange(outputs) // width * inputs
     across = [slice(kx, kx + (rows - 1) * conv.stride + 1, conv.stride) for kx in range(kernel)]
@@ -121,10 +121,11 @@ def _plane_conv(conv: StemConv, x: Array) -> Array:
     return np.maximum(out, np.float32(0)) if conv.relu else out
 
 
-def _max_pool(x: Array, kernel: int, edge: int) -> Array:
+def _max_pool(x: Array, kernel: int, border: tuple[int, int] = (0, 0)) -> Array:
     """With stride 2; what lies outside is never the largest."""
     tensor = torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2).double()
-    pooled: Array = F.max_pool2d(tensor, kernel, 2, edge).permute(0, 2, 3, 1).numpy().astype(x.dtype)
+    tensor = F.pad(tensor, border * 2, value=float("-inf"))
+    pooled: Array = F.max_pool2d(tensor, kernel, 2).permute(0, 2, 3, 1).numpy().astype(x.dtype)
     return pooled
 
 
@@ -157,7 +158,7 @@ def _numbers(step: BinaryStep, signs: Array) -> Array:
         x = torch.from_numpy(pixels_of(signs, step.steps)).float()
     else:
         x = torch.from_numpy(np.where(signs, np.float32(1), np.float32(-1))).permute(0, 3, 1, 2)
-    x = F.pad(x, (window.padding,) * 4, value=float(own.pad_value))
+    x = F.pad(x, window.border(step.size) * 2, value=float(own.pad_value))
     assert step.most < 2**24  # which float32 is exact up to
     weight = torch.from_numpy(own.signs().astype(np.float32)).permute(0, 3, 1, 2)
     dots = F.conv2d(x, weight, stride=window.stride, dilation=window.dilation).permute(0, 2, 3, 1).numpy()
@@ -181,7 +182,7 @@ def _behind(step: BinaryStep, numbers: Array, old: Array | None) -> Array:
         if step.norm_first:
             assert step.signs is not None
             lowest = step.signs.flip_bits()
-        numbers = np.where(lowest, -_max_pool(-numbers, 2, 0), _max_pool(numbers, 2, 0))
+        numbers = np.where(lowest, -_max_pool(-numbers, 2), _max_pool(numbers, 2))
     if step.signs is not None:
         return _signs(numbers, step.signs)
     assert step.affine is not None

@@ -35,8 +35,8 @@ def int8_stem(stem: StemStep, images: Array) -> StemStep:
     before = _affine(scale / step, shift / step)
     convs = []
     for conv in stem.convs:
-        filters, bias, edge = torch.from_numpy(conv.weight), torch.from_numpy(conv.bias), conv.weight.shape[2] // 2
-        x = F.conv2d(x, filters, bias, conv.stride, edge, groups=conv.groups)
+        filters, bias, border = (torch.from_numpy(conv.weight), torch.from_numpy(conv.bias), conv.window.border(x.shape[2]))
+        x = F.conv2d(F.pad(x, border * 2), filters, bias, conv.stride, groups=conv.groups)
         x = F.relu(x) if conv.relu else x
         weight, steps = _filters(conv.weight)
         out = _step(x.numpy(), (0, 2, 3) if conv is stem.convs[-1] else None)

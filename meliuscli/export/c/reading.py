@@ -39,10 +39,11 @@ NUMBERS = {"f": r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?f|INFINITY", "u": r"\d+u", "i": r"
 
 @dataclass(frozen=True, slots=True)
 class CSources:
-    """The library's files by name, as this version writes them, and its arena."""
+    """The library's files by name, as this version writes them, its arena, and its constants."""
 
     texts: dict[str, str]
     arena: Arena | ChainArena
+    tables: tuple[ConstTable, ...]
 
 
 def read_sources(manifest: Manifest) -> CSources:
@@ -64,7 +65,7 @@ def read_sources(manifest: Manifest) -> CSources:
     for name, text in texts.items():
         if text != there[name]:
             raise _refused(manifest, name, "it is not what this version of meliuscli writes for these weights")
-    return CSources(texts, parts.arena)
+    return CSources(texts, parts.arena, tables)
 
 
 def _text(manifest: Manifest, name: str) -> str:

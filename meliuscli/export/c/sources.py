@@ -75,12 +75,12 @@ def _stem(spec: DenseFamilySpec, prefix: str, names: set[str]) -> Iterator[str]:
         name = plain(conv.name)
         scale = _or_null(prefix, f"{name}_scale", names)
         inputs = conv.in_channels // conv.groups
-        numbers = (inputs, conv.out_channels, conv.groups, conv.kernel, conv.stride, int(pools))
+        numbers = (inputs, conv.out_channels, conv.groups, conv.kernel, conv.stride, conv.kernel // 2, int(pools))
         return f"    {{{prefix}_{name}_weights, {scale}, {prefix}_{name}_bias, {', '.join(map(str, numbers))}}}"
 
     yield f"static const {prefix}_plane_conv stem_convs[{len(convs)}] = {{"
     yield ",\n".join(map(row, convs)) + "};"
-    numbers = (len(convs), int(pools), spec.input_channels, spec.input_size, layers[-1].out_size)
+    numbers = (len(convs), int(pools), int(pools), spec.input_channels, spec.input_size, layers[-1].out_size)
     affine = ("image_scale", "image_shift", "stem_out_scale", "stem_out_shift")
     values = [*map(str, numbers), *(_or_null(prefix, name, names) for name in affine), "NULL", "NULL"]
     yield f"static const {prefix}_stem stem = {{stem_convs, {', '.join(values)}}};"

@@ -278,14 +278,14 @@ INLINE void plane_tile(const melius_plane_conv *conv, const planes *from, int fi
     }
     for (int input = 0; input < conv->inputs; input++) {
         for (int ky = 0; ky < kernel; ky++) {
-            int seen = row * conv->stride - kernel / 2 + ky;
+            int seen = row * conv->stride - conv->before + ky;
             const float *tap = weights + (input * kernel + ky) * kernel;
             if (seen < 0 || seen >= from->height) {
                 continue;
             }
             const float *line = plane_row(from, plane + input, seen) + x;
             for (int kx = 0; kx < kernel; kx++) {
-                floats pixels = load_floats(line + column_offset(from, kx - kernel / 2));
+                floats pixels = load_floats(line + column_offset(from, kx - conv->before));
                 for (int c = 0; c < channels; c++) {
                     sums[c] = fma_floats(splat(tap[c * taps + kx]), pixels, sums[c]);
                 }
@@ -309,16 +309,16 @@ static melius_value plane_pixel(const melius_plane_conv *conv, const planes *fro
 #endif
     for (int input = 0; input < conv->inputs; input++) {
         for (int ky = 0; ky < kernel; ky++, weights += kernel) {
-            int seen = row * conv->stride - kernel / 2 + ky;
+            int seen = row * conv->stride - conv->before + ky;
             if (seen < 0 || seen >= from->height) {
                 continue;
             }
             const melius_value *line = plane_row(from, plane + input, seen) + x;
             for (int kx = 0; kx < kernel; kx++) {
 #if MELIUS_INT8
-                sum += weights[kx] * line[column_offset(from, kx - kernel / 2)];
+                sum += weights[kx] * line[column_offset(from, kx - conv->before)];
 #else
-                sum = FMA(weights[kx], line[column_offset(from, kx - kernel / 2)], sum);
+                sum = FMA(weights[kx], line[column_offset(from, kx - conv->before)], sum);
 #endif
             }
         }
@@ -359,10 +359,10 @@ static void plane_conv_row(const melius_plane_conv *conv, const planes *from, co
 }
 
 /* A row of planes, pixel by pixel, through 3x3 max pooling of stride 2 where it pools, of what lies inside. */
-static void gather_row(const planes *from, float *out, int row, int width, int pools)
+static void gather_row(const planes *from, float *out, int row, int width, int pools, int before)
 {
     for (int channel = 0; channel < from->channels; channel++) {
-        int first = pools ? 2 * row - 1 : row, last = pools ? least(2 * row + 1, from->height - 1) : row;
+        int first = pools ? 2 * row - before : row, last = pools ? least(2 * row + 2 - before, from->height - 1) : row;
         for (int x = 0; x < width; x++) {
             out[(size_t)x * (size_t)from->channels + (size_t)channel] = pools ? LOWEST : (float)plane_row(from, channel, row)[x];
         }
@@ -370,8 +370,9 @@ static void gather_row(const planes *from, float *out, int row, int width, int p
             const melius_value *line = plane_row(from, channel, seen);
             for (int x = 0; x < width; x++) {
                 float *best = out + (size_t)x * (size_t)from->channels + (size_t)channel;
-                float b = (float)line[2 * x], a = x > 0 ? (float)line[2 * x - 1] : b;
-                float c = 2 * x + 1 < from->width ? (float)line[2 * x + 1] : b;
+                int middle = 2 * x + 1 - before;
+                float b = (float)line[middle], a = middle > 0 ? (float)line[middle - 1] : b;
+                float c = middle + 1 < from->width ? (float)line[middle + 1] : b;
                 a = a > b ? a : b;
                 a = a > c ? a : c;
                 *best = a > *best ? a : *best;
@@ -413,7 +414,8 @@ void melius_run_stem(const melius_stem *stem, const float *image, float *out, ui
         for (; layer > 0; layer--) {
             int kernel = layer < last ? stem->convs[layer - 1].kernel : stem->pools ? 3 : 1;
             int stride = layer < last ? stem->convs[layer - 1].stride : stem->pools ? 2 : 1;
-            int needed = done[layer] * stride + (kernel - 1) / 2 + 1;
+            int before = layer < last ? stem->convs[layer - 1].before : stem->pools ? stem->pool_before : 0;
+            int needed = done[layer] * stride - before + kernel;
             if (done[layer - 1] >= least(needed, layers[layer - 1].height)) {
                 break;
             }
@@ -426,7 +428,7 @@ void melius_run_stem(const melius_stem *stem, const float *image, float *out, ui
             const planes *from = &layers[last - 1];
             size_t row = (size_t)done[last] * (size_t)stem->out_size;
             float *to = bits == NULL ? out + row * (size_t)from->channels : out; /* of signs alone, a row of floats is enough */
-            gather_row(from, to, done[last], stem->out_size, stem->pools);
+            gather_row(from, to, done[last], stem->out_size, stem->pools, stem->pool_before);
             finish_row(stem, from->channels, to, bits == NULL ? NULL : bits + row * (size_t)((from->channels + 31) / 32));
         }
         done[layer]++;

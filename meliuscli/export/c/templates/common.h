@@ -25,20 +25,20 @@ typedef int8_t melius_value;
 typedef float melius_value;
 #endif
 
-/* A convolution of planes: weights (outputs, inputs a group, kernel, kernel), its batch norm folded into them. Of 8 bits: what
- * comes out is the sum times `scale` plus `bias`. */
+/* A convolution of planes: weights (outputs, inputs a group, kernel, kernel), its batch norm folded into them; its first window
+ * begins `before` rows and columns outside of the map. Of 8 bits: what comes out is the sum times `scale` plus `bias`. */
 typedef struct {
     const melius_value *weights;
     const float *scale, *bias;
-    int inputs, outputs, groups, kernel, stride, relu;
+    int inputs, outputs, groups, kernel, stride, before, relu;
 } melius_plane_conv;
 
-/* A stem: convolutions, then 3x3 max pooling of stride 2 where it pools; what is NULL is not done. Of every layer, and of the
+/* A stem: convolutions, then 3x3 max pooling of stride 2 where it pools, `pool_before` outside of the map; what is NULL is not done. Of every layer, and of the
  * image, only the rows that the next layer sees are there: (channels, slots, parities, row), row r in slot r modulo the slots. Two parities are
  * the even and the odd columns, for a convolution of stride 2. */
 typedef struct {
     const melius_plane_conv *convs;
-    int num_convs, pools, channels, size, out_size;
+    int num_convs, pools, pool_before, channels, size, out_size;
     const float *scale, *shift;         /* of the image */
     const float *out_scale, *out_shift; /* behind the pooling */
     const float *thresholds;            /* of the signs, where there are signs alone */
