@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from math import inf
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,18 +35,20 @@ import clocks
 from conftest import TINY_SPACE
 from disks import why_no_disk
 from mutate import attack
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from warm import FORK, in_child, load_what_it_loads
 from works import attack_works, attack_writers
 
+from meliuscli.data import catalog
 from meliuscli.errors import BadInputError
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
-TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 600.0
-FAULTS = 90
+TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 16, 0.4, 600.0
+FAULTS = 200
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
 ALONE: dict[str, Callable[..., dict[str, object]]] = {
     "malformed": attack,
@@ -88,9 +91,18 @@ def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:
     return rows
 
 
-def work_once(url: str, space: Path, place: Path) -> None:
-    created(url, space, place, 2, sampler="tpe", lag=2)
-    work(url, place)
+def warm_up(url: str, space: Path, place: Path) -> None:
+    """Load here, and once, what each worker would: its modules, the data, what SQLAlchemy makes of Optuna's tables."""
+
+    def work_once() -> None:
+        created(url, space, place, 2, sampler="tpe", lag=2)
+        work(url, place)
+
+    load_what_it_loads(work_once)
+    catalog._load_embedded = cache(catalog._load_embedded)
+    catalog._load_embedded()
+    if "sqlalchemy" in sys.modules:
+        RDBStorage("sqlite://").engine.dispose()
 
 
 def make_twice(url: str, space: Path, place: Path, sampler: str, tally: Tally) -> None:
@@ -165,7 +177,9 @@ class Round:
                 for worker in self.workers:
                     worker.kill()
                 return
-            time.sleep(self.rng.uniform(0.05, 4.0 / len(self.workers)))  # a worker lives two seconds on the average
+            # One in two soon after the one before, in what that one left; a worker lives one to two seconds on the average.
+            longest = 4.0 / len(self.workers) if self.rng.random() < 0.5 else 0.2
+            time.sleep(self.rng.uniform(0.0, longest))
             self._reap()
             if self.workers and self.num_faults < FAULTS:
                 self._disturb()
