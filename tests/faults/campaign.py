@@ -257,9 +257,7 @@ def disturb(name: str, minutes: float, kills: float, rng: random.Random, space: 
         server.start()
     end = time.monotonic() + 60 * minutes
     try:
-        load_what_it_loads(
-            lambda: work_once("journal" if server is None else server.url, space, home / f"{name}-before")
-        )
+        warm_up("journal" if server is None else server.url, space, home / f"{name}-before")
         while time.monotonic() < end and tally.faults["SIGKILL"] + tally.faults["SIGTERM"] < kills:
             place, sampler = home / f"{name}-{tally.rounds}", rng.choice(SAMPLERS)
             url = "journal" if server is None else server.url

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from malformed import MALFORMED
 from mutate import tried
 from right import file_seed, idx_seed, small_spec
 from warm import in_child
