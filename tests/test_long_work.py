@@ -308,32 +308,32 @@ def test_a_torn_file_is_named(member: Member, left: Path, torn: str) -> None:
     assert "restore it" in (caught.value.hint or "")
 
 
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT], ids=["full disk", "quota"])
+def no_room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Gives what the system says of it."""
+
     def full(_file: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(request.param, os.strerror(request.param))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        yield
+        yield os.strerror(request.param)
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_what_was_kept(member: Member, left: Path) -> None:
+def test_a_disk_without_room_leaves_what_was_kept(member: Member, left: Path, no_room: str) -> None:
     directory = member.directory(left)
     before = content(directory)
-    with pytest.raises(MissingError, match="cannot be written: No space left"):
+    with pytest.raises(MissingError, match=f"cannot be written: {no_room}"):
         run_here(*member.resume(left))
     assert content(directory) == before
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_nothing_of_what_could_not_be_begun(
-    member: Member, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_without_room_leaves_nothing_of_what_could_not_be_begun(
+    member: Member, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_room: str
 ) -> None:
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingError, match="cannot be written: No space left"):
+    with pytest.raises(MissingError, match=f"cannot be written: {no_room}"):
         run_here(*member.begin)
     assert list((tmp_path / "reports").iterdir()) == []
 

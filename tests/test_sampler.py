@@ -214,6 +214,24 @@ def test_what_counting_decides_is_counted_for_every_sampler(space: SearchSpace, 
     assert decided > 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_proposal_reads_the_trials_a_few_times_however_many_parameters_it_draws(
+    space: SearchSpace, name: SamplerName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TPE read them for each parameter of each draw, which on MariaDB took 0.5 s of CPU for one proposal."""
+    sampler = make_sampler(name, space, 1e9, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for number in range(20):
+        trial = study.ask()
+        candidate = suggest(trial, space)
+        if number < 18:
+            study.tell(trial, [accuracy(candidate), candidate.ops])
+    reads, read = [], study._storage.get_all_trials
+    monkeypatch.setattr(study._storage, "get_all_trials", lambda *a, **more: reads.append(a) or read(*a, **more))
+    suggest(study.ask(), space)
+    assert 1 <= len(reads) <= 4
+
+
 def test_a_study_keeps_how_much_counting_decided(tmp_path: Path, space: SearchSpace) -> None:
     chosen = Settings("tiny", int(1.4 * space.smallest.ops), 3, 0, "cost-aware", 1, 1, MIN_LAG)
     study = Study(tmp_path, chosen, space)

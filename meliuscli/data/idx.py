@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import re
 import struct
@@ -16,6 +17,8 @@ from meliuscli.errors import BadInputError, MissingError
 
 UINT8 = 8
 GZIP = b"\x1f\x8b"
+PIECE = 1 << 20
+"""Bytes that are unpacked at a time."""
 TEST = ("t10k", "test")
 FOLDERS = (".", "raw", *(f"{name}/raw" for name in ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST")))
 """Below the directory that is named, as torchvision keeps them."""
@@ -29,22 +32,47 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz" or content[:2] == GZIP:
-            content = gzip.decompress(content)
+            content = _unpacked(content, dimensions)
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInputError(f"{path}: corrupt or truncated gzip file: {error}") from None
     except OSError as error:
         raise MissingError(f"{path}: cannot be read: {error.strerror or error}") from None
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes((0, 0, UINT8, dimensions)):
+    shape = _shape(content, dimensions)
+    if shape is None:
         raise BadInputError(f"{path}: not an idx file of unsigned bytes with {dimensions} dimension(s)")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != math.prod(shape):
+    promised, held = math.prod(shape), len(content) - _header(dimensions)
+    if held != promised:
         raise BadInputError(
-            f"{path}: truncated or padded: its header promises {math.prod(shape)} bytes, it holds {len(content) - header}"
+            f"{path}: truncated or padded: its header promises {promised} bytes, it holds {held if held < promised else 'more'}"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=_header(dimensions)).reshape(shape)
+
+
+def _header(dimensions: int) -> int:
+    return 4 + 4 * dimensions
+
+
+def _shape(content: bytes, dimensions: int) -> tuple[int, ...] | None:
+    """What the header of a file of that many dimensions says; None where it is no such file."""
+    header = _header(dimensions)
+    if len(content) < header or content[:4] != bytes((0, 0, UINT8, dimensions)):
+        return None
+    return struct.unpack(f">{dimensions}I", content[4:header])
+
+
+def _unpacked(content: bytes, dimensions: int) -> bytes:
+    """What an archive holds, of the bytes behind those that its header promises the first one: a small archive can hold
+    more than any memory. At the end of it gzip holds its checksum against what it unpacked."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        parts = [file.read(_header(dimensions))]
+        shape = _shape(parts[0], dimensions)
+        left = 0 if shape is None else math.prod(shape) + 1
+        while left and (part := file.read(min(left, PIECE))):
+            parts.append(part)
+            left -= len(part)
+    return b"".join(parts)
 
 
 Part = tuple[Bytes, Bytes]

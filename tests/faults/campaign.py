@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from math import inf
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,19 +33,22 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import clocks
 from conftest import TINY_SPACE
+from disks import why_no_disk
 from mutate import attack
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from servers import SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
-from warm import FORK, in_child
+from warm import FORK, in_child, load_what_it_loads
 from works import attack_works, attack_writers
 
+from meliuscli.data import catalog
 from meliuscli.errors import BadInputError
 from meliuscli.results import origin, write_json
 from meliuscli.search import backend, storage
 
-TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 30, 0.4, 600.0
-FAULTS = 90
+TRIALS, LONGEST_SLEEP, ROUND_SECONDS = 16, 0.4, 600.0
+FAULTS = 200
 """Of a round: then it may end, or on a busy machine every worker would be killed before it is under way."""
 ALONE: dict[str, Callable[..., dict[str, object]]] = {
     "malformed": attack,
@@ -86,6 +91,20 @@ def undisturbed(space: Path, place: Path, sampler: str) -> list[Row]:
     return rows
 
 
+def warm_up(url: str, space: Path, place: Path) -> None:
+    """Load here, and once, what each worker would: its modules, the data, what SQLAlchemy makes of Optuna's tables."""
+
+    def work_once() -> None:
+        created(url, space, place, 2, sampler="tpe", lag=2)
+        work(url, place)
+
+    load_what_it_loads(work_once)
+    catalog._load_embedded = cache(catalog._load_embedded)
+    catalog._load_embedded()
+    if "sqlalchemy" in sys.modules:
+        RDBStorage("sqlite://").engine.dispose()
+
+
 def make_twice(url: str, space: Path, place: Path, sampler: str, tally: Tally) -> None:
     """Two searches of one name at the same time make one study, and one that asks for something else is refused."""
 
@@ -103,6 +122,40 @@ def make_twice(url: str, space: Path, place: Path, sampler: str, tally: Tally) -
         process.join()
     tally.faults["two searches of one name"] += 1
     tally.bad_exits += [f"{place.name}: a search exited {process.exitcode}" for process in both if process.exitcode]
+
+
+SERVER_FAULTS = {
+    "connections cut": 3,
+    "database restarted": 3,
+    "database crashed": 3,
+    "database's disk full": 3,
+    "database away for 30 s": 1,
+}
+"""With how often each comes beside the others."""
+FULL = re.compile(r"No space left|disk (is )?full|is full|[Ee]rror(code)?:? 28\b")
+"""How a server's log says that its disk is."""
+
+
+def disturb_server(server: Server, rng: random.Random) -> str:
+    """One fault of a server, which is there again afterwards; its name."""
+    (kind,) = rng.choices(list(SERVER_FAULTS), list(SERVER_FAULTS.values()))
+    if kind == "connections cut":
+        server.cut()
+    elif kind == "database's disk full":
+        if server.disk is None:
+            return "none: no disks of one's own here"
+        before = len(server.said())
+        server.disk.leave(0)
+        time.sleep(rng.uniform(1.0, 5.0))
+        server.disk.free()
+        time.sleep(0.5)  # in which a server that cannot go on ends
+        server.revive()
+        return kind if FULL.search(server.said()[before:]) else f"{kind}, unnoticed"
+    else:
+        server.stop("fast" if kind == "database restarted" else "immediate")
+        time.sleep(30.0 if kind.endswith("30 s") else rng.uniform(0.0, 3.0))
+        server.start()
+    return kind
 
 
 class Round:
@@ -124,7 +177,9 @@ class Round:
                 for worker in self.workers:
                     worker.kill()
                 return
-            time.sleep(self.rng.uniform(0.05, 4.0 / len(self.workers)))  # a worker lives two seconds on the average
+            # One in two soon after the one before, in what that one left; a worker lives one to two seconds on the average.
+            longest = 4.0 / len(self.workers) if self.rng.random() < 0.5 else 0.2
+            time.sleep(self.rng.uniform(0.0, longest))
             self._reap()
             if self.workers and self.num_faults < FAULTS:
                 self._disturb()
@@ -160,14 +215,7 @@ class Round:
             clocks.jump(self.rng.choice(clocks.JUMPS))
             return "clock jumped a day"
         if self.server is not None:
-            kind = self.rng.choice(["connections cut", "database restarted", "database crashed"])
-            if kind == "connections cut":
-                self.server.cut()
-            else:
-                self.server.stop("fast" if kind == "database restarted" else "immediate")
-                time.sleep(self.rng.uniform(0.0, 3.0))
-                self.server.start()
-            return kind
+            return disturb_server(self.server, self.rng)
         path = self.place / "journal.log"
         if self.rng.random() < 0.5:
             # As a writer that is killed half way leaves it: the lock of the file is held by it until then.
@@ -204,11 +252,12 @@ def disturb(name: str, minutes: float, kills: float, rng: random.Random, space: 
     """Rounds on a storage until the time is over, or so many workers were killed."""
     tally = Tally()
     expected = {sampler: undisturbed(space, home / f"undisturbed-{sampler}", sampler) for sampler in SAMPLERS}
-    server = None if name == "journal" else SERVERS[name]()
+    server = None if name == "journal" else SERVERS[name](has_disk=why_no_disk() is None)  # type: ignore[call-arg]
     if server is not None:
         server.start()
     end = time.monotonic() + 60 * minutes
     try:
+        warm_up("journal" if server is None else server.url, space, home / f"{name}-before")
         while time.monotonic() < end and tally.faults["SIGKILL"] + tally.faults["SIGTERM"] < kills:
             place, sampler = home / f"{name}-{tally.rounds}", rng.choice(SAMPLERS)
             url = "journal" if server is None else server.url

@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 import clocks
+from disks import Disk
 
 USER = "postgres"
 
@@ -45,13 +47,17 @@ def _has_user() -> bool:
 class Postgres:
     """A server on a free port of this machine; a context manager that deletes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_disk: bool = False) -> None:
         found = binaries()
         assert found is not None
         self._bin = found
-        self.directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.directory, self._stack = Path(tempfile.mkdtemp(prefix="postgres-")), ExitStack()
+        data = self.directory / "data"
+        data.mkdir()
+        self.disk = Disk(data, self._stack) if has_disk else None
         if os.geteuid() == 0:
-            shutil.chown(self.directory, USER, USER)
+            for place in (self.directory, data):
+                shutil.chown(place, USER, USER)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -64,6 +70,7 @@ class Postgres:
 
     def __exit__(self, *_: object) -> None:
         self.stop("immediate", check=False)
+        self._stack.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
@@ -77,6 +84,13 @@ class Postgres:
     def stop(self, mode: str = "fast", check: bool = True) -> None:
         """``fast`` ends all sessions; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop", check=check)
+
+    def revive(self) -> None:
+        if self._run("pg_ctl", "-D", self._data, "status", check=False).returncode:
+            self.start()
+
+    def said(self) -> str:
+        return (self.directory / "log").read_text(encoding="utf-8", errors="replace")
 
     def reset(self) -> None:
         """Forget all studies."""

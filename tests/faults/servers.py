@@ -10,19 +10,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import clocks
 import postgres
+from disks import Disk
 
 
 class Server(Protocol):
     """A server on a free port of this machine; a context manager that deletes it."""
 
     url: str
+    disk: Disk | None
+    """That of its data, where one of its own can be had here."""
 
     def __enter__(self) -> Self: ...
 
@@ -40,12 +43,21 @@ class Server(Protocol):
     def reset(self) -> None:
         """Forget all studies."""
 
+    def revive(self) -> None:
+        """Start it again if it has ended by itself."""
+
+    def said(self) -> str:
+        """Its log."""
+
 
 class Spawned:
     """A server that is one process."""
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="server-"))
+    def __init__(self, has_disk: bool = False) -> None:
+        self.directory, self._stack = Path(tempfile.mkdtemp(prefix="server-")), ExitStack()
+        self.data = self.directory / "data"
+        self.data.mkdir()
+        self.disk = Disk(self.data, self._stack) if has_disk else None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -58,6 +70,7 @@ class Spawned:
 
     def __exit__(self, *_: object) -> None:
         self.stop("immediate")
+        self._stack.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self) -> list[str]:
@@ -71,7 +84,7 @@ class Spawned:
         deadline = time.monotonic() + 60.0
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((self.directory / "log").read_text(encoding="utf-8")[-2000:])
+                raise RuntimeError(self.said()[-2000:])
             time.sleep(0.1)
 
     def stop(self, mode: str = "fast") -> None:
@@ -79,6 +92,13 @@ class Spawned:
             self._process.send_signal(signal.SIGTERM if mode == "fast" else signal.SIGKILL)
             self._process.wait(60)
             self._process = None
+
+    def revive(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self.start()
+
+    def said(self) -> str:
+        return (self.directory / "log").read_text(encoding="utf-8", errors="replace")
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
@@ -92,14 +112,14 @@ def run(*words: str) -> str:
 
 
 class MariaDB(Spawned):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, has_disk: bool = False) -> None:
+        super().__init__(has_disk)
         self.url = f"mysql://root@127.0.0.1:{self.port}/optuna"
         more = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
         run("mariadb-install-db", "--no-defaults", *self._where(), *more)
 
     def _where(self) -> list[str]:
-        return [f"--datadir={self.directory / 'data'}", f"--user={getpass.getuser()}"]
+        return [f"--datadir={self.data}", f"--user={getpass.getuser()}"]
 
     def command(self) -> list[str]:
         socket_ = f"--socket={self.directory / 'socket'}"
@@ -133,13 +153,13 @@ class MariaDB(Spawned):
 class Redis(Spawned):
     """One that has everything on disk before it answers; with snapshots alone, a crash forgets what came since the last."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, has_disk: bool = False) -> None:
+        super().__init__(has_disk)
         self.url = f"redis://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), *durable]
+        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data), *durable]
 
     def _redis(self, *words: str) -> str:
         return run("redis-cli", "-p", str(self.port), *words)
@@ -160,8 +180,8 @@ class Redis(Spawned):
 class Proxy(Spawned):
     """Optuna's gRPC proxy in front of an SQLite file. It has one process, so that to cut connections is to restart it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, has_disk: bool = False) -> None:
+        super().__init__(has_disk)
         self.url = f"grpc://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
@@ -169,7 +189,10 @@ class Proxy(Spawned):
             "import sys; from optuna.storages import get_storage, run_grpc_proxy_server as run\n"
             "run(get_storage(sys.argv[1]), host='127.0.0.1', port=int(sys.argv[2]))"
         )
-        return [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{self.directory / 'all.db'}", str(self.port)]
+        return [sys.executable, "-W", "ignore", "-c", code, self._database(), str(self.port)]
+
+    def _database(self) -> str:
+        return f"sqlite:///{self.data / 'all.db'}"
 
     def cut(self) -> None:
         self.stop()
@@ -177,8 +200,65 @@ class Proxy(Spawned):
 
     def reset(self) -> None:
         self.stop()
-        (self.directory / "all.db").unlink(missing_ok=True)
+        (self.data / "all.db").unlink(missing_ok=True)
         self.start()
+
+
+class ProxyOfServer(Proxy):
+    """The proxy in front of a database that is a server: that one is stopped and started, and to cut connections is to kill the
+    proxy and start it again."""
+
+    behind: ClassVar[type[Server]]
+    driver: ClassVar[str]
+
+    def __init__(self, has_disk: bool = False) -> None:
+        super().__init__()
+        self.database = self.behind(has_disk)  # type: ignore[call-arg]
+        self.disk = self.database.disk
+        self._is_up = False
+
+    def _database(self) -> str:
+        return self.driver + self.database.url[self.database.url.index("://") :]
+
+    def __exit__(self, *_: object) -> None:
+        super().stop("immediate")
+        self._stack.close()
+        self.database.__exit__()
+
+    def start(self) -> None:
+        if not self._is_up:
+            self.database.start()
+            self._is_up = True
+        if self._process is None:
+            super().start()
+
+    def stop(self, mode: str = "fast") -> None:
+        self.database.stop(mode)
+        self._is_up = False
+
+    def cut(self) -> None:
+        super().stop("immediate")
+        super().start()
+
+    def reset(self) -> None:
+        super().stop("immediate")
+        self.database.reset()
+        super().start()
+
+    def revive(self) -> None:
+        self.database.revive()
+        super().revive()
+
+    def said(self) -> str:
+        return self.database.said()
+
+
+class ProxyOfPostgres(ProxyOfServer):
+    behind, driver = postgres.Postgres, "postgresql+psycopg"
+
+
+class ProxyOfMariaDB(ProxyOfServer):
+    behind, driver = MariaDB, "mysql+pymysql"
 
 
 def _program(name: str) -> str:
@@ -200,6 +280,8 @@ SERVERS: dict[str, type[Server]] = {
     "mysql": MariaDB,
     "redis": Redis,
     "grpc": Proxy,
+    "grpc-postgresql": ProxyOfPostgres,
+    "grpc-mysql": ProxyOfMariaDB,
 }
 
 
@@ -211,4 +293,5 @@ def why_not(name: str) -> str | None:
         return _lacks("mariadbd", "mariadb-server", "pymysql", "mysql")
     if name == "redis":
         return _lacks("redis-server", "redis-server", "redis", "redis")
-    return _lacks_module("grpc", "grpc")
+    reason = why_not(name.removeprefix("grpc-")) if name != "grpc" else None
+    return reason or _lacks_module("grpc", "grpc")

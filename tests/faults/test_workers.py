@@ -320,6 +320,27 @@ def test_a_database_that_goes_and_comes_back_is_waited_for(
     assert rows_of(joined(postgres.url, tmp_path)) == rows
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grpc-postgresql", "grpc-mysql"])
+def test_a_proxy_of_a_database_is_killed_and_its_database_crashes(
+    kind: str, servers: Callable[[str], Server], space: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    server = servers(kind)
+    server.reset()
+    created(server.url, space, tmp_path, TRIALS)
+    victim, other = (start(server.url, tmp_path, 0.2) for _ in range(2))
+    time.sleep(1.5)
+    server.cut()
+    os.kill(victim.pid or 0, signal.SIGKILL)
+    victim.join()
+    server.stop("immediate")
+    time.sleep(1.0)
+    server.start()
+    assert other.join(150) or other.exitcode == 0
+    assert work(server.url, tmp_path)
+    assert rows_of(joined(server.url, tmp_path)) == rows
+
+
 def test_reading_a_study_writes_nothing(space: Path, tmp_path: Path) -> None:
     created("journal", space, tmp_path, trials=2)
     assert work("journal", tmp_path)

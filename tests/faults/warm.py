@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 FORK = multiprocessing.get_context("fork")
 
@@ -26,3 +29,17 @@ def in_child(function: Callable[[], object]) -> object:
     if isinstance(value, RuntimeError):
         raise value
     return value
+
+
+def load_what_it_loads(function: Callable[[], object]) -> None:
+    """Load here the modules that a function loads where it runs, so that no process that is forked from this one has to."""
+
+    def run() -> list[str]:
+        function()
+        return list(sys.modules)
+
+    names = in_child(run)
+    assert isinstance(names, list)
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name)

@@ -1,5 +1,5 @@
 """Faults against works in one process (a run, a study, a check) and against commands that write one file: signals at random
-moments, disks that are full and directories that turn read-only half way.
+moments, streams that are closed, disks that are full or have a quota, and directories that turn read-only half way.
 
 Whatever comes in between, the work must go on to what it is undisturbed, bit for bit, and every file that is there must be
 whole. Processes are forked from one that has everything loaded.
@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import tomllib
@@ -20,16 +19,20 @@ from contextlib import ExitStack, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from commands import Outcome, attack_files, finish, start
+from commands import STREAMS, Outcome, attack_disks, attack_files, finish, start, undisturbed_files
+from disks import Disk, Quota, why_no_disk
 from test_long_work import MEMBERS, Member, write_files
 from warm import in_child
 
-SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGSTOP and SIGCONT": 10}
+SIGNALS = {"SIGKILL": 50, "SIGTERM": 15, "SIGINT": 15, "SIGHUP": 10, "SIGPIPE": 5, "SIGSTOP and SIGCONT": 10}
 MOST_FAULTS = 5
 """Of a round, after which the work is left alone."""
 ALLOWED = {"SIGKILL": (-9,), "SIGTERM": (-15, 130, 143), "SIGINT": (130, -2), "SIGHUP": (-1,), "none": (0,)}
+ALLOWED |= {name: codes for name, (_, codes) in STREAMS.items()}
 PLURALS = {"run": "runs", "study": "studies", "check": "checks"}
-KINDS = ("signals", "full disk", "read-only")
+ROOM = {"full disk": Disk, "quota": Quota, "full /tmp": Disk}
+"""Faults by which a disk has too little room, and the disk."""
+KINDS = ("signals", "streams", *ROOM, "read-only")
 
 
 def broken_files(place: Path) -> list[str]:
@@ -60,22 +63,28 @@ class Round:
 
     def run(self, kind: str, expected: object) -> None:
         with ExitStack() as stack:
-            disk = None if kind == "signals" else Disk(self.place / "reports", stack)
+            disk = None
+            if kind not in ("signals", "streams"):
+                place = self.place / ("tmp" if kind == "full /tmp" else "reports")
+                disk = ROOM.get(kind, Disk)(place, stack)
             for _ in range(self.rng.randint(1, MOST_FAULTS)):
                 if not (words := self.words()):
                     break
                 self._disturbed(words, kind, disk)
                 self.outcome.failures += [f"{self.place.name}: {said}" for said in broken_files(self.place)]
                 if finish(self.place, ["list", PLURALS[self.member.kind.what]]) != 0:
-                    self._fail(f"is not listed: {(self.place / 'said.txt').read_text()[-300:]}")
+                    self._fail(f"is not listed: {self._said()[-300:]}")
             if disk is not None:
-                disk.mount("size=64m,rw")
+                disk.free()
             words = self.words()
             if words and (code := finish(self.place, words)) != 0:
-                self._fail(f"left alone it exits {code}: {' '.join(words)}")
+                self._fail(f"left alone it exits {code}: {' '.join(words)}: {self._said()[-300:]}")
             else:
                 self._judge(expected)
         self.outcome.rounds += 1
+
+    def _said(self) -> str:
+        return (self.place / "said.txt").read_text(errors="replace")
 
     def _judge(self, expected: object) -> None:
         try:
@@ -87,19 +96,24 @@ class Round:
                 self._fail("another result than undisturbed")
 
     def _disturbed(self, words: list[str], kind: str, disk: Disk | None) -> None:
-        if kind == "full disk":
+        if kind in ROOM:
             assert disk is not None
-            disk.mount(f"size={disk.used_kib() + self.rng.choice((4, 8, 16, 32, 64, 128, 256))}k,rw")
-        process = start(self.place, words)
-        name = kind
-        if kind != "full disk":
+            disk.leave(self.rng.choice((0, 4, 8, 16, 32, 64, 128, 256)))
+        streams = self.rng.choice(sorted(STREAMS)) if kind == "streams" else None
+        temporary = disk.path if disk is not None and kind == "full /tmp" else None
+        process = start(self.place, words, streams, temporary)
+        name = streams or kind
+        if kind in ("signals", "read-only") or streams == "ignored signals":
             process.join(self.rng.uniform(0, self.seconds))
         if kind == "read-only" and process.exitcode is None:
             assert disk is not None
             disk.turn_read_only()
         if kind == "signals":
             name = self._signal(process) if process.exitcode is None else "none"
-        process.join(120)
+        if streams == "ignored signals" and process.exitcode is None:
+            for number in (signal.SIGINT, signal.SIGHUP):
+                os.kill(process.pid or 0, number)
+        process.join(240)
         if process.exitcode is None:
             self._fail(f"hangs after {name}")
             os.killpg(process.pid or 0, signal.SIGKILL)
@@ -108,9 +122,11 @@ class Round:
             disk.turn_back()
         if name != "none" and (disk is None or process.exitcode == 3):  # a large disk, or work that was done first
             self.outcome.faults[name] += 1
-        allowed = (*ALLOWED[name], 0) if name in ALLOWED else (0, 3) if kind != "signals" else (0,)
+        allowed = (*ALLOWED[name], 0) if kind == "signals" else ALLOWED.get(name, (0, 3))
         if process.exitcode not in allowed:
-            self._fail(f"exits {process.exitcode} after {name}: {(self.place / 'said.txt').read_text()[-300:]}")
+            self._fail(f"exits {process.exitcode} after {name}: {self._said()[-300:]}")
+        if kind in ROOM and process.exitcode == 3 and ROOM[kind].says not in self._said():
+            self._fail(f"does not say what {name} is: {self._said()[-300:]}")
 
     def _signal(self, process: BaseProcess) -> str:
         name = self.rng.choices(list(SIGNALS), list(SIGNALS.values()))[0]
@@ -128,50 +144,19 @@ class Round:
         self.outcome.failures.append(f"{self.member.kind.what} in {self.place.name}: {problem}")
 
 
-class Disk:
-    """A file system of its own in memory, whose size and mode can be changed while it is used."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path, self._is_read_only = path, False
-        path.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path], check=True)
-        stack.callback(subprocess.run, ["umount", "-l", path], check=True)
-
-    def mount(self, options: str) -> None:
-        """Mount again with other options."""
-        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
-
-    def turn_read_only(self) -> None:
-        """For whoever opens a file from now on. (As a whole it cannot be while a work holds its lock open.)"""
-        subprocess.run(["mount", "--bind", self.path, self.path], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", self.path], check=True)
-        self._is_read_only = True
-
-    def turn_back(self) -> None:
-        if self._is_read_only:
-            subprocess.run(["umount", self.path], check=True)
-            self._is_read_only = False
-
-    def used_kib(self) -> int:
-        usage = shutil.disk_usage(self.path)
-        return usage.used // 1024
-
-
-def why_no_disks() -> str | None:
-    """Why disks cannot be had here; None where they can."""
-    probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
-    return None if probe.returncode == 0 else "mounting is not allowed here"
-
-
 def attack_writers(rng: random.Random, minutes: float, home: Path) -> dict[str, object]:
-    """Kill commands that write one file, about a run that is done, until the time is over."""
+    """Disturb commands that write one file, about a run that is done, until the time is over."""
     member, place = MEMBERS[0], home / "whole"
     home.mkdir(parents=True)
     in_child(lambda: place.mkdir() or write_files(place))
     if finish(place, member.begin) != 0:
         raise RuntimeError((place / "said.txt").read_text()[-500:])
-    outcome = Outcome()
-    attack_files(rng, time.monotonic() + 60 * minutes, place, outcome)
+    outcome, end = Outcome(), time.monotonic() + 60 * minutes
+    expected, seconds = undisturbed_files(place, outcome)
+    disks = [kind for kind in (Disk, Quota) if why_no_disk(kind) is None]
+    for number, kind in enumerate(disks):
+        attack_disks(rng, time.monotonic() + (end - time.monotonic()) / (3 - number), place, expected, kind, outcome)
+    attack_files(rng, end, place, expected, seconds, outcome)
     return outcome.fields()
 
 
@@ -190,7 +175,8 @@ def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, ob
             raise RuntimeError(f"{member.kind.what}: exits {code}: {(place / 'said.txt').read_text()[-500:]}")
         seconds[member.kind.what] = time.monotonic() - began
         expected[member.kind.what] = in_child(lambda m=member, p=place: m.result(p))  # type: ignore[misc]
-    kinds = KINDS if (reason := why_no_disks()) is None else KINDS[:1]
+    reasons = {kind: why_no_disk(disk) for kind, disk in {**ROOM, "read-only": Disk}.items()}
+    kinds = [kind for kind in KINDS if reasons.get(kind) is None]
     end, turn = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < end:
         member, kind = MEMBERS[turn % len(MEMBERS)], kinds[(turn // len(MEMBERS)) % len(kinds)]
@@ -204,4 +190,4 @@ def attack_works(rng: random.Random, minutes: float, home: Path) -> dict[str, ob
         turn += 1
     failures = [said for outcome in outcomes.values() for said in outcome.failures]
     made: dict[str, object] = {what: outcome.fields() for what, outcome in outcomes.items()}
-    return {**made, "failures": failures, **({} if reason is None else {"no disks": reason})}
+    return {**made, "failures": failures, "skipped": {kind: why for kind, why in reasons.items() if why}}
