@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from meliuscli.arch.families import family_class
-from meliuscli.report.believed import believed_table, best_lines, comparison_lines, comparisons
+from meliuscli.data.names import WHOLE_OF
+from meliuscli.report.believed import believed_table, best_lines, comparison_lines
 from meliuscli.report.study import StudyReport
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import OPS, Cost
@@ -20,7 +21,7 @@ from meliuscli.search.space import Candidate
 def front_table(report: StudyReport) -> Table:
     """The Pareto front of beliefs, with the published networks beside it, or of the proxy trainings."""
     columns, cells = _cost_columns(report.cost)
-    if report.beliefs:
+    if report.believes:
         against = f"believed ImageNet top-1 against {report.cost.noun}, budget {budget_text(report)}"
         title = f"Pareto front, and the published networks: {against}"
         legend = report.space.any_candidate.spec.legend
@@ -64,8 +65,15 @@ def _seeds(report: StudyReport) -> str:
 
 def transfer_table(report: StudyReport) -> Table:
     """Finalists and known networks, trained on data that the search never used."""
-    title = f"Transfer to {transfer_data(report)}, which the search never used, {_seeds(report)}"
+    title = f"Transfer to {transfer_data(report)}, {_relation(report)}, {_seeds(report)}"
     return _standings_table(report, report.transfer, title, transfer_lines(report))
+
+
+def _relation(report: StudyReport) -> str:
+    """Of the data of the transfer to those of the search."""
+    if report.settings.transfer == WHOLE_OF.get(report.space.proxy.dataset):
+        return "a part of whose training images the proxy used"
+    return "which the search never used"
 
 
 def _standings_table(report: StudyReport, table: Sequence[Standing], title: str, lines: Sequence[str]) -> Table:
@@ -92,7 +100,12 @@ def _standings_table(report: StudyReport, table: Sequence[Standing], title: str,
             for standing in table
         ),
         notes=(
-            "found-N is trial N of the search; the others are published networks, trained the same way",
+            "found-N is trial N of the search"
+            + (
+                "; the others are published networks, trained the same way"
+                if any(s.entrant.known_as for s in table)
+                else ""
+            ),
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
             family_class(report.space.family).legend,
         ),
@@ -135,10 +148,10 @@ def _tally(compared: Sequence[Verdict], cost: Cost) -> str | None:
 
 def verdict_lines(report: StudyReport) -> list[str]:
     """What the search's answer is, and whether it beats the known networks: no more than the numbers say."""
-    if report.beliefs:
+    if report.believes:
         return [
             *best_lines(report.records, report.beliefs, report.cost, report.budgets),
-            *comparison_lines(comparisons(report.records, report.beliefs, report.cost), report.beliefs, report.cost),
+            *comparison_lines(report.records, report.beliefs, report.cost),
             *_on_proxy(report),
         ]
     return _proxy_lines(report)
@@ -152,18 +165,23 @@ def _on_proxy(report: StudyReport) -> list[str]:
 
 
 def _proxy_lines(report: StudyReport) -> list[str]:
-    lines = []
-    best, known = report.best, next((s for s in report.standings if s.entrant.known_as is not None), None)
-    if best is not None and known is not None:
-        lines.append(f"Best within the budget of {budget_text(report)}: {_claim(Verdict(known, best), report.cost)}")
-    if report.verdicts:
-        beaten = sum(verdict.beaten for verdict in report.verdicts)
-        lines.append(
-            f"At no more {report.cost.noun} the search beat {beaten} of {len(report.verdicts)} known networks by more than"
-            " the spread:"
-        )
-    lines += [_claim(verdict, report.cost) for verdict in report.verdicts]
-    return lines
+    if not report.standings:
+        return []
+    lines = [_best_line(report, budget) for budget in report.budgets]
+    if (tally := _tally(report.verdicts, report.cost)) is not None:
+        lines.append(f"{tally[0].upper()}{tally[1:]}:")
+    return lines + [_claim(verdict, report.cost) for verdict in report.verdicts]
+
+
+def _best_line(report: StudyReport, budget: float) -> str:
+    """What validation prefers within a budget, beside the known network that it prefers there."""
+    allowed = f"the budget of {report.cost.text(budget)} {report.cost.unit}"
+    best, known = report.best(budget), report.best(budget, is_known=True)
+    if best is None:
+        return f"Within {allowed} there is no finalist whose trainings say something."
+    if known is None:
+        return f"Best within {allowed}: `{best.entrant.name}`, beside which no published network was trained."
+    return f"Best within {allowed}: {_claim(Verdict(known, best), report.cost)}"
 
 
 def _claim(verdict: Verdict, cost: Cost) -> str:
@@ -200,10 +218,20 @@ def _entrant_name(entrant: Entrant) -> str:
 def study_tables(report: StudyReport) -> list[Table]:
     """What a search prints."""
     transfer = [transfer_table(report)] if report.transfer else []
-    at_chance = _chance_lines(report.num_at_chance, len(report.trained))
+    said = [*_unbelieved_lines(report), *_chance_lines(report.num_at_chance, len(report.trained))]
     if not report.standings:
-        return [replace(front_table(report), lines=(*verdict_lines(report), *at_chance)), *transfer]
-    return [replace(front_table(report), lines=tuple(at_chance)), *transfer, finals_table(report)]
+        return [replace(front_table(report), lines=(*verdict_lines(report), *said)), *transfer]
+    return [replace(front_table(report), lines=tuple(said)), *transfer, finals_table(report)]
+
+
+def _unbelieved_lines(report: StudyReport) -> list[str]:
+    """That the evidence says nothing of some trained networks, which are in no table but trials.csv."""
+    if not report.num_unbelieved:
+        return []
+    return [
+        f"Of {report.num_unbelieved} of {len(report.trained)} trained networks nothing is believed: they lie too far from what"
+        " was measured."
+    ]
 
 
 def study_value(report: StudyReport) -> dict[str, Any]:
@@ -216,7 +244,7 @@ def study_value(report: StudyReport) -> dict[str, Any]:
                 "archid": r.candidate.archid,
                 **_costs(report, r.candidate),
                 "proxy_top1": r.accuracy,
-                "believed": report.beliefs[r.candidate.archid].fields() if report.beliefs else None,
+                "believed": report.beliefs[r.candidate.archid].fields() if report.believes else None,
             }
             for r in report.front
         ],

@@ -49,7 +49,7 @@ class Header:
             path = Path(place) / f"{self.settings.space}.toml"
             path.write_text(self.space, encoding="utf-8")
             space = load_space(str(path))[1]
-        return space if self.settings.dataset is None else space.with_dataset(self.settings.dataset)
+        return self.settings.adapted(space)
 
     @property
     def data(self) -> dict[str, Any]:
