@@ -58,15 +58,13 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     if rows.element_size() == 1 or rows.is_complex() or rows.is_quantized:
         return Seen()
     part = _part_of(rows)
-    if is_weight and _is_scaled_sign(part):
-        return Seen(2)
-    if not bool(part.isfinite().all()):
+    low, high = map(float, part.aminmax())
+    if not math.isfinite(high - low):
         return Seen()
-    if (
-        rows.is_floating_point()
-        and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max()
-    ):
-        return Seen(MANY)  # values of a narrow range in a type of few digits
+    if 0 < high - low <= _STEPS * _digit(rows.dtype) * max(high, -low):  # a type of few digits
+        return Seen(MANY)
+    if is_weight and low < 0 < high and _is_scaled_sign(part):
+        return Seen(2)
     if is_weight and len(part) > 1 and _are_copies(part):
         levels = _levels(part[0])
         return Seen(levels if levels <= 2 else 0)
@@ -138,18 +136,25 @@ def _places(size: int, most: int) -> Tensor:
 
 def _is_scaled_sign(part: Tensor) -> bool:
     """Are the absolute values a number a row times a number a column?"""
-    size = part.abs()
-    if min(part.shape) < 2 or part.numel() < 8 or float(part.max()) <= 0 or float(part.min()) >= 0:
+    if min(part.shape) < 2 or part.numel() < 8:
         return False
-    cross = size[:, :1] * size[:1]
-    return bool(((size * size[0, 0] - cross).abs() <= 1e-4 * cross).all()) and bool((part != 0).all())
+    for some in (part[:2], part):  # two rows tell most that are not
+        size = some.abs()
+        cross = size[:, :1] * size[:1]
+        if not bool(((size * size[0, 0] - cross).abs() <= 1e-4 * cross).all()):
+            return False
+    return bool((part != 0).all())
+
+
+def _digit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
 
 
 def _are_copies(part: Tensor) -> bool:
     """Are all rows the same, or the same in another order? Then they are no more evidence than one is: a blur, or what
     makes a map larger, as networks have it before a training."""
-    ordered = part.sort(1).values
-    return bool((ordered == ordered[0]).all())
+    first = part[0].sort().values
+    return all(torch.equal(row.sort().values, first) for row in part[1:])
 
 
 def _levels_of_rows(part: Tensor) -> int:

@@ -192,11 +192,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         that are joined go to theirs."""
         called = self._calls[-1][0]
         sizes = {root: self.tensors[root].numel() for root in roots if self.tensors[root].dim() > 1}
-        parts = [((root,), size) for root, size in sizes.items()]
-        if len(parts) < 2 or sum(sizes.values()) != number:
-            parts = [(roots, number)]
-        holders = [self.holders[part[0]] if part else [called] for part, _ in parts]
-        return [(called if called in rows else rows[0], *part) for rows, part in zip(holders, parts, strict=True)]
+        is_joined = len(sizes) > 1 and sum(sizes.values()) == number
+        shares = []
+        for part, size in [((root,), size) for root, size in sizes.items()] if is_joined else [(roots, number)]:
+            rows = self.holders[part[0]] if part else [called]
+            shares.append((called if called in rows else rows[0], part, size))
+        return shares
 
     def _evidence(self, tensor: Tensor | None, rows: Tensor | None, stored: int | None, is_weight: bool) -> Evidence:
         if tensor is None:
