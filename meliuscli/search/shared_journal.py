@@ -16,7 +16,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from meliuscli.errors import BadInputError, MissingError
 from meliuscli.results import cannot_write
 from meliuscli.search.backend import SilenceWatch, file_lock
-from meliuscli.search.storage import drop_left_lock, drop_torn_line
+from meliuscli.search.storage import CORRUPT, drop_left_lock, drop_torn_line
 from meliuscli.work.owner import Owner
 
 
@@ -70,7 +70,7 @@ class JournalBackend:
             raise MissingError(f"{path}: this file system does not lock files", hint) from None
         except OSError as error:
             raise cannot_write(path, error) from None
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
+        except CORRUPT as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or name another") from None
 
     @contextmanager

@@ -23,6 +23,9 @@ DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 LOCK_SECONDS = 2.0
 """A journal's lock is held for one line of it. One that stays the same for so long was left by a killed process."""
 
+CORRUPT = (ValueError, KeyError, TypeError, AssertionError, RecursionError)
+"""What Optuna raises of a journal that is none."""
+
 
 def has_study(storage: optuna.storages.BaseStorage, name: str) -> bool:
     """Is there a study of this name?"""
@@ -86,7 +89,7 @@ class Journal(OptunaStudy):
             lock = optuna.storages.journal.JournalFileSymlinkLock(absolute)
             backend = optuna.storages.journal.JournalFileBackend(absolute, lock)
             super().__init__(optuna.storages.JournalStorage(backend), STUDY_NAME)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
+        except CORRUPT as error:
             raise BadInputError(f"{path}: corrupt: {error}", "restore it, or start again with --force") from None
 
 
