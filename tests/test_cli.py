@@ -286,7 +286,7 @@ def test_talk_that_cannot_be_written_ends_no_work(kind: str, monkeypatch: pytest
         os.close(reader)
     else:
         writer = os.open("/dev/full", os.O_WRONLY)
-    with open(writer, "w") as stream, monkeypatch.context() as patch:  # closing it writes what is left, too
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:  # closing it writes what is left, too
         patch.setattr(sys, "stderr", stream)
         console.talk("trial 1/3")
         console.talk("trial 2/3")

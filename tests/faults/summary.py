@@ -1,6 +1,6 @@
 """The tables of ``reports/faults/README.md``, from the files beside it.
 
-    python tests/faults/summary.py [reports/faults]
+python tests/faults/summary.py [reports/faults]
 """
 
 from __future__ import annotations

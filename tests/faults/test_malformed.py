@@ -51,7 +51,7 @@ TEXTS = ("spec", "space", "recipe", "study", "run record", "configuration", "com
 
 @pytest.mark.parametrize("deep", DEEP)
 def test_what_is_deeper_or_longer_than_python_reads_is_refused(deep: str, tmp_path: Path) -> None:
-    contents = {kind: DEEP[deep] for kind in TEXTS}
+    contents = dict.fromkeys(TEXTS, DEEP[deep])
     contents["journal"] = DEEP[deep] + b"\n" + journal_seed()  # at whose end it would be a torn line
     outcomes = {kind: tried(kind, content, tmp_path / "wrong") for kind, content in contents.items()}
     assert outcomes == dict.fromkeys(contents, ("refused with 2", None))
