@@ -18,8 +18,9 @@ gc.disable()
 
 import typer
 
-from meliuscli.cli.command import COMMANDS, Command, ReaderLeft, as_command, help_of
+from meliuscli.cli.command import COMMANDS, Command, as_command, help_of
 from meliuscli.cli.console import (
+    ReaderLeft,
     be_quiet,
     complain,
     end_talk,

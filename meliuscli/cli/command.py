@@ -25,10 +25,6 @@ SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
 """Of files to which answers are written -> the format that they promise."""
 
 
-class ReaderLeft(Exception):
-    """Whoever read our stdout has left (``| head``): nothing more to say."""
-
-
 def help_of(command: Callable[..., None]) -> dict[str, Any]:
     """A command's help from its docstring: the summary of the list of commands, its first sentence; the text; and, at the
     end, the example, which is the docstring's last paragraph."""
@@ -116,8 +112,6 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             raise InterruptedByUser("interrupted") from None
-        except BrokenPipeError:
-            raise ReaderLeft from None
 
     asked = inspect.Parameter("print_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=PrintConfig)
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), asked])  # type: ignore[attr-defined]

@@ -128,7 +128,7 @@ def _table_of(path: Path, root: str) -> dict[str, Any] | None:
 
     try:
         whole = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: is no configuration: {error}", "mend it") from None
     table = whole.get("tool", {}).get("meliuscli") if root else whole
     if table is not None and not isinstance(table, dict):

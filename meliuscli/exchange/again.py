@@ -20,6 +20,7 @@ from meliuscli.nn.quantized import QuantConv2d, QuantLinear
 from meliuscli.nn.quantizers import RPReLU
 from meliuscli.packed.unfold import empty_network, network_of_runner, put, put_quantized
 
+
 def is_qonnx(path: Path) -> bool:
     """Has the file nodes of QONNX? Raises ``MissingError`` where it cannot be read."""
     try:
@@ -48,7 +49,9 @@ def _network_of_qonnx(path: Path) -> nn.Module:
         read = read_qonnx(path, None)
     except BadInputError as error:
         lost = "of a QONNX file FINN's networks alone are read back: of others batch norms are offsets in front of quantizers"
-        raise BadInputError(f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it") from None
+        raise BadInputError(
+            f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it"
+        ) from None
     network = empty_network(read.spec)
     network.load_state_dict(read.tensors)
     return network

@@ -95,7 +95,7 @@ class Journal(OptunaStudy):
             raise corrupt(path, error, "--resume trains again what came after, --force all") from None
 
 
-UNREADABLE = (ValueError, KeyError, TypeError, AssertionError, AttributeError, IndexError)
+UNREADABLE = (ValueError, KeyError, TypeError, AssertionError, AttributeError, IndexError, RecursionError)
 """What Optuna raises for a journal that is none."""
 
 

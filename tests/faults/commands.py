@@ -47,6 +47,7 @@ def _leave_reader(number: int) -> None:
     os.dup2(writer, number)
     os.close(writer)
     os.close(reader)
+    setattr(sys, ("stdin", "stdout", "stderr")[number], open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _ignore() -> None:

@@ -120,7 +120,8 @@ class Round:
             process.join()
         if disk is not None:
             disk.turn_back()
-        if name != "none" and (disk is None or process.exitcode == 3):  # a large disk, or work that was done first
+        is_hit = disk is None or process.exitcode == 3 or kind == "full /tmp"
+        if name != "none" and is_hit:  # not a large disk, or work that was done first
             self.outcome.faults[name] += 1
         allowed = (*ALLOWED[name], 0) if kind == "signals" else ALLOWED.get(name, (0, 3))
         if process.exitcode not in allowed:
