@@ -6,7 +6,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +75,7 @@ class Command(TyperCommand):
         if ctx.params.get("output") == Path("-") and "to" not in ctx.params:
             ctx.params["output"] = None  # stdout
         if "output" in ctx.params:
+            _refuse_writing_over(ctx)
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))
             asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
@@ -86,10 +89,37 @@ READERS = ("count", "compare", "predict", "show", "evaluate", "bench", "export")
 """Commands that only look into ``--reports`` for what is named."""
 
 
+OUTPUTS = {"output": "--output", "page": "--html", "pareto": "--pareto"}
+
+
+def _refuse_writing_over(ctx: Any) -> None:
+    """Refuse an answer that would be written over what it is about: a network, a space, an image that is named."""
+    for name, option in OUTPUTS.items():
+        if (path := ctx.params.get(name)) is None or not path.is_file():
+            continue
+        others = {key: value for key, value in ctx.params.items() if key not in (*OUTPUTS, "reports")}
+        if any(map(partial(_is_file_of, path), _words(others))):
+            raise BadInputError(f"{option} {path}: is what the answer is about", "name another file")
+
+
+def _is_file_of(path: Path, word: str) -> bool:
+    """Is this the file of ``FILE``, ``FILE.py:FACTORY`` or ``space:FILE``?"""
+    for name in (word, word.rpartition(":")[0], word.partition(":")[2]):
+        with suppress(OSError, ValueError):  # most words are no file
+            if path.samefile(name):
+                return True
+    return False
+
+
+def _words(params: Mapping[str, Any]) -> list[str]:
+    """What the arguments and options name, one by one."""
+    values = (value if isinstance(value, list | tuple) else [value] for value in params.values())
+    return [str(word) for words in values for word in words if isinstance(word, str | Path)]
+
+
 def _refuse_idle_reports(ctx: Any) -> None:
     """An option that is given is used or refused: without a run or the like there is nothing to look for."""
-    values = (value if isinstance(value, list | tuple) else [value] for value in ctx.params.values())
-    named = (str(word).lower().startswith(("run:", "study:", "check:")) for words in values for word in words)
+    named = (word.lower().startswith(("run:", "study:", "check:")) for word in _words(ctx.params))
     if ctx.command.name in READERS and is_given(ctx, "reports") and not any(named):
         place = ctx.params["reports"]
         raise BadInputError(f"--reports {place}: is where runs lie, and none is named", "leave it out, or name run:ID")

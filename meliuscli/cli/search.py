@@ -206,7 +206,7 @@ def _search_together(context: typer.Context, asked: Asked, storage: str, workers
     from meliuscli.report.gathered import is_of_one_process, report_shared
     from meliuscli.search.together import search_together
 
-    if storage == "journal" and is_of_one_process(reports / study):
+    if storage == "journal" and is_of_one_process(STUDY.named(reports, study)):
         raise BadInputError(f"{reports / study} is the study of one search", "choose another --study")
     made, header, left = search_together(asked, study, storage, reports, workers, listener)
     if left.interrupted:
