@@ -14,11 +14,13 @@ from meliuscli.errors import BadInputError, MissingError
 from meliuscli.exchange.headers import FileKind
 from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.manifest import c_directory, read_manifest
+from meliuscli.export.onnx import compare_with_torch
 from meliuscli.export.packed import load_packed
 from meliuscli.export.qonnx_nodes import DOMAIN
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear
 from meliuscli.nn.quantizers import RPReLU
 from meliuscli.packed.unfold import empty_network, network_of_runner, put, put_quantized
+
 
 def is_qonnx(path: Path) -> bool:
     """Has the file nodes of QONNX? Raises ``MissingError`` where it cannot be read."""
@@ -48,14 +50,17 @@ def _network_of_qonnx(path: Path) -> nn.Module:
         read = read_qonnx(path, None)
     except BadInputError as error:
         lost = "of a QONNX file FINN's networks alone are read back: of others batch norms are offsets in front of quantizers"
-        raise BadInputError(f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it") from None
+        raise BadInputError(
+            f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it"
+        ) from None
     network = empty_network(read.spec)
     network.load_state_dict(read.tensors)
     return network
 
 
 def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
-    """By the names of its constants, which are those of torch's tensors; slopes of PReLU have lost theirs, but not their order."""
+    """By the names of its constants, which are those of torch's tensors; slopes of PReLU have lost theirs, but not their order. It
+    is held against the file where onnxruntime is installed."""
     constants, slopes = _constants(path)
     network = empty_network(spec)
     try:
@@ -74,6 +79,9 @@ def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
         raise _no_network(path, f"it has no constant {error}") from None
     except (ValueError, RuntimeError) as error:
         raise _no_network(path, str(error)) from None
+    agreement = compare_with_torch(network, spec, path.read_bytes())
+    if agreement is not None and agreement.equal < agreement.images:
+        raise _no_network(path, "what is made of its constants answers otherwise than the file")
     return network
 
 

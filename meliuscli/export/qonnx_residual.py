@@ -82,7 +82,10 @@ def _shortcut(graph: QonnxGraph, step: ShortcutStep, x: Value) -> Value:
     if step.weight is None:
         return x
     assert step.bias is not None
-    weight, bias = graph.constant(f"{name}_weight", step.weight[:, :, None, None]), graph.constant(f"{name}_bias", step.bias)
+    weight, bias = (
+        graph.constant(f"{name}_weight", step.weight[:, :, None, None]),
+        graph.constant(f"{name}_bias", step.bias),
+    )
     return graph.add("Conv", name, [x.name, weight, bias], (len(step.weight), *x.shape[1:]), kernel_shape=[1, 1])
 
 

@@ -124,4 +124,6 @@ def put_quantized(name: str, layer: QuantConv2d | QuantLinear, values: torch.Ten
         done |= equal
     if not bool(done.all()):
         bits = f"{layer.weight_bits} bits" if layer.weight_bits > 1 else "one bit"
-        raise ValueError(f"{name} holds weights of {bits} as they are behind their quantizer, which would change them again")
+        raise ValueError(
+            f"{name} holds weights of {bits} as they are behind their quantizer, which would change them again"
+        )

@@ -49,7 +49,9 @@ def read_network(manifest: Manifest) -> nn.Module:
             _fill(network, step, _Own(plain(step.name), tables))
     again = parts_of(runner_for_c(network, spec), manifest.prefix, seeds=()).tables
     if any(one.values.tobytes() != other.values.tobytes() for one, other in zip(constants, again, strict=True)):
-        raise BadInputError(f"{manifest.directory}: its thresholds are none that a batch norm has", "export the run again")
+        raise BadInputError(
+            f"{manifest.directory}: its thresholds are none that a batch norm has", "export the run again"
+        )
     return network
 
 
@@ -92,7 +94,10 @@ def _dense_tensors(spec: DenseFamilySpec, tables: Tables) -> dict[str, Array]:
         if layer.stage == STEM and layer.kind == "conv":
             own = _Own(plain(layer.name), tables)
             like = tensors[f"{layer.name}.weight"]
-            tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"] = own["weights"].reshape(like.shape), own["bias"]
+            tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"] = (
+                own["weights"].reshape(like.shape),
+                own["bias"],
+            )
     for stage in spec.stages():
         if stage.transition is not None:
             name, _, target, groups, *_ = stage.transition
