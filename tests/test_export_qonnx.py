@@ -21,9 +21,9 @@ from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.qonnx import qonnx_model, run_qonnx
 from meliuscli.export.qonnx_nodes import DOMAIN
-from meliuscli.packed.unfold import before_sign
 from meliuscli.nn.build import build
 from meliuscli.packed.runner import pack
+from meliuscli.packed.unfold import before_sign
 from meliuscli.packed.words import pack_bits
 
 onnx = pytest.importorskip("onnx")

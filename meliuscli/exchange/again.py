@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from meliuscli.exchange.headers import FileKind
 from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.onnx import compare_with_torch
+from meliuscli.export.onnx_header import read_constants
 from meliuscli.export.packed import load_packed
 from meliuscli.export.qonnx_nodes import DOMAIN
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear
@@ -61,7 +61,7 @@ def _network_of_qonnx(path: Path) -> nn.Module:
 def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
     """By the names of its constants, which are those of torch's tensors; slopes of PReLU have lost theirs, but not their order. It
     is held against the file where onnxruntime is installed."""
-    constants, slopes = _constants(path)
+    constants, slopes = read_constants(path)
     network = empty_network(spec)
     try:
         for name, module in network.named_modules():
@@ -87,21 +87,6 @@ def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
 
 def _no_network(path: Path, why: str) -> BadInputError:
     return BadInputError(f"{path}: {why}", "export the run, or the packed file, that it was made of")
-
-
-def _constants(path: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Arrays by name, and slopes in the order of their nodes."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise MissingError("an ONNX file needs the package onnx", 'pip install "meliuscli[onnx]"') from None
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-        constants = {one.name: np.array(numpy_helper.to_array(one)) for one in graph.initializer}
-    except Exception as error:  # protobuf's errors have no common class
-        raise BadInputError(f"{path}: no ONNX file: {str(error)[:100]}") from None
-    return constants, [constants[node.input[1]] for node in graph.node if node.op_type == "PRelu"]
 
 
 def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -23,13 +23,13 @@ from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.onnx import HINT
 from meliuscli.export.qonnx_nodes import DOMAIN, QonnxGraph, Value
-from meliuscli.packed.unfold import before_sign
 from meliuscli.export.qonnx_residual import add_residual
 from meliuscli.export.qonnx_small import add_chain, is_row_of_bits
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.unfold import before_sign
 from meliuscli.packed.words import BinaryWeights
 from meliuscli.results import write_bytes
 

@@ -10,8 +10,8 @@ import numpy as np
 from meliuscli.export.c.chain import IMAGE, BinaryStep, Chain, HeadStep, ShortcutStep, SignStep, StemStep
 from meliuscli.export.c.tables import plain
 from meliuscli.export.qonnx_nodes import QonnxGraph, Value
-from meliuscli.packed.unfold import before_sign
 from meliuscli.packed.layout import Window
+from meliuscli.packed.unfold import before_sign
 
 
 def add_residual(graph: QonnxGraph, images: Value, chain: Chain) -> Value:
