@@ -51,7 +51,7 @@ def _network_of_qonnx(path: Path) -> nn.Module:
     except BadInputError as error:
         lost = "of a QONNX file FINN's networks alone are read back: of others batch norms are offsets in front of quantizers"
         raise BadInputError(
-            f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it"
+            f"{path}: {lost} ({error.message})", "--to qonnx copies it; export the run, or the packed file or C, of it"
         ) from None
     network = empty_network(read.spec)
     network.load_state_dict(read.tensors)
