@@ -35,7 +35,12 @@ def streamlined(model: Any) -> Any:
     assert not model.get_nodes_by_op_type("BipolarQuant")
     steps = [InferDataTypes(), absorb.AbsorbScalarBiasIntoMultiThreshold(), Streamline()]
     if model.get_nodes_by_op_type("Conv"):
-        steps += [LowerConvsToMatMul(), MakeMaxPoolNHWC(), absorb.AbsorbTransposeIntoMultiThreshold(), MakeMaxPoolNHWC()]
+        steps += [
+            LowerConvsToMatMul(),
+            MakeMaxPoolNHWC(),
+            absorb.AbsorbTransposeIntoMultiThreshold(),
+            MakeMaxPoolNHWC(),
+        ]
         steps.append(absorb.AbsorbConsecutiveTransposes())
     for step in (*steps, ConvertBipolarMatMulToXnorPopcount(), Streamline()):
         model = model.transform(step)

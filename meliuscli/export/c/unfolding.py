@@ -79,8 +79,8 @@ def _dense_tensors(spec: DenseFamilySpec, tables: Tables) -> dict[str, Array]:
     """The packed runner's tensors: thresholds of counts are whole numbers there, which turn the same signs."""
     tensors = fold_dense(empty_network(spec), spec)
     for name, like in tensors.items():
-        layer, _, what = name.rpartition(".")
-        own = _Own(plain(layer.removesuffix(".conv") if what in ("words", "thresholds", "flips") else layer), tables)
+        place, _, what = name.rpartition(".")
+        own = _Own(plain(place.removesuffix(".conv")), tables)
         if what == "words":
             tensors[name] = _rows(own["weights"], len(like)).reshape(like.shape)
         elif what == "thresholds":
@@ -88,8 +88,8 @@ def _dense_tensors(spec: DenseFamilySpec, tables: Tables) -> dict[str, Array]:
             tensors[name] = np.concatenate([own["float_thresholds"], *counted]).astype(np.float32)
         elif what == "flips":
             tensors[name] = own["flips"]
-        elif layer.endswith(".bn"):
-            tensors[name] = tables[f"{plain(layer.removesuffix('.bn'))}_{what}"]
+        elif place.endswith(".bn"):
+            tensors[name] = tables[f"{plain(place.removesuffix('.bn'))}_{what}"]
     for layer in spec.layers():
         if layer.stage == STEM and layer.kind == "conv":
             own = _Own(plain(layer.name), tables)
@@ -146,7 +146,7 @@ def _fill_conv(network: nn.Module, name: str, weight: Array, bias: Array) -> Non
     assert isinstance(conv, nn.Conv2d)
     put(conv.weight, weight)
     if norm != name and norm in dict(network.named_modules()):
-        put_norm(network.get_submodule(norm), np.float32(1), bias)
+        put_norm(network.get_submodule(norm), None, bias)
 
 
 def _fill_stem(network: nn.Module, step: StemStep, own: _Own) -> None:
