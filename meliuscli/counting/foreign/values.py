@@ -52,11 +52,29 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     """Of an operand as rows, each of which may have a scale of its own (output channels, or tokens).
 
     Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
-    times signs takes two values. Samples of random places, the same each time, stand for large operands."""
+    times signs takes two values. Rows that are copies (of weights in another order too) are no more evidence than one:
+    tokens that come again, a blur, what makes a map larger. Samples of random places, the same each time, stand for
+    large operands."""
     if rows is None or rows.is_meta or rows.layout != torch.strided or not rows.numel():
         return Seen()
     if rows.element_size() == 1 or rows.is_complex() or rows.is_quantized:
         return Seen()
+    seen = _seen(rows, is_weight)
+    if rows.dim() < 2 or not 1 < seen.levels < MANY:
+        return seen
+    own = _own_rows(rows, is_weight)
+    if len(own) == min(len(rows), _ROWS) or (len(own) > 1 and seen.levels == 2):  # of two values few rows can be made
+        return seen
+    return Seen() if is_weight and len(own) == 1 else _seen(rows[own], is_weight)
+
+
+def _own_rows(rows: Tensor, is_weight: bool) -> Tensor:
+    part = _part_of(rows)
+    _, lines = torch.unique(part.sort(1).values if is_weight else part, dim=0, return_inverse=True)
+    return _places(len(rows), _ROWS)[list(dict(zip(lines.tolist(), range(len(lines)), strict=True)).values())]
+
+
+def _seen(rows: Tensor, is_weight: bool) -> Seen:
     part = _part_of(rows)
     low, high = map(float, part.aminmax())
     if not math.isfinite(high - low):
@@ -65,9 +83,6 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
         return Seen(MANY)
     if is_weight and low < 0 < high and _is_scaled_sign(part):
         return Seen(2)
-    if is_weight and len(part) > 1 and _are_copies(part):
-        levels = _levels(part[0])
-        return Seen(levels if levels <= 2 else 0)
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
@@ -148,13 +163,6 @@ def _is_scaled_sign(part: Tensor) -> bool:
 
 def _digit(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
-
-
-def _are_copies(part: Tensor) -> bool:
-    """Are all rows the same, or the same in another order? Then they are no more evidence than one is: a blur, or what
-    makes a map larger, as networks have it before a training."""
-    first = part[0].sort().values
-    return all(torch.equal(row.sort().values, first) for row in part[1:])
 
 
 def _levels_of_rows(part: Tensor) -> int:
