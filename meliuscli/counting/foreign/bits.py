@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from meliuscli.counting.counts import FLOAT_BITS
 from meliuscli.counting.foreign.statements import Stated
-from meliuscli.counting.foreign.values import MANY, Seen
+from meliuscli.counting.foreign.values import MANY, OF_SUMS, Seen
 from meliuscli.errors import BadInputError
 
 Bits = tuple[int, int]
@@ -137,7 +137,7 @@ def _why(weight: str, activation: str) -> str:
 
 
 def _number(levels: int) -> str:
-    words = {1: "one value", 2: "two values", 3: "three values", 4: "four values"}
+    words = {1: "one value", 2: "two values", 3: "three values", 4: "four values", OF_SUMS: "the values of sums"}
     return words.get(levels, f"{levels} values" if levels < MANY else "more than 256 values")
 
 

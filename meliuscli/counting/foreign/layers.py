@@ -95,6 +95,11 @@ class ModuleRow:
             yield (bits, bits, number) if fits else (*_type(tensor), num_reals(tensor))
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
+    def told(self) -> Iterator[Ruling]:
+        """The rulings of products, and of tables that are not float."""
+        pairs = zip(self.products, self.rulings, strict=True)
+        yield from (rule for product, rule in pairs if product.macs or rule.bits != FLOAT)
+
     def notes(self) -> Iterator[Note]:
         what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
         said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]

@@ -15,6 +15,9 @@ from meliuscli.counting.counts import FLOAT_BITS
 MANY = 1 << 16
 """Levels of an operand whose values are those of a float."""
 
+OF_SUMS = MANY + 1
+"""Of sums since which nothing has made steps: they take as many values as happens."""
+
 _ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
 _EXACT, _ROUNDED, _ON_GRID = 1e-5, 1e-6, 2e-3
 """How near two values are the same one, as a share of the larger and of what is usual in the operand (never of the

@@ -28,7 +28,7 @@ from meliuscli.counting.foreign.tensors import (
     tensors_in,
 )
 from meliuscli.counting.foreign.traces import Trace, Values, made_by
-from meliuscli.counting.foreign.values import MANY, Seen, kernel_id, seen_values
+from meliuscli.counting.foreign.values import OF_SUMS, Seen, kernel_id, seen_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NOTHING
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
         if not is_weight and trace.values == Values.SUMS and seen.levels > 1:
-            seen = Seen(MANY)
+            seen = Seen(OF_SUMS)
         is_sign = trace.values == Values.SIGNS and not (
             is_weight and seen.levels != 1
         )  # zeros among these are pruned ones
