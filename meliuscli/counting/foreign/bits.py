@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from meliuscli.counting.counts import FLOAT_BITS
+from meliuscli.counting.foreign.levels import MANY
 from meliuscli.counting.foreign.statements import Stated
-from meliuscli.counting.foreign.values import MANY, OF_SUMS, Seen
+from meliuscli.counting.foreign.values import OF_SUMS, Seen
 from meliuscli.errors import BadInputError
 
 Bits = tuple[int, int]

@@ -92,7 +92,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._calls.pop()
             self.shapes.setdefault(row_of(name), []).append((shape_of(inputs), shape_of(output)))
             self.output = shape_of(output)
-            if before == len(self.products) and not self._is_asking:
+            if not self._is_asking and not any(product.macs for product in self.products[before:]):
                 self._is_asking = True  # brevitas' bit_width() calls the module
                 self._take_its_word(module, output)
                 self._is_asking = False
@@ -205,9 +205,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
         if not is_weight and trace.values == Values.SUMS and seen.levels > 1:
             seen = Seen(OF_SUMS)
-        is_sign = trace.values == Values.SIGNS and not (
-            is_weight and seen.levels != 1
-        )  # zeros among these are pruned ones
+        is_pruned = is_weight and seen.levels != 1  # zeros among the signs, not torch's sign of zero
+        is_sign = trace.values == Values.SIGNS and not is_pruned
         return Evidence(trace.stated, stored or stored_bits(tensor), seen, is_sign)
 
 
