@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -117,7 +116,7 @@ class ModuleRow:
         if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+        for operation, doubt in self.watch.unknown.get(self.row, ()):
             yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:
