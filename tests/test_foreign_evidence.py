@@ -179,6 +179,7 @@ def test_tables_count_at_the_bits_of_what_is_looked_up(
     torch.manual_seed(0)
     own = counted(Reading(table(), head), "ids=int64:2x16")
     assert stored(own) == weights_
+    assert "not seen" not in "".join(own.recognised.values())
     assert own.count.total.size_bytes == sum(bits * number for bits, number in weights_.items()) // 8
     assert not any(verdict.doubt for verdict in own.verdicts)
 

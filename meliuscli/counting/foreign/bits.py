@@ -111,7 +111,7 @@ def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary
     if not broken and a < dearer_a:
         broken = "its activations may take more than the two values that are seen"
     assumed = f"counts as {bits_text((w, a))}, but {broken}" if broken else ""
-    why = f"{bits_text((w, a))}: {_why(why_w, why_a)}"
+    why = f"{bits_text((w, a))}: {_why(why_w, '' if weight != activation == NOTHING else why_a)}"
     return Ruling((w, a), (max(w, dearer_w), max(a, dearer_a)), why, assumed, note)
 
 
@@ -134,7 +134,7 @@ def _decided(evidence: Evidence) -> tuple[int, int, str]:
 def _why(weight: str, activation: str) -> str:
     if weight == activation:
         return f"weights and activations {weight}"
-    return f"weights {weight}, activations {activation}"
+    return f"weights {weight}, activations {activation}" if activation else f"weights {weight}"
 
 
 def _number(levels: int) -> str:

@@ -95,8 +95,8 @@ class ModuleRow:
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
     def told(self) -> Iterator[Ruling]:
-        """The rulings of products, and of tables that are not float."""
-        pairs = zip(self.products, self.rulings, strict=True)
+        """The rulings of products, then those of tables that are not float."""
+        pairs = sorted(zip(self.products, self.rulings, strict=True), key=lambda pair: not pair[0].macs)
         yield from (rule for product, rule in pairs if product.macs or rule.bits != FLOAT)
 
     def notes(self) -> Iterator[Note]:
