@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -95,6 +94,11 @@ class ModuleRow:
             yield (bits, bits, number) if fits else (*_type(tensor), num_reals(tensor))
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
+    def told(self) -> Iterator[Ruling]:
+        """The rulings of products, then those of tables that are not float."""
+        pairs = sorted(zip(self.products, self.rulings, strict=True), key=lambda pair: not pair[0].macs)
+        yield from (rule for product, rule in pairs if product.macs or rule.bits != FLOAT)
+
     def notes(self) -> Iterator[Note]:
         what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
         said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]
@@ -112,7 +116,7 @@ class ModuleRow:
         if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+        for operation, doubt in self.watch.unknown.get(self.row, ()):
             yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:

@@ -119,8 +119,7 @@ def watched(module: nn.Module, example: Example) -> tuple[nn.Module, Watch]:
     calls = example.calls(module)
     for number, call in enumerate(calls):
         with _untouched(module):
-            watch = Watch(module)
-            watch.feed(call)
+            watch = Watch(module, call)
             try:
                 _run(module, call, watch, example)
             except BadInputError as error:
