@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports" / "faults"
 
 
-@pytest.mark.parametrize("row", [*storage_rows(REPORTS), *work_rows(REPORTS)], ids=lambda row: row.split("|")[1].strip())
+@pytest.mark.parametrize(
+    "row", [*storage_rows(REPORTS), *work_rows(REPORTS)], ids=lambda row: row.split("|")[1].strip()
+)
 def test_a_row_of_the_page_is_what_the_files_say(row: str) -> None:
     assert row in (REPORTS / "README.md").read_text(encoding="utf-8").splitlines()
 
