@@ -130,7 +130,9 @@ def test_what_was_changed_is_refused_before_anything_is_compiled(
     monkeypatch.setattr(shared, "compiler", lambda: pytest.fail("it asks for a compiler"))
     place = changed(directory, tmp_path / "net-c", name, change)
     if name != "manifest.json":
-        with pytest.raises(BadInputError, match=r"not the file that manifest\.json has the digest of|no file of at most"):
+        with pytest.raises(
+            BadInputError, match=r"not the file that manifest\.json has the digest of|no file of at most"
+        ):
             read_header(place)
         digested(place, name)
     with pytest.raises(BadInputError, match=says):
