@@ -50,6 +50,11 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "names of numbers": (how_edited(class_names=list(range(19))), "no list of str"),
     "mean": (how_edited(mean=[0.5, 0.4, 0.31]), "preprocessing is not what test/vectors.h says"),
     "mean of text": (how_edited(mean=["0.5", "0.4", "0.3"]), "no list of int or float"),
+    "a name that is no text": (
+        how_edited(class_names=["\ud800", *NAMES[1:]]),
+        "preprocessing is not what test/vectors",
+    ),
+    "mean beyond floats": (how_edited(mean=[10**400, 0.4, 0.3]), "no number to normalise by"),
     "deviation": (how_edited(std=[0.2, 0.3, 0.5]), "preprocessing is not what test/vectors.h says"),
     "deviation of 0": (how_edited(std=[0.2, 0.3, 0]), "no number to normalise by"),
     "crop": (how_edited(crop=8), "preprocessing is not what test/vectors.h says"),

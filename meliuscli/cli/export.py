@@ -161,7 +161,7 @@ def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC,
 def _format(asked: To | None, output: Path | None) -> To:
     """What ``--to`` says, or the ending of the file. Raises ``BadInputError`` where they contradict each other, and for an ending
     that no format has where there is no ``--to``."""
-    named = None if output is None else _named(output)
+    ending, named = (None, None) if output is None else _named(output)
     if output is None or (asked is None and named is None and (output == Path("-") or output.is_dir())):
         return asked or "onnx"  # what is no place for a file is refused as such
     if asked is None and named is None:
@@ -169,14 +169,14 @@ def _format(asked: To | None, output: Path | None) -> To:
         raise BadInputError(f"--output {output}: no format has this ending", f"add --to, or end it in {endings}")
     # C is written to any directory, and QONNX is ONNX.
     if asked and named and asked != named and named != "c" and (asked, named) != ("qonnx", "onnx"):
-        raise BadInputError(f"--output {output}: its ending is for {named}, and --to is {asked}", "leave one out")
+        raise BadInputError(f"--output {output}: {ending} is for {named}, and --to is {asked}", "leave one out")
     return asked or named  # type: ignore[return-value]
 
 
-def _named(output: Path) -> To | None:
-    """The format that has the ending of this name."""
+def _named(output: Path) -> tuple[str | None, To | None]:
+    """The ending of this name that a format has, and the format."""
     endings: dict[str, To] = {".qonnx.onnx": "qonnx", ".onnx": "onnx", ".safetensors": "packed", "-c": "c"}
-    return next((to for ending, to in endings.items() if output.name.lower().endswith(ending)), None)
+    return next(((ending, to) for ending, to in endings.items() if output.name.lower().endswith(ending)), (None, None))
 
 
 def _place(name: str, output: Path | None, force: bool, to: To) -> Path:

@@ -55,7 +55,10 @@ class Preprocessing:
         """The inverse of ``asdict``. Raises ``ValueError``, ``TypeError`` or ``KeyError`` for anything else."""
         if not isinstance(fields, dict):
             raise TypeError("no preprocessing")
-        numbers = {key: tuple(float(value) for value in _listed(fields[key], int, float)) for key in ("mean", "std")}
+        try:
+            numbers = {key: tuple(map(float, _listed(fields[key], int, float))) for key in ("mean", "std")}
+        except OverflowError as error:
+            raise ValueError(f"its mean or deviation is no number to normalise by: {error}") from None
         names = tuple(_listed(fields.get("class_names", []), str))
         return cls(**{**fields, **numbers, "class_names": names})
 

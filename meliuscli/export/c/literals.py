@@ -15,7 +15,9 @@ def c_float(value: float) -> str:
 
 def c_string(text: str) -> str:
     """Anything but plain ASCII as octal escapes."""
-    inside = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode())
+    inside = "".join(
+        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode(errors="replace")
+    )
     return f'"{inside}"'
 
 
