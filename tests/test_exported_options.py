@@ -122,9 +122,11 @@ def test_a_header_is_read_once(here: Path, monkeypatch: pytest.MonkeyPatch, word
     assert times == [Path(name)]
 
 
-def test_a_packed_file_is_not_written_as_onnx(made: Path, tmp_path: Path) -> None:
+def test_a_packed_file_is_not_written_as_onnx_nor_onnx_as_packed(made: Path, tmp_path: Path) -> None:
     """`export(trained, "net.packed.safetensors")` wrote ONNX under that name."""
     trained = Trained(SPEC, build(SPEC), made / "net.safetensors")
+    with pytest.raises(BadInputError, match="is no name of a packed file"):
+        mc.pack(trained, tmp_path / "net.onnx")
     with pytest.raises(BadInputError, match="is no name of an ONNX file"):
         mc.export(trained, tmp_path / "net.packed.safetensors")
     assert list(tmp_path.iterdir()) == []

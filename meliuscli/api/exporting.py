@@ -20,9 +20,11 @@ def pack(trained: Trained, path: Path) -> None:
     """Write a trained network with a bit a binary weight, and hold what the file predicts against the network.
 
     Raises ``FailedError`` where they differ (nothing is written then), ``BadInputError`` for a family that does not run
-    packed, ``MissingError`` without the extra ``packed``."""
+    packed, or for the name of an ONNX file, ``MissingError`` without the extra ``packed``."""
     from meliuscli.export.packed import write_or_fail
 
+    if path.suffix.lower() == ".onnx":
+        raise BadInputError(f"{path}: is no name of a packed file", "export() writes ONNX")
     write_or_fail(trained.network, trained.spec, path, trained.preprocessing)
 
 
