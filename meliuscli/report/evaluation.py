@@ -22,6 +22,7 @@ def preprocessing_table(how: Preprocessing) -> Table:
     """What becomes of an image file in front of the network."""
     listed = ", ".join(how.class_names[:MANY_CLASSES]) + (", ..." if len(how.class_names) > MANY_CLASSES else "")
     rows = (
+        ("pixels", "turned as their EXIF says, what is transparent laid on white, of 16 bits the higher 8"),
         ("resize", f"the middle square to {how.resize}x{how.resize}, bilinear"),
         ("crop", f"its middle {how.crop}x{how.crop}, brought to {how.channels}x{how.input_size}x{how.input_size}"),
         ("mean", ", ".join(f"{value:.4f}" for value in how.mean)),

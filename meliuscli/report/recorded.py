@@ -32,6 +32,8 @@ class Recorded:
 
     @property
     def sentence(self) -> str:
+        if self.top1 is None:
+            return f"run:{self.run} is {self.arch}, trained elsewhere: meliuscli evaluate scores it"
         return f"run:{self.run} is {self.arch} on {self.dataset}, n={self.n}"
 
     def fields(self) -> dict[str, Any]:
