@@ -4,7 +4,6 @@ preprocessing that stands with the weights."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ from meliuscli.data.batches import Prepared, prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.data.preprocessing import Preprocessing, read_images
 from meliuscli.errors import BadInputError
-from meliuscli.exchange.evaluation import check_classes, evaluate_on
 from meliuscli.exchange.headers import read_header
-from meliuscli.exchange.opened import Opened
 from meliuscli.nn.build import build
 from meliuscli.training.trained import load_trained
 from meliuscli.training.weights import save_weights
@@ -172,42 +169,6 @@ def test_a_network_of_other_classes_or_channels_is_refused(reports: Path, tmp_pa
     save_weights(build(colour), colour, tmp_path / "net.safetensors")
     with pytest.raises(BadInputError, match="takes images of 3 channels, and the data have 1"):
         mc.evaluate(tmp_path / "net.safetensors", limit=1)
-
-
-def test_classes_are_paired_by_name_refused_where_names_differ_and_by_position_where_one_side_has_none(
-    data: Prepared,
-) -> None:
-    """Classes of other names were paired in sorted order without a word: right answers counted as wrong ones."""
-    how = data.preprocessing
-    named = Opened("net", SPEC, replace(how, class_names=("a\u0308", *how.class_names[1:])), {"torch": perfect}, {})
-    labels = torch.arange(10).repeat_interleave(2)
-    images = labels.view(-1, 1, 1, 1).expand(-1, 1, 32, 32) / 9
-    split = (images * data.std + data.mean, labels)
-
-    def top1(names: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
-        result = evaluate_on(named, "folder", replace(data, test=split, class_names=names))
-        return result.top1, result.notes
-
-    others = how.class_names[1:]
-    assert top1(("\xe4", *others)) == (1.0, ())  # one umlaut, as one sign and as two
-    turned = (*others, "\xe4")
-    assert top1(turned) == (0.0, ())  # whose label 0 is the network's 1
-    assert top1(()) == (
-        1.0,
-        ("folder does not name its classes: they are taken to be those of the other side in their order",),
-    )
-    with pytest.raises(BadInputError, match="it tells \xe4 apart, and the data have zz"):
-        top1(("zz", *others))
-    with pytest.raises(BadInputError, match="its classes are not those of fashion-mnist-mini"):
-        check_classes(named, load_dataset("fashion-mnist-mini"), "fashion-mnist-mini")
-    nameless = replace(named, preprocessing=replace(how, class_names=()))
-    check_classes(nameless, load_dataset("fashion-mnist-mini"), "fashion-mnist-mini")
-    assert "net does not name its classes" in evaluate_on(nameless, "folder", data, limit=9).notes[0]
-
-
-def perfect(images: torch.Tensor) -> torch.Tensor:
-    """Logits of the class whose number the first pixel holds, in ninths."""
-    return F.one_hot((9 * images[:, 0, 0, 0]).round().long().clamp(0, 9), 10).float()
 
 
 def test_weights_of_before_are_evaluated_with_the_datas_normalisation_and_do_not_classify(

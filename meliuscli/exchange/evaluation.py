@@ -30,10 +30,11 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of one way to run: accuracies from 0 to 1, mean cross-entropy in nats, and images a second in batches of ``BATCH``."""
+    """Of one way to run: accuracies from 0 to 1, mean cross-entropy in nats, and images a second in batches of ``BATCH``.
+    ``top5`` is None where there are no more than five classes."""
 
     top1: float
-    top5: float
+    top5: float | None
     loss: float
     images_per_second: float
 
@@ -141,10 +142,9 @@ def _evaluation(
 
 def _scores(logits: Tensor, labels: Tensor, seconds: float) -> Scores:
     best = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
+    top5 = best.any(1).double().mean().item() if logits.shape[1] > TOP else None
     loss = F.cross_entropy(logits.double(), labels).item()
-    return Scores(
-        best[:, 0].double().mean().item(), best.any(1).double().mean().item(), loss, len(labels) / max(seconds, 1e-9)
-    )
+    return Scores(best[:, 0].double().mean().item(), top5, loss, len(labels) / max(seconds, 1e-9))
 
 
 def _normalisation(opened: Opened, data: Prepared) -> tuple[Preprocessing, tuple[str, ...]]:
