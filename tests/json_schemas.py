@@ -28,6 +28,7 @@ FREE_KEYS = (
     "plan",
     "scores",
     "elsewhere_ms",
+    "parameters",
 )
 """Objects whose keys are data, or fields of a model that has a page of its own."""
 ALIKE = ("scores",)
@@ -151,3 +152,15 @@ def problems(schema: Schema, value: Any, path: str = "$") -> Iterator[str]:
     elif isinstance(value, list):
         for index, one in enumerate(value):
             yield from problems(schema.get("items", {}), one, f"{path}[{index}]")
+
+
+def unseen(schema: Schema, path: str) -> Iterator[str]:
+    """Where a schema knows null alone, or lists without an element."""
+    types = schema.get("type", [])
+    if types == "null" or ("array" in types and "items" not in schema):
+        yield path
+    for key, one in schema.get("properties", {}).items():
+        yield from unseen(one, f"{path}.{key}")
+    for inner, mark in ((schema.get("items"), "[]"), (schema.get("additionalProperties"), ".*")):
+        if isinstance(inner, dict):
+            yield from unseen(inner, f"{path}{mark}")

@@ -184,7 +184,7 @@ def _class_order(opened: Opened, names: tuple[str, ...], dataset: str) -> tuple[
         raise BadInputError(
             f"{opened.name}: its classes are not those of {dataset}: it tells {_listed(ours, theirs)} apart, and the data have"
             f" {_listed(theirs, ours)}",
-            "call the data's classes as the network does (meliuscli show says how), or take the data that it was trained on",
+            f"its classes are {_listed(ours, ())}; call those of the data so, or take the data that it was trained on",
         )
     return None if ours == theirs else [ours.index(name) for name in theirs], ()
 
