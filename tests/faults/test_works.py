@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import Outcome, attack_disks, finish, undisturbed_files
+from commands import STREAMS, Outcome, attack_disks, finish, undisturbed_files
 from disks import Disk, Quota, why_no_disk
 from test_long_work import MEMBERS, Member, write_files
 from warm import in_child
@@ -52,7 +52,16 @@ def test_a_disturbed_work_goes_on_to_what_it_is_undisturbed(kind: str, work: Und
     assert outcome.faults.total() >= 1
 
 
-@pytest.mark.parametrize("work", MEMBERS[:1], indirect=True, ids=["run"])
+RUN = pytest.mark.parametrize("work", MEMBERS[:1], indirect=True, ids=["run"])
+
+
+@RUN
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_run_is_done_whatever_becomes_of_its_streams(kind: str, work: Undisturbed, tmp_path: Path) -> None:
+    test_a_disturbed_work_goes_on_to_what_it_is_undisturbed(kind, work, tmp_path)
+
+
+@RUN
 @pytest.mark.parametrize("kind", [Disk, Quota], ids=lambda kind: kind.kind)
 def test_a_file_without_room_is_written_whole_or_not_at_all(kind: type[Disk], work: Undisturbed) -> None:
     if (reason := why_no_disk(kind)) is not None:
