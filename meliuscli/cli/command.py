@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,9 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.configuration import as_words, configured, key_of, table_of_settings
-from meliuscli.cli.console import give, is_configured, is_given
-from meliuscli.errors import BadInputError, InterruptedByUser, MissingError
+from meliuscli.cli.configuration import as_words, configured, key_of, strange_variables, table_of_settings
+from meliuscli.cli.console import give, is_configured, is_given, talk
+from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
@@ -25,6 +26,10 @@ COMMANDS = (
 )
 SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
 """Of files to which answers are written -> the format that they promise."""
+
+
+OF_OTHERS = (".onnx", ".safetensors", ".png", ".svg", ".pdf", ".html", ".htm", ".py", ".h5", ".params", ".pt", ".pth")
+"""Suffixes of what no answer is."""
 
 
 class ReaderLeft(Exception):
@@ -54,6 +59,8 @@ class Command(TyperCommand):
                 name = max(option.opts, key=len)
                 raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
         known = {key_of(one): one for one in self.params if isinstance(one, TyperOption)}
+        for warning in strange_variables(COMMANDS):
+            talk(warning, "yellow")
         ctx.obj = configured(str(self.name), known, COMMANDS)
         ctx.default_map = {name: setting.value for name, setting in ctx.obj.items()}
         if "--print-config" in args:
@@ -83,10 +90,22 @@ class Command(TyperCommand):
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))
             asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
-            named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
+            named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params, "to" not in ctx.params)
             if named is not None:
                 ctx.params["fmt"] = named
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except MeliusError as error:
+            error.message = _with_place(ctx, error.message)
+            raise
+
+
+def _with_place(ctx: Any, message: str) -> str:
+    """What is said of an option, with the place of its value where that is no command line."""
+    for name, setting in ctx.obj.items():
+        if is_configured(ctx, name) and re.match(rf"--{name.strip('_').replace('_', '-')}\b", message):
+            return f"{setting.place}: {message}"
+    return message
 
 
 READERS = ("count", "compare", "predict", "show", "evaluate", "bench", "export")
@@ -166,12 +185,14 @@ def _check_output(output: Path | None, reports: Path | None) -> None:
             raise MissingError(f"--output {output}: it is a directory: name a file")
 
 
-def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str | None:
+def _named_by(output: Path | None, asked: str | None, has_formats: bool, is_text: bool) -> str | None:
     """The format that the suffix of ``--output`` names, if any; ``asked`` is that of ``--format``.
 
     Raises ``BadInputError`` where the suffix contradicts ``--format``, or promises what the command cannot write."""
     suffix = "" if output is None else output.suffix.lower()
     named = SUFFIXES.get(suffix)
+    if is_text and suffix in OF_OTHERS:
+        raise BadInputError(f"--output {output}: this answer is text, and no {suffix} file", "choose another suffix")
     if named is None:
         return None
     if not has_formats:
