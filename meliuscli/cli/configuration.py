@@ -23,7 +23,7 @@ SHARED = ("bn-params", "convention", "device", "float-bits", "format", "report-t
 """Keys that stand outside of a command's table too, for every command that has the option."""
 ASKED_ONLY = ("arch", "force", "help", "output", "print-config", "resume")
 """Options that are for one call, and are not configured."""
-OF_PLACES = ("cache", "data", "debug", "update-golden")
+OF_PLACES = ("cache", "data", "debug", "kernels", "update-golden")
 """Variables of no option."""
 HOW_OUTPUT_LOOKS = ("format",)
 PREFIX = "MELIUSCLI_"
@@ -210,9 +210,7 @@ def as_words(context: typer.Context) -> list[str]:
         if not isinstance(option, TyperOption) or not is_configured(context, option.name):
             continue
         value, name = context.params[option.name], f"--{key_of(option)}"
-        if key_of(option) in OF_PLACES = ("cache", "data", "debug", "update-golden")
-"""Variables of no option."""
-HOW_OUTPUT_LOOKS:
+        if key_of(option) in HOW_OUTPUT_LOOKS:
             continue
         if option.is_flag:
             words += [name] if value else option.secondary_opts[:1]
