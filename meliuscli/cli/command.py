@@ -102,9 +102,10 @@ class Command(TyperCommand):
 
 def _with_place(ctx: Any, message: str) -> str:
     """What is said of an option, with the place of its value where that is no command line."""
-    for name, setting in ctx.obj.items():
-        if is_configured(ctx, name) and re.match(rf"--{name.strip('_').replace('_', '-')}\b", message):
-            return f"{setting.place}: {message}"
+    for option in ctx.command.params:
+        is_set = isinstance(option, TyperOption) and is_configured(ctx, option.name)
+        if is_set and re.match(rf"--{key_of(option)}(?![\w-])", message):
+            return f"{ctx.obj[option.name].place}: {message}"
     return message
 
 
