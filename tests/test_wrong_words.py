@@ -96,6 +96,9 @@ def test_a_pipe_is_written_to_and_a_link_is_written_through(here: Path) -> None:
         ("report study:../reports/s", r"unknown study '\.\./reports/s'"),
         ("search --budget 1e8,,2e8", "--budget '1e8,,2e8': one of its parts is empty"),
         ("search --budget ,", "one of its parts is empty"),
+        ("train net.toml --reports own.py", r"--reports own\.py: is a file, and a directory is needed"),
+        ("import cat.png --reports own.py", r"--reports own\.py: is a file"),
+        ("list runs --reports own.py", r"--reports own\.py: is a file"),
     ],
 )
 def test_the_culprit_is_named(words: str, says: str) -> None:
@@ -113,6 +116,7 @@ def test_a_page_without_a_directory_is_refused_before_it_is_made(capsys: pytest.
     ("name", "value", "words", "says"),
     [
         ("COUNT_SET", "a=1 'b", "count meliusnet22", "MELIUSCLI_COUNT_SET: set: No closing quotation"),
+        ("REPORTS", "own.py", "train net.toml", "MELIUSCLI_REPORTS: --reports own.py: is a file"),
         ("REPORTS", "no", "list runs", "MELIUSCLI_REPORTS: --reports no: no such directory"),
         ("SEARCH_BUDGET", "abc", "search", "MELIUSCLI_SEARCH_BUDGET: --budget: 'abc' is not a count"),
         ("REPORT_HTML", "x.json", "report meliusnet22", "MELIUSCLI_REPORT_HTML: --html x.json: not the name of a web"),

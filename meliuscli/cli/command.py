@@ -78,7 +78,6 @@ class Command(TyperCommand):
         if ctx.params["print_config"]:
             give(table_of_settings(ctx, ctx.obj), ctx.params.get("fmt", "table"), ctx.params.get("output"))
             return None
-        _refuse_idle_reports(ctx)
         if words := as_words(ctx):
             from meliuscli.results import add_to_command
 
@@ -94,6 +93,7 @@ class Command(TyperCommand):
             if named is not None:
                 ctx.params["fmt"] = named
         try:
+            _refuse_idle_reports(ctx)
             return super().invoke(ctx)
         except MeliusError as error:
             error.message = _with_place(ctx, error.message)
@@ -142,7 +142,9 @@ def _words(params: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_idle_reports(ctx: Any) -> None:
-    """An option that is given is used or refused: without a run or the like there is nothing to look for."""
+    """An option that is given is used or refused: without a run or the like there is nothing to look for, nor in a file."""
+    if (reports := ctx.params.get("reports")) is not None and reports.is_file():
+        raise BadInputError(f"--reports {reports}: is a file, and a directory is needed", "name another place")
     named = (word.lower().startswith(("run:", "study:", "check:")) for word in _words(ctx.params))
     if ctx.command.name in READERS and is_given(ctx, "reports") and not any(named):
         place = ctx.params["reports"]
