@@ -363,6 +363,12 @@ def test_a_database_whose_disk_is_full_is_waited_for(kind: str, space: Path, row
         assert rows_of(joined(server.url, tmp_path)) == rows
 
 
+def test_a_worker_calls_a_trial_as_tables_do(space: Path, tmp_path: Path) -> None:
+    job = created("journal", space, tmp_path).next_job(Owner.here())
+    assert isinstance(job, Assignment)
+    assert job.text.startswith("found-0: ")
+
+
 def test_reading_a_study_writes_nothing(space: Path, tmp_path: Path) -> None:
     created("journal", space, tmp_path, trials=2)
     assert work("journal", tmp_path)
