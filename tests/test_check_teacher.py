@@ -174,7 +174,7 @@ def test_a_teacher_too_deep_for_its_input_is_refused_before_anything_is_written(
 
 def test_a_teacher_that_learns_nothing_teaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunResult, "is_at_chance", lambda *of: True)
-    with pytest.raises(FailedError, match=r"the teacher, .* is no better than chance"):
+    with pytest.raises(FailedError, match=r"the teacher, .* cannot be told from chance"):
         train_task(Task(STUDENT, MINI, None, TAUGHT, 6, teacher=TEACHER))
 
 

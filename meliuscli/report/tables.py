@@ -6,9 +6,10 @@ import csv
 import html
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from unicodedata import combining, east_asian_width
 
 Cell = str | int | float | None
 WIDTH = 100
@@ -53,6 +54,19 @@ class Table:
     def __str__(self) -> str:
         return to_text(self)
 
+    def said(self, say: Callable[[str], str]) -> Table:
+        """The table with other words in its cells."""
+
+        def cells(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+            return tuple(say(cell) if isinstance(cell, str) else cell for cell in row)
+
+        return replace(
+            self,
+            columns=tuple(replace(column, heading=say(column.heading)) for column in self.columns),
+            rows=tuple(map(cells, self.rows)),
+            total=None if self.total is None else cells(self.total),
+        )
+
     def narrower(self) -> Table:
         """The table without the last of its optional columns."""
         last = max(index for index, column in enumerate(self.columns) if column.optional)
@@ -86,10 +100,9 @@ def to_text(table: Table) -> str:
     gap = "  " if sum(widths) + 2 * len(widths) - 2 <= WIDTH else " "
 
     def line(cells: Sequence[str]) -> str:
-        placed = (
-            cell.rjust(width) if column.numeric else cell.ljust(width)
-            for cell, width, column in zip(cells, widths, table.columns, strict=True)
-        )
+        blanks = [" " * (width - _columns(cell)) for cell, width in zip(cells, widths, strict=True)]
+        sides = zip(cells, blanks, table.columns, strict=True)
+        placed = (blank + cell if column.numeric else cell + blank for cell, blank, column in sides)
         return gap.join(placed).rstrip()
 
     rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
@@ -102,7 +115,14 @@ def to_text(table: Table) -> str:
 
 def _widths(table: Table) -> list[int]:
     heads = [column.heading for column in table.columns]
-    return [max(len(text(cell)) for cell in cells) for cells in zip(heads, *table.all_rows, strict=True)]
+    return [max(_columns(text(cell)) for cell in cells) for cells in zip(heads, *table.all_rows, strict=True)]
+
+
+def _columns(words: str) -> int:
+    """Columns of a terminal: two for the signs of Chinese, Japanese and Korean, none for accents that stand alone."""
+    if words.isascii():
+        return len(words)
+    return sum(0 if combining(sign) else 2 if east_asian_width(sign) in "WF" else 1 for sign in words)
 
 
 def _lines(lines: Iterable[str]) -> str:

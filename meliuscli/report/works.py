@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name, why_unread
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import read_record
@@ -28,7 +28,7 @@ def works_table(kind: str, reports: Path) -> Table:
         try:
             records.append(read(directory, read_record(marker)))
         except (OSError, ValueError, KeyError, TypeError, BadInputError) as error:
-            broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {error!r}")
+            broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {why_unread(error)}")
     records.sort(key=lambda record: str(record["time"]))
     unfinished = [
         line

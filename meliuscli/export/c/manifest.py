@@ -12,7 +12,7 @@ from typing import Any
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.data.preprocessing import Preprocessing
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 
 FORMAT, MANIFEST = "meliuscli-c-1", "manifest.json"
 MOST_BYTES = 2**24
@@ -81,7 +81,7 @@ def read_manifest(directory: Path) -> Manifest:
             _digests(fields["files_sha256"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInputError(f"{path}: no manifest of a C library of meliuscli: {error}") from None
+        raise BadInputError(f"{path}: no manifest of a C library of meliuscli: {why_unread(error)}") from None
 
 
 def clean_title(name: str) -> str:
