@@ -15,7 +15,8 @@ from meliuscli.report.believed import preferred
 from meliuscli.report.chart import Chart, Curve, Mark
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_page import best_files, repeat_command
-from meliuscli.report.study_tables import budget_text, study_tables, verdict_lines
+from meliuscli.report.study_sentences import budget_text, verdict_lines
+from meliuscli.report.study_tables import study_tables
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.web_page import Code, Shares, WebSection, document
 from meliuscli.search.cost import OPS
