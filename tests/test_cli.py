@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli, check_golden
 
+from meliuscli.cli import console
 from meliuscli.cli.app import COMMANDS
 
 # The three commands of the user
@@ -274,6 +276,20 @@ def test_a_stdout_that_cannot_be_written_to(tmp_path: Path, redirection: str) ->
     assert done.returncode == 3
     assert "stdout: cannot be written" in done.stderr
     assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["no reader", "full disk"])
+def test_talk_that_cannot_be_written_ends_no_work(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search whose ``2>&1 | tee`` was killed ended with 0 in the middle of it."""
+    if kind == "no reader":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:  # closing it writes what is left, too
+        patch.setattr(sys, "stderr", stream)
+        console.talk("trial 1/3")
+        console.talk("trial 2/3")
 
 
 def small_files_only() -> None:

@@ -79,6 +79,8 @@ def test_intervals_cover_what_was_left_out_the_farthest_too() -> None:
         run, belief = by_name[name]
         assert belief.low <= run.top1 <= belief.high
         assert belief.deviation > by_name[("meliusnet29", "grouped")][1].deviation
+    near = [belief.low <= run.top1 <= belief.high for run, belief in by_name.values() if belief.deviation < 1]
+    assert (sum(near), len(near)) == (5, 6), "docs/results/beliefs.md says it"
 
 
 def test_leaving_out_fits_nothing_on_what_is_left_out() -> None:

@@ -16,7 +16,15 @@ from meliuscli.packed.runner import pack
 
 onnx = pytest.importorskip("onnx")
 
-KEYS = ("birealnet-same", "reactivated-same", "resnete-same", "resnete-same+0", "resnete-same+1", "resnete-grouped", "bottleneck")
+KEYS = (
+    "birealnet-same",
+    "reactivated-same",
+    "resnete-same",
+    "resnete-same+0",
+    "resnete-same+1",
+    "resnete-grouped",
+    "bottleneck",
+)
 
 
 def model_of(key: str) -> Any:
@@ -35,7 +43,9 @@ def executed(model: Any, images: np.ndarray, names: list[str]) -> list[np.ndarra
             return (np.where(x >= 0, scale, -scale).astype(np.float32),)
 
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names[1:])
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names[1:]
+    )
     session = reference.ReferenceEvaluator(model, new_ops=[BipolarQuant])
     ran = [session.run(names, {"images": image[None]}) for image in images]
     return [np.concatenate(one) for one in zip(*ran, strict=True)]

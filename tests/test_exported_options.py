@@ -122,6 +122,17 @@ def test_a_header_is_read_once(here: Path, monkeypatch: pytest.MonkeyPatch, word
     assert times == [Path(name)]
 
 
+@pytest.mark.parametrize("name", ["net-c", "net.packed.safetensors", "net.safetensors"])
+def test_a_trained_network_that_is_trained_anew_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Its weights were passed over in silence."""
+    with pytest.raises(BadInputError, match="epochs: must be greater than 0"):
+        run_here("train", name, "--epochs", "0")
+    note = f"note: the network of {name} is trained anew: its weights are not used\n"
+    assert capsys.readouterr().err == note
+
+
 def test_a_packed_file_is_not_written_as_onnx(made: Path, tmp_path: Path) -> None:
     """`export(trained, "net.packed.safetensors")` wrote ONNX under that name."""
     trained = Trained(SPEC, build(SPEC), made / "net.safetensors")

@@ -1,4 +1,4 @@
-"""Few values that are no evidence, tables, packed signs, and weights that several layers share or join."""
+"""Few values that are no evidence, tables, and weights that several layers share or join."""
 
 from __future__ import annotations
 
@@ -57,6 +57,33 @@ def test_a_fresh_filter_that_makes_a_map_larger_is_no_code(width: int) -> None:
         layer.weight.zero_()
         layer.weight[range(width), range(width)] = line[:, None] * line
     assert stored(counted(layer, f"{width}x8x8")) == {32: width * width * 16}
+
+
+@pytest.mark.parametrize(
+    "fresh",
+    [
+        lambda w: w[::4].repeat_interleave(4, 0),  # as for a pixel shuffle
+        lambda w: w[:1].expand_as(w),
+        lambda w: torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0]).expand(32, 9),
+        lambda w: torch.tensor([-1.0, -2, -1, -2, 13, -2, -1, -2, -1]).expand(32, 9),
+        lambda w: torch.stack([torch.tensor([1.0, 0, -1, 2, 0, -2, 1, 0, -1]).view(3, 3)] * 32).view(32, 9),
+    ],
+)
+def test_rows_that_are_copies_are_no_code(fresh: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    w = fresh(torch.randn(32, 4))
+    own = counted(Net(lambda m, x: F.linear(x, m.w), w=nn.Parameter(w.clone())), f"float32:4x{w.shape[1]}")
+    assert stored(own) == {32: w.numel()}
+
+
+def test_tokens_that_come_again_are_no_steps_and_few_inputs_may_be_signs() -> None:
+    torch.manual_seed(0)
+    table, w = nn.Embedding(100, 32), weights(16, 32)
+    net = Net(lambda m, ids: F.linear(m.table(ids), sign(m.w)), w=w)
+    net.table = table
+    assert macs_of(counted(net, "int64:1x16")) == {"1x32": 16 * 16 * 32}
+    few = counted(Net(lambda m, x: F.linear(sign(x), sign(m.w)), w=weights(16, 2)), "float32:32x2")
+    assert macs_of(few) == {"1x1": 32 * 16 * 2}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
@@ -152,6 +179,7 @@ def test_tables_count_at_the_bits_of_what_is_looked_up(
     torch.manual_seed(0)
     own = counted(Reading(table(), head), "ids=int64:2x16")
     assert stored(own) == weights_
+    assert "not seen" not in "".join(own.recognised.values())
     assert own.count.total.size_bytes == sum(bits * number for bits, number in weights_.items()) // 8
     assert not any(verdict.doubt for verdict in own.verdicts)
 
@@ -168,34 +196,6 @@ def test_tables_of_a_network_of_lookups_and_codes_of_a_book() -> None:
     codes = torch.randint(0, 256, (32, 8), dtype=torch.uint8)
     book = Net(lambda m, x: F.linear(x, m.book[m.codes.long()].view(32, 64)), codes=codes, book=weights(256, 8))
     assert stored(counted(book, "float32:4x64")) == {32: 2048, 8: 256}
-
-
-# Signs that are packed
-
-
-def packed(signs: Tensor) -> Tensor:
-    return (signs.view(*signs.shape[:-1], -1, 8).long() << torch.arange(8)).sum(-1).to(torch.uint8)
-
-
-@pytest.mark.parametrize(
-    ("held", "product"),
-    [
-        (packed(torch.rand(16, 64) > 0.5), lambda w, x: torch.bitwise_xor(packed(x > 0)[:, None], w)),
-        (packed(torch.rand(16, 64) > 0.5), lambda w, x: packed(x > 0)[:, None] & w),
-        (torch.rand(16, 64) > 0.5, lambda w, x: (x > 0)[:, None] ^ w),
-        (weights(16, 64), lambda w, x: torch.logical_xor((x > 0)[:, None], w > 0)),
-    ],
-)
-def test_packed_signs_that_are_multiplied_by_hand(held: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> None:
-    own = counted(Net(lambda m, x: product(m.w, x).sum(-1), w=held), "float32:4x64")
-    assert (macs_of(own), stored(own)) == ({"1x1": 4 * 16 * 64}, {1: 16 * 64})
-    assert own.count.total.size_bytes == 128
-
-
-def test_masks_are_no_products() -> None:
-    below = torch.ones(16, 16, dtype=torch.bool).tril()
-    own = counted(Net(lambda m, ids, mask: m.below & mask[:, None] & (ids > 0), below=below), "int64:1x16", "bool:1x16")
-    assert (macs_of(own), stored(own), own.verdicts) == ({}, {}, ())
 
 
 # Weights of cells, shared and joined ones

@@ -75,3 +75,31 @@ def test_weights_that_are_multiplied_one_by_one_and_added_up_are_doubted() -> No
 
     own = counted(Net(modulated, w=weights(8, 8, 3, 3)))
     assert (macs_of(own), own.verdicts) == ({"32x32": MACS}, ())
+
+
+# Signs that are packed
+
+
+def packed(signs: Tensor) -> Tensor:
+    return (signs.view(*signs.shape[:-1], -1, 8).long() << torch.arange(8)).sum(-1).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("held", "product"),
+    [
+        (packed(torch.rand(16, 64) > 0.5), lambda w, x: torch.bitwise_xor(packed(x > 0)[:, None], w)),
+        (packed(torch.rand(16, 64) > 0.5), lambda w, x: packed(x > 0)[:, None] & w),
+        (torch.rand(16, 64) > 0.5, lambda w, x: (x > 0)[:, None] ^ w),
+        (weights(16, 64), lambda w, x: torch.logical_xor((x > 0)[:, None], w > 0)),
+    ],
+)
+def test_packed_signs_that_are_multiplied_by_hand(held: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> None:
+    own = counted(Net(lambda m, x: product(m.w, x).sum(-1), w=held), "float32:4x64")
+    assert (macs_of(own), dict(own.count.total.weights)) == ({"1x1": 4 * 16 * 64}, {1: 16 * 64})
+    assert own.count.total.size_bytes == 128
+
+
+def test_masks_are_no_products() -> None:
+    below = torch.ones(16, 16, dtype=torch.bool).tril()
+    own = counted(Net(lambda m, ids, mask: m.below & mask[:, None] & (ids > 0), below=below), "int64:1x16", "bool:1x16")
+    assert (macs_of(own), dict(own.count.total.weights), own.verdicts) == ({}, {}, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import tomllib
@@ -59,10 +60,43 @@ def test_the_goal_is_the_belief_that_predict_prints(space: SearchSpace) -> None:
     assert lows[0] == believe([candidate.spec])[0].low
 
 
+def test_nothing_is_believed_of_what_predict_refuses(space: SearchSpace) -> None:
+    """Most random networks of the space lie too far from what was measured, and some of a wider one are not covered."""
+    wider = re.sub(r'(?m)^stem = "grouped"$', "", load_space("meliusnet")[2]).replace(
+        "[parameters]", '[parameters]\nstem = { choices = ["grouped", "thumbnail"] }'
+    )
+    spaces = (space, SearchSpace.model_validate(tomllib.loads(wider)))
+    rng = np.random.default_rng(0)
+    drawn = [found for one in spaces for _ in range(30) if (found := one.try_candidate(one.random_params(rng)))]
+    said = TargetGoal().beliefs(drawn)
+    for candidate, belief in zip(drawn, said, strict=True):
+        if belief is None:
+            with pytest.raises(BadInputError, match="nothing is known"):
+                believe([candidate.spec])
+        else:
+            assert str(belief) == str(believe([candidate.spec])[0])
+    stems = {candidate.spec.stem for candidate, belief in zip(drawn, said, strict=True) if belief}  # type: ignore[attr-defined]
+    assert stems == {"grouped"}
+    assert sum(belief is None for belief in said) > len(drawn) / 2
+
+
+def test_a_network_of_which_nothing_is_believed_is_no_answer(space: SearchSpace) -> None:
+    trials, beliefs = records(space)
+    best = preferred(trials, beliefs, OPS, 2.5e8)
+    assert best is not None
+    others = {archid: belief for archid, belief in beliefs.items() if archid != best.candidate.archid}
+    assert preferred(trials, others, OPS, 2.5e8) not in (best, None)
+    known = {trial.candidate.archid: beliefs[trial.candidate.archid] for trial in trials if trial.known_as}
+    assert best_lines(trials, known, OPS, (2.5e8,)) == [
+        "Within 250M OPs the search trained no network of its own of which anything is believed."
+    ]
+    assert all("of which anything is believed" in line for line in comparison_lines(trials, known, OPS))
+
+
 def test_sentences_say_what_was_believed_and_how_sure_it_is(space: SearchSpace) -> None:
     trials, beliefs = records(space)
     compared = comparisons(trials, beliefs, OPS)
-    for comparison, line in zip(compared, comparison_lines(compared, beliefs, OPS), strict=True):
+    for comparison, line in zip(compared, comparison_lines(trials, beliefs, OPS), strict=True):
         if comparison.found is None:
             continue
         belief = beliefs[comparison.found.candidate.archid]
@@ -190,6 +224,24 @@ def test_a_search_that_trains_only_published_networks_has_no_answer(cli: Cli, tm
     assert " finals: " not in done.stderr, "published networks alone are not compared"
     assert "Finals" not in done.stdout
     assert not (tmp_path / "reports" / "short-200M" / "best.toml").exists()
+
+
+def test_a_search_beyond_the_evidence_has_no_answer(cli: Cli, tmp_path: Path) -> None:
+    """No published network has so few OPs: what is found there is trained, and called believed nowhere."""
+    text = load_space("meliusnet")[2].replace("epochs = 0.7", "epochs = 0.02")
+    (tmp_path / "short.toml").write_text(re.sub(r"(?m)^known = .*$", 'known = ["meliusnet-c"]', text))
+    options = ("--space", "short.toml", "--trials", "1", "--workers", "1")
+    done = cli("search", "--budget", "1e8", "--max-size", "2MiB", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nothing is believed of any network that the search trained" in done.stderr
+    assert "meliusnet-c: known, but beyond the budget or another limit, and left out" in done.stderr
+    assert "Of 1 of 1 trained networks nothing is believed" in done.stdout
+    assert not re.search(r"found-\d", done.stdout)
+    folder = tmp_path / "reports" / "short-100M"
+    assert not (folder / "best.toml").exists()
+    assert (folder / "report.html").exists()
+    (row,) = csv.DictReader((folder / "trials.csv").read_text().splitlines())
+    assert row["believed_top1"] == ""
 
 
 def test_belief_where_there_is_none_is_refused(cli: Cli, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from meliuscli.report.answers import Answer, render
 from meliuscli.report.believed import _probability
 from meliuscli.report.runs import run_answer
 from meliuscli.report.study import StudyReport
-from meliuscli.report.study_tables import study_tables, study_value, verdict_lines
+from meliuscli.report.study_sentences import verdict_lines
+from meliuscli.report.study_tables import study_tables, study_value
 from meliuscli.report.tables import Column, Format, Table
 from meliuscli.runs import Run, summary
 from meliuscli.search.check import Check, DataFacts
@@ -130,6 +131,34 @@ def test_trainings_that_ended_at_chance_are_counted_wherever_their_numbers_stand
     assert study_value(report)["at_chance"] == 1
     assert [standing["at_chance"] for standing in study_value(report)["finals"]] == [2, 0, 0]
     assert "1 failed, 1 ended at chance;" in study_page.markdown(report)
+
+
+def test_each_budget_has_its_answer_on_the_proxy_too(space: SearchSpace, tmp_path: Path) -> None:
+    whole = study_of(space, tmp_path / "budgets", False)
+    budgets = (1e8, 2.1e8, 5e8)
+    report = replace(whole, settings=replace(whole.settings, budgets=budgets))
+    lines = verdict_lines(report)
+    none = "there is no finalist whose trainings say something."
+    assert lines[0] == f"Within the budget of 100M OPs {none}"
+    assert lines[1] == f"Within the budget of 210M OPs {none}", "found-7 costs 325M OPs"
+    assert lines[2].startswith("Best within the budget of 500M OPs: `found-7` beats `meliusnet22` by 2.00 points")
+    assert list(study_page.best_files(report)) == ["best.toml"]
+    cheap = replace(whole.standings[0], entrant=replace(whole.standings[1].entrant, name="found-3", known_as=None))
+    report = replace(report, standings=(cheap, *whole.standings))
+    assert list(study_page.best_files(report)) == ["best-210M.toml", "best.toml"]
+    assert "beat 2 of the 2 published networks that have one" in verdict_lines(report)[3]
+
+
+def test_a_final_at_chance_is_nobodys_best(space: SearchSpace, tmp_path: Path) -> None:
+    whole = study_of(space, tmp_path / "chance", False)
+    report = replace(whole, standings=(replace(whole.standings[0], num_at_chance=3), *whole.standings[1:]))
+    assert study_page.best_files(report) == {}
+    assert verdict_lines(report)[0] == (
+        "Within the budget of 500M OPs there is no finalist whose trainings say something."
+    )
+    lucky = replace(trained(0, 0.9), at_chance=True)
+    records = (*whole.records[:2], replace(whole.records[2], accuracy=0.9, result=lucky), *whole.records[3:])
+    assert [record.number for record in replace(whole, records=records).front] == [0, 1]
 
 
 def test_one_seed_decides_nothing_and_no_certainty_is_claimed(space: SearchSpace, tmp_path: Path) -> None:

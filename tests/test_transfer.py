@@ -12,9 +12,13 @@ from conftest import TINY_SPACE, Cli
 from forked import Forks
 from PIL import Image
 
+from meliuscli.arch.zoo import load_name
+from meliuscli.counting.analytic import count_spec
+from meliuscli.search.begin import Asked, begin
 from meliuscli.search.cost import OPS
 from meliuscli.search.entrants import Entrant, compared
 from meliuscli.search.finals import Round, Standing, Verdict
+from meliuscli.search.resume import reopen
 from meliuscli.search.space import load_space
 
 TRANSFER = """
@@ -113,6 +117,30 @@ def test_data_that_cannot_be_moved_to_cost_no_training(study: Path, cli: Cli, va
     fresh = cli(*SEARCH, "--study", "fresh", "--transfer", value, MELIUSCLI_DATA=str(study / "none"))
     assert fresh.returncode == code
     assert not (study.parent / "fresh").exists(), "refused before a folder is made"
+
+
+def test_a_copy_of_the_searchs_own_images_is_no_other_data(studied: Path, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(studied / "images", tmp_path / "images")
+    shutil.copytree(studied / "images", tmp_path / "copy")
+    (tmp_path / "tiny.toml").write_text(TINY_SPACE + TRANSFER)
+    done = cli(*SEARCH, "--data", "images", "--transfer", "copy", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "these are the images that the search itself uses" in done.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_search_on_ones_own_data_is_for_their_classes(studied: Path, tmp_path: Path) -> None:
+    asked = Asked((5e8,), data=studied / "images", dataset="imagefolder")
+    begun = begin(asked, 1, tmp_path / "reports")
+    assert (begun.space.target["num_classes"], begun.space.target["input_channels"]) == (2, 3)
+    known = dict(begun.space.known_candidates())["meliusnet22"]
+    assert known.spec.num_classes == begun.space.any_candidate.spec.num_classes == 2
+    assert known.count.params == count_spec(load_name("meliusnet22")).total.params - 998 * 513, (
+        "weights and bias of 998 classes less"
+    )
+    again = reopen(begun.directory)
+    assert again.space == begun.space
+    assert again.settings == begun.settings
 
 
 def entrant(name: str, known: bool) -> Entrant:

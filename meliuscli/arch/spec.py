@@ -189,7 +189,7 @@ def parse_toml(content: bytes, where: object) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError:
         raise BadInputError(f"{where}: not valid TOML: it is no text of UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no error of TOML
         raise BadInputError(f"{where}: not valid TOML: {error}") from None
 
 

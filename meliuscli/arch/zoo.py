@@ -139,7 +139,7 @@ def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
             return key, tomllib.loads(f"value = {candidate}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             continue
     return key, value
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from meliuscli.cli.configuration import as_words, configured, key_of, table_of_settings
-from meliuscli.cli.console import give, is_configured, is_given
-from meliuscli.errors import BadInputError, InterruptedByUser, MissingError
+from meliuscli.cli.configuration import as_words, configured, key_of, strange_variables, table_of_settings
+from meliuscli.cli.console import give, is_configured, is_given, talk
+from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 
 COMMANDS = (
     *("count", "compare", "predict", "list", "show", "explain", "cite", "paper-tables"),
@@ -25,8 +28,8 @@ SUFFIXES = {".json": "json", ".csv": "csv", ".tex": "latex", ".md": "markdown"}
 """Of files to which answers are written -> the format that they promise."""
 
 
-class ReaderLeft(Exception):
-    """Whoever read our stdout has left (``| head``): nothing more to say."""
+OF_OTHERS = (".onnx", ".safetensors", ".png", ".svg", ".pdf", ".html", ".htm", ".py", ".h5", ".params", ".pt", ".pth")
+"""Suffixes of what no answer is."""
 
 
 def help_of(command: Callable[..., None]) -> dict[str, Any]:
@@ -52,6 +55,8 @@ class Command(TyperCommand):
                 name = max(option.opts, key=len)
                 raise BadInputError(f"{name} is given {times} times, and takes one value", "give it once")
         known = {key_of(one): one for one in self.params if isinstance(one, TyperOption)}
+        for warning in strange_variables(COMMANDS):
+            talk(warning, "yellow")
         ctx.obj = configured(str(self.name), known, COMMANDS)
         ctx.default_map = {name: setting.value for name, setting in ctx.obj.items()}
         if "--print-config" in args:
@@ -69,7 +74,6 @@ class Command(TyperCommand):
         if ctx.params["print_config"]:
             give(table_of_settings(ctx, ctx.obj), ctx.params.get("fmt", "table"), ctx.params.get("output"))
             return None
-        _refuse_idle_reports(ctx)
         if words := as_words(ctx):
             from meliuscli.results import add_to_command
 
@@ -77,23 +81,67 @@ class Command(TyperCommand):
         if ctx.params.get("output") == Path("-") and "to" not in ctx.params:
             ctx.params["output"] = None  # stdout
         if "output" in ctx.params:
+            _refuse_writing_over(ctx)
             if ctx.params.get("to") != "c":  # a directory, which export looks at
                 _check_output(ctx.params["output"], ctx.params.get("reports"))
             asked = ctx.params.get("fmt") if is_given(ctx, "fmt") else None
-            named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params)
+            named = _named_by(ctx.params["output"], asked, "fmt" in ctx.params, "to" not in ctx.params)
             if named is not None:
                 ctx.params["fmt"] = named
-        return super().invoke(ctx)
+        try:
+            _refuse_idle_reports(ctx)
+            return super().invoke(ctx)
+        except MeliusError as error:
+            error.message = _with_place(ctx, error.message)
+            raise
+
+
+def _with_place(ctx: Any, message: str) -> str:
+    """What is said of an option, with the place of its value where that is no command line."""
+    for option in ctx.command.params:
+        is_set = isinstance(option, TyperOption) and is_configured(ctx, option.name)
+        if is_set and re.match(rf"--{key_of(option)}(?![\w-])", message):
+            return f"{ctx.obj[option.name].place}: {message}"
+    return message
 
 
 READERS = ("count", "compare", "predict", "show", "evaluate", "bench", "export")
 """Commands that only look into ``--reports`` for what is named."""
 
 
+OUTPUTS = {"output": "--output", "page": "--html", "pareto": "--pareto"}
+
+
+def _refuse_writing_over(ctx: Any) -> None:
+    """Refuse an answer that would be written over what it is about: a network, a space, an image that is named."""
+    for name, option in OUTPUTS.items():
+        if (path := ctx.params.get(name)) is None or not path.is_file():
+            continue
+        others = {key: value for key, value in ctx.params.items() if key not in (*OUTPUTS, "reports")}
+        if any(map(partial(_is_file_of, path), _words(others))):
+            raise BadInputError(f"{option} {path}: is what the answer is about", "name another file")
+
+
+def _is_file_of(path: Path, word: str) -> bool:
+    """Is this the file of ``FILE``, ``FILE.py:FACTORY`` or ``space:FILE``?"""
+    for name in (word, word.rpartition(":")[0], word.partition(":")[2]):
+        with suppress(OSError, ValueError):  # most words are no file
+            if path.samefile(name):
+                return True
+    return False
+
+
+def _words(params: Mapping[str, Any]) -> list[str]:
+    """What the arguments and options name, one by one."""
+    values = (value if isinstance(value, list | tuple) else [value] for value in params.values())
+    return [str(word) for words in values for word in words if isinstance(word, str | Path)]
+
+
 def _refuse_idle_reports(ctx: Any) -> None:
-    """An option that is given is used or refused: without a run or the like there is nothing to look for."""
-    values = (value if isinstance(value, list | tuple) else [value] for value in ctx.params.values())
-    named = (str(word).lower().startswith(("run:", "study:", "check:")) for words in values for word in words)
+    """An option that is given is used or refused: without a run or the like there is nothing to look for, nor in a file."""
+    if (reports := ctx.params.get("reports")) is not None and reports.is_file():
+        raise BadInputError(f"--reports {reports}: is a file, and a directory is needed", "name another place")
+    named = (word.lower().startswith(("run:", "study:", "check:")) for word in _words(ctx.params))
     if ctx.command.name in READERS and is_given(ctx, "reports") and not any(named):
         place = ctx.params["reports"]
         raise BadInputError(f"--reports {place}: is where runs lie, and none is named", "leave it out, or name run:ID")
@@ -116,8 +164,6 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             raise InterruptedByUser("interrupted") from None
-        except BrokenPipeError:
-            raise ReaderLeft from None
 
     asked = inspect.Parameter("print_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=PrintConfig)
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), asked])  # type: ignore[attr-defined]
@@ -136,12 +182,14 @@ def _check_output(output: Path | None, reports: Path | None) -> None:
             raise MissingError(f"--output {output}: it is a directory: name a file")
 
 
-def _named_by(output: Path | None, asked: str | None, has_formats: bool) -> str | None:
+def _named_by(output: Path | None, asked: str | None, has_formats: bool, is_text: bool) -> str | None:
     """The format that the suffix of ``--output`` names, if any; ``asked`` is that of ``--format``.
 
     Raises ``BadInputError`` where the suffix contradicts ``--format``, or promises what the command cannot write."""
     suffix = "" if output is None else output.suffix.lower()
     named = SUFFIXES.get(suffix)
+    if is_text and suffix in OF_OTHERS:
+        raise BadInputError(f"--output {output}: this answer is text, and no {suffix} file", "choose another suffix")
     if named is None:
         return None
     if not has_formats:

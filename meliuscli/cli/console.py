@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 IN_ASCII = {"±": "+-", "×": "x", "≤": "<=", "µ": "u", "–": "-", "—": "-", "…": "..."}
 
 
+class ReaderLeft(Exception):
+    """Whoever read our stdout has left (``| head``): nothing more to say."""
+
+
 def speak_any_encoding() -> None:
     """Let stdout and stderr say what their encoding lacks in other characters: a finished training must not fail on its
     last line. Names of files that are no text come out with backslashes."""
@@ -124,11 +128,15 @@ def complain(message: str, hint: str | None) -> None:
 def _say(message: str, style: str = "") -> None:
     if sys.stderr is None:
         return
-    if sys.stderr.isatty():
-        stderr().print(message, style=style, markup=False)
-    else:
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
+    try:
+        if sys.stderr.isatty():
+            stderr().print(message, style=style, markup=False)
+        else:
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+    except OSError:
+        # Whoever read it has left, or its disk is full: that ends no work, nor does what is left in the buffer at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def talk_of(fmt: Format, warnings: Sequence[str]) -> None:
@@ -166,7 +174,7 @@ def answer(content: str, output: Path | None, option: str = "--output") -> None:
         sys.stdout.write(content)
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        raise ReaderLeft from None
     except OSError as error:
         # What is left in the buffer cannot be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

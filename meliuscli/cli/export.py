@@ -134,7 +134,9 @@ def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC,
 
     own: To = "qonnx" if kind == "onnx" and is_qonnx(source) else kind  # type: ignore[assignment]
     if is_changed:
-        raise BadInputError(f"{source}: an exported file is written again as it is", "export the run that it was made of")
+        raise BadInputError(
+            f"{source}: an exported file is written again as it is", "export the run that it was made of"
+        )
     if to == own and output is None:
         raise BadInputError(f"{source}: where to? it is there already", "name another place with --output")
     name = source.name.partition(".")[0]

@@ -14,6 +14,7 @@ from meliuscli.cli.networks import count_any
 from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
+from meliuscli.results import require_directory
 from meliuscli.runs import load_run
 from meliuscli.work.folders import REPORTS
 from meliuscli.work.interrupts import telling_what_is_kept
@@ -61,6 +62,8 @@ def _refuse_unused(context: typer.Context, targets: list[str], page: Path | None
     """An option that is given is used or refused."""
     if page is not None and page.suffix.lower() not in ("", ".html", ".htm"):
         raise BadInputError(f"--html {page}: not the name of a web page", "name it .html")
+    if page is not None:
+        require_directory(page, "--html")
     unused = (
         []
         if page is None
@@ -75,7 +78,7 @@ def _refuse_unused(context: typer.Context, targets: list[str], page: Path | None
 def _study(targets: list[str]) -> str | None:
     """The name in a single study:NAME."""
     kind, _, name = targets[0].partition(":")
-    return name if len(targets) == 1 and kind.lower() == "study" and name else None
+    return name if len(targets) == 1 and kind.lower() == "study" else None
 
 
 def _gather(study: str, storage: str, reports: Path, fmt: Format, output: Path | None, quiet: bool) -> None:

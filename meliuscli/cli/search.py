@@ -127,7 +127,7 @@ def search(
         typer.Option(
             "--lag",
             metavar="N|none",
-            help="How far back a proposal sees, twice the number of workers at least; none: all that is told, which is not"
+            help="How far back a proposal sees, which should be twice the number of workers or more, so that none waits; none: all that is told, which is not"
             " repeatable.",
             show_default=False,
         ),
@@ -206,7 +206,7 @@ def _search_together(context: typer.Context, asked: Asked, storage: str, workers
     from meliuscli.report.gathered import is_of_one_process, report_shared
     from meliuscli.search.together import search_together
 
-    if storage == "journal" and is_of_one_process(reports / study):
+    if storage == "journal" and is_of_one_process(STUDY.named(reports, study)):
         raise BadInputError(f"{reports / study} is the study of one search", "choose another --study")
     made, header, left = search_together(asked, study, storage, reports, workers, listener)
     if left.interrupted:
@@ -233,9 +233,5 @@ def print_report(report: StudyReport, fmt: Format, output: Path | None) -> None:
     give(study_answer(report), fmt, output)
     best = "".join(f", {name}" for name in best_files(report))
     talk(f"written: {report.directory} (report.md, report.html, trials.csv, front.csv, pareto.png{best})")
-    if not report.num_found:
-        raise FailedError(
-            f"the search trained no network of its own: {len(report.records)} of {report.settings.trials} trials are done, and"
-            " published networks come first",
-            "allow more --trials or a longer --timeout: meliuscli search --resume does",
-        )
+    if (reason := report.why_no_answer) is not None:
+        raise FailedError(*reason)

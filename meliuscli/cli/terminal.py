@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from meliuscli.cli.console import ReaderLeft
 from meliuscli.report.tables import Table, text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def terminal() -> Console:
         """Rich would exit with 1 when the terminal goes away; that is for ``app.main`` to treat."""
 
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
+            raise ReaderLeft
 
     return Terminal(highlight=False)
 

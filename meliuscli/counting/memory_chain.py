@@ -17,9 +17,7 @@ from meliuscli.counting.memory_parts import PIXELS, Alive, map_bytes, sign_bytes
 
 def runs_as_chain(spec: ArchSpec) -> bool:
     """Is there a C library of such a network, of stem, residual blocks and head, or of layers in a row?"""
-    return isinstance(
-        spec, ResNetESpec | BiRealNetSpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec
-    )
+    return isinstance(spec, ResNetESpec | BiRealNetSpec | ResNetSpec | FinnDenseSpec | FinnConvSpec | VGGSmallSpec)
 
 
 def chain_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:

@@ -17,6 +17,8 @@ DATASETS = {
     IMAGE_FOLDER: "images of your own in folders like ImageNet's, train/CLASS/* (--data DIR)",
 }
 """Name -> what it is."""
+WHOLE_OF = {DEFAULT_DATASET: "fashion-mnist"}
+"""Data sets whose training images are a part of another's."""
 SHAPES = {DEFAULT_DATASET: (10, 1), "fashion-mnist": (10, 1), "cifar10": (10, 3), "cifar100": (100, 3)}
 """Name -> classes and channels, where they are known before reading."""
 _CLOTHES = (

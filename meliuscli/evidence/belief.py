@@ -129,7 +129,8 @@ def is_far(belief: Belief) -> bool:
 
 
 def outside(spec: ArchSpec) -> tuple[str, ...]:
-    """In what a network lies outside the range of the runs of its family; there an interval is a judgement."""
+    """In what a network lies outside the range of the runs of its family with its stem (of all runs, where there are none);
+    there an interval is a judgement."""
     (excess,) = beyond(inputs_of([spec]), target_model().inputs)
     return tuple(name for name, much in zip(NAMES, excess.tolist(), strict=True) if much > 1e-9)
 

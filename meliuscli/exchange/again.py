@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,14 @@ from meliuscli.errors import BadInputError, MissingError
 from meliuscli.exchange.headers import FileKind
 from meliuscli.exchange.qonnx import read_qonnx
 from meliuscli.export.c.manifest import c_directory, read_manifest
+from meliuscli.export.onnx import compare_with_torch
+from meliuscli.export.onnx_header import read_constants
 from meliuscli.export.packed import load_packed
 from meliuscli.export.qonnx_nodes import DOMAIN
 from meliuscli.nn.quantized import QuantConv2d, QuantLinear
 from meliuscli.nn.quantizers import RPReLU
 from meliuscli.packed.unfold import empty_network, network_of_runner, put, put_quantized
+
 
 def is_qonnx(path: Path) -> bool:
     """Has the file nodes of QONNX? Raises ``MissingError`` where it cannot be read."""
@@ -48,15 +50,18 @@ def _network_of_qonnx(path: Path) -> nn.Module:
         read = read_qonnx(path, None)
     except BadInputError as error:
         lost = "of a QONNX file FINN's networks alone are read back: of others batch norms are offsets in front of quantizers"
-        raise BadInputError(f"{path}: {lost} ({error.message})", "export the run, or the packed file or C, of it") from None
+        raise BadInputError(
+            f"{path}: {lost} ({error.message})", "--to qonnx copies it; export the run, or the packed file or C, of it"
+        ) from None
     network = empty_network(read.spec)
     network.load_state_dict(read.tensors)
     return network
 
 
 def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
-    """By the names of its constants, which are those of torch's tensors; slopes of PReLU have lost theirs, but not their order."""
-    constants, slopes = _constants(path)
+    """By the names of its constants, which are those of torch's tensors; slopes of PReLU have lost theirs, but not their order. It
+    is held against the file where onnxruntime is installed."""
+    constants, slopes = read_constants(path)
     network = empty_network(spec)
     try:
         for name, module in network.named_modules():
@@ -74,26 +79,14 @@ def _network_of_onnx(path: Path, spec: ArchSpec) -> nn.Module:
         raise _no_network(path, f"it has no constant {error}") from None
     except (ValueError, RuntimeError) as error:
         raise _no_network(path, str(error)) from None
+    agreement = compare_with_torch(network, spec, path.read_bytes())
+    if agreement is not None and agreement.equal < agreement.images:
+        raise _no_network(path, "what is made of its constants answers otherwise than the file")
     return network
 
 
 def _no_network(path: Path, why: str) -> BadInputError:
     return BadInputError(f"{path}: {why}", "export the run, or the packed file, that it was made of")
-
-
-def _constants(path: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Arrays by name, and slopes in the order of their nodes."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise MissingError("an ONNX file needs the package onnx", 'pip install "meliuscli[onnx]"') from None
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-        constants = {one.name: np.array(numpy_helper.to_array(one)) for one in graph.initializer}
-    except Exception as error:  # protobuf's errors have no common class
-        raise BadInputError(f"{path}: no ONNX file: {str(error)[:100]}") from None
-    return constants, [constants[node.input[1]] for node in graph.node if node.op_type == "PRelu"]
 
 
 def _statistics(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.families.resnet import BiRealNetSpec, ResNetESpec
-from meliuscli.arch.families.small import FinnDenseSpec
+from meliuscli.arch.families.small import FinnConvSpec, FinnDenseSpec
 from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM
 from meliuscli.arch.spec import ArchSpec
@@ -23,13 +23,13 @@ from meliuscli.errors import BadInputError, MissingError
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.onnx import HINT
 from meliuscli.export.qonnx_nodes import DOMAIN, QonnxGraph, Value
-from meliuscli.packed.unfold import before_sign
 from meliuscli.export.qonnx_residual import add_residual
 from meliuscli.export.qonnx_small import add_chain, is_row_of_bits
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.layout import Window
 from meliuscli.packed.program import Array
 from meliuscli.packed.runner import PackedDense, PackedModule, PackedNetwork
+from meliuscli.packed.unfold import before_sign
 from meliuscli.packed.words import BinaryWeights
 from meliuscli.results import write_bytes
 
@@ -64,7 +64,7 @@ def qonnx_model(runner: PackedNetwork, how: Preprocessing | None = None) -> Any:
         "network",
         [info("images", (1, *spec.input_shape))],
         [info(logits.name, (1, *logits.shape))],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in arrays.items()],
+        [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in arrays.items()],
         value_info=[info(name, shape) for name, shape in graph.shapes.items() if name != logits.name],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
@@ -83,12 +83,16 @@ def require_qonnx(spec: ArchSpec) -> None:
 
 
 def verdicts(spec: ArchSpec) -> str:
-    """What FINN and hls4ml make of such a network. FINN is not run here: it is what its sources say."""
-    if isinstance(spec, DenseFamilySpec):
-        return "FINN: refuses it, for float maps are joined in every block; hls4ml 1.3: refuses it, for maps are padded with -1"
-    passes = "; its conversion passes over a graph of BipolarQuant alone, without a word"
-    finn = f"FINN: not tried{passes if isinstance(spec, FinnDenseSpec) else ''}"
-    return f"{finn}; hls4ml 1.3: compiles it, and predicts the same where its fixed point holds the image"
+    """What FINN and hls4ml make of such a network. Neither is run here: tests/test_export_finn.py and tests/test_export_hls4ml.py did."""
+    finn, hls4ml = "finn-plus 1.6.1", "hls4ml 1.3"
+    if isinstance(spec, FinnDenseSpec | FinnConvSpec):
+        takes = f"{hls4ml}: compiles it, and predicts the same where its fixed point holds the image"
+        return f"{finn}: takes it to its hardware layers; {takes}"
+    if isinstance(spec, BiRealNetSpec) or getattr(spec, "pad_value", -1) == 0:
+        return f"{finn}: streamlined it gives other answers, for 0 around signs is no sign; {hls4ml}: not tried"
+    stops = "streamlines it to the same answers, and has no hardware layer for its Pad"
+    refuses = "refuses it, for maps are padded with -1" if isinstance(spec, DenseFamilySpec) else "not tried"
+    return f"{finn}: {stops}; {hls4ml}: {refuses}"
 
 
 def _network(graph: QonnxGraph, spec: DenseFamilySpec, tensors: Tensors) -> Value:

@@ -10,8 +10,8 @@ import numpy as np
 from meliuscli.export.c.chain import IMAGE, BinaryStep, Chain, HeadStep, ShortcutStep, SignStep, StemStep
 from meliuscli.export.c.tables import plain
 from meliuscli.export.qonnx_nodes import QonnxGraph, Value
-from meliuscli.packed.unfold import before_sign
 from meliuscli.packed.layout import Window
+from meliuscli.packed.unfold import before_sign
 
 
 def add_residual(graph: QonnxGraph, images: Value, chain: Chain) -> Value:
@@ -82,7 +82,10 @@ def _shortcut(graph: QonnxGraph, step: ShortcutStep, x: Value) -> Value:
     if step.weight is None:
         return x
     assert step.bias is not None
-    weight, bias = graph.constant(f"{name}_weight", step.weight[:, :, None, None]), graph.constant(f"{name}_bias", step.bias)
+    weight, bias = (
+        graph.constant(f"{name}_weight", step.weight[:, :, None, None]),
+        graph.constant(f"{name}_bias", step.bias),
+    )
     return graph.add("Conv", name, [x.name, weight, bias], (len(step.weight), *x.shape[1:]), kernel_shape=[1, 1])
 
 

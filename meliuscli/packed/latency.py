@@ -212,7 +212,7 @@ def _read(path: Path, isa: Isa, way_out: str) -> tuple[dict[str, float], bool]:
             raise ValueError("a time is out of range")
     except FileNotFoundError:
         return {}, False
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadInputError(f"{path}: not a table of latencies: {why_unread(error)}", way_out) from None
     if made_for != _made_for(isa):
         raise BadInputError(

@@ -49,12 +49,12 @@ def put(target: torch.Tensor, values: Array) -> None:
     target.copy_(torch.from_numpy(np.array(values)).reshape(target.shape))
 
 
-def put_norm(norm: nn.Module, scale: Array, shift: Array) -> None:
-    """A batch norm of x * scale + shift."""
+def put_norm(norm: nn.Module, scale: Array | None, shift: Array) -> None:
+    """A batch norm of x * scale + shift, or of x + shift."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    put(norm.weight, np.broadcast_to(scale, shift.shape))
+    put(norm.weight, np.ones_like(shift) if scale is None else scale)
     put(norm.bias, shift)
     norm.running_mean.zero_()
     norm.running_var.fill_(1 - norm.eps)
@@ -82,7 +82,7 @@ def network_of_dense(spec: DenseFamilySpec, tensors: Mapping[str, Array]) -> nn.
             if isinstance(module, nn.Linear):
                 put(module.bias, tensors[f"{name}.bias"])
             elif layer.stage == STEM and after is not None and (after.stage, after.kind) == (STEM, "batch_norm"):
-                put_norm(network.get_submodule(after.name), np.float32(1), tensors[f"{name}.bias"])
+                put_norm(network.get_submodule(after.name), None, tensors[f"{name}.bias"])
         elif f"{name}.scale" in tensors:
             put_norm(module, tensors[f"{name}.scale"], tensors[f"{name}.shift"])
     return network
@@ -124,4 +124,6 @@ def put_quantized(name: str, layer: QuantConv2d | QuantLinear, values: torch.Ten
         done |= equal
     if not bool(done.all()):
         bits = f"{layer.weight_bits} bits" if layer.weight_bits > 1 else "one bit"
-        raise ValueError(f"{name} holds weights of {bits} as they are behind their quantizer, which would change them again")
+        raise ValueError(
+            f"{name} holds weights of {bits} as they are behind their quantizer, which would change them again"
+        )

@@ -17,8 +17,8 @@ def beliefs() -> tuple[Part, ...]:
         -37, and seven MeliusNets, some with two stems. The model is a Gaussian process on what is known for nothing:
         binary and float MACs, params, the family, and the shape of the network. Its error is measured by leaving out a
         whole topology at a time, with both its stems, and forecasting it from the others.""",
-        """Where a belief ends. The error is that among networks like the 17. Outside the range of the runs of its family (in
-        costs, resolution, widths, the stem, or the stages' shares of the work) the interval of a network grows by a
+        """Where a belief ends. The error is that among networks like the 17. Outside the range of the runs of its family with its
+        stem (in costs, resolution, widths, the stem, or the stages' shares of the work) the interval of a network grows by a
         judgement, 1.5 points for each unit of distance. No training on ImageNet can check it; five networks of earlier
         searches, 2 to 3.5 units outside, did 2 to 6 points worse on CIFAR-10 than they were believed to, beside the
         published ones. `meliuscli predict` names the numbers in which a network lies outside, and tables mark it with
@@ -48,8 +48,8 @@ def proxies() -> tuple[Part, ...]:
         it by luck. Regret is how much
         accuracy is lost by taking the network that the proxy prefers.""",
         """What a short training says of ImageNet beyond the free numbers is another question, and `meliuscli check-proxy
-        --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs, and none
-        lowers the error of beliefs with a weight that makes sense, so no proxy moves a belief.""",
+        --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs and params
+        and to lower the error of beliefs, so no proxy moves a belief.""",
         """Where nothing is believed of ImageNet (another family, an input of another size, images of your own), a search
         answers for the proxy's data, and the last line of its answer says so.""",
     )

@@ -14,9 +14,12 @@ from meliuscli.search.space import Candidate
 Beliefs = Mapping[str, Belief]
 """archid -> what is believed of the network."""
 PREFER = "the search prefers the network whose interval's lower end is the highest, not the one whose mean is"
-REACHED = "reached: in the last epoch of the authors' own training (papers print the best epoch, up to 0.3 points more)"
+REACHED = (
+    "reached: in the last epoch of the authors' own training (papers print the best epoch, up to 0.3 points more, and of MeliusNet59"
+    " another training, 70.7)"
+)
 OUTSIDE = (
-    "*: outside the range of its family's runs in some number (meliuscli predict says which), where nothing was measured and"
+    "*: outside the range of the runs of its family with its stem in some number (meliuscli predict says which), where nothing was measured and"
     " how wide the interval has to be is a judgement. Each number is looked at by itself: a network can also be new in how they"
     " go together"
 )
@@ -37,8 +40,9 @@ class Comparison:
 
 
 def preferred(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, limit: float) -> TrialRecord | None:
-    """The found network within a cost whose believed interval has the highest lower end."""
-    within = [r for r in records if r.known_as is None and r.accuracy is not None and cost.of(r.candidate) <= limit]
+    """The found network within a cost whose believed interval has the highest lower end, of those that have one."""
+    trained = [r for r in records if r.known_as is None and r.accuracy is not None and r.candidate.archid in beliefs]
+    within = [record for record in trained if cost.of(record.candidate) <= limit]
     return max(within, key=lambda record: beliefs[record.candidate.archid].low, default=None)
 
 
@@ -68,7 +72,7 @@ def believed_table(
                 record.title,
                 *cells(record.candidate),
                 f"{record.candidate.count.size_bytes / 2**20:.2f}",
-                f"{beliefs[record.candidate.archid]}{'*' if outside(record.candidate.spec) else ''}",
+                _believed(record.candidate, beliefs),
                 "" if reached is None else f"{reached:.2f}",
                 f"{100 * (record.accuracy or 0):.2f}",
             )
@@ -88,15 +92,29 @@ def believed_table(
     )
 
 
-def comparison_lines(compared: Sequence[Comparison], beliefs: Beliefs, cost: Cost) -> list[str]:
+def _believed(candidate: Candidate, beliefs: Beliefs) -> str:
+    """A belief as cells have it; empty where there is none."""
+    belief = beliefs.get(candidate.archid)
+    return "" if belief is None else f"{belief}{'*' if outside(candidate.spec) else ''}"
+
+
+def comparison_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost) -> list[str]:
     """A sentence a published network: who is believed to reach what at no more cost, and how probable it is."""
-    return [_compare(comparison, beliefs, cost) for comparison in compared]
+    compared = comparisons(records, beliefs, cost)
+    return [_compare(comparison, beliefs, cost, _unbelieved(records, beliefs)) for comparison in compared]
 
 
-def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost) -> str:
+def _unbelieved(records: Sequence[TrialRecord], beliefs: Beliefs) -> str:
+    """What a sentence that no network was trained has to add where one was of which nothing is believed."""
+    trained = [record for record in records if record.known_as is None and record.accuracy is not None]
+    all_believed = all(record.candidate.archid in beliefs for record in trained)
+    return "" if all_believed else " of which anything is believed"
+
+
+def _compare(comparison: Comparison, beliefs: Beliefs, cost: Cost, unbelieved: str) -> str:
     known, found = comparison.known, comparison.found
     if found is None:
-        return f"`{known.known_as}`: the search trained no network of its own of at most its {cost.noun}."
+        return f"`{known.known_as}`: the search trained no network of its own of at most its {cost.noun}{unbelieved}."
     belief = beliefs[found.candidate.archid]
     spent, price = (f"{cost.text(cost.of(record.candidate))} {cost.unit}" for record in (found, known))
     least, most = probabilities_above(found.candidate.spec, comparison.reached)
@@ -122,7 +140,7 @@ def best_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost, bud
         best = preferred(records, beliefs, cost, budget)
         allowed = f"{cost.text(budget)} {cost.unit}"
         if best is None:
-            lines.append(f"Within {allowed} the search trained no network of its own.")
+            lines.append(f"Within {allowed} the search trained no network of its own{_unbelieved(records, beliefs)}.")
             continue
         lines.append(
             f"Within {allowed} the search prefers `{best.name}` ({best.candidate.spec.summary()}): it is believed"

@@ -128,13 +128,16 @@ def _bits() -> tuple[Part, ...]:
         costs what a float one does. PokeBNN's ACE is w*a. BNext's rule is max(w, a)/64, lanes of a 64-bit word.""",
         """In a module of your own bits are evidence, and names are hints. For each operand the first of these decides:
         your word (--bits PATTERN=WxA, --binary PATTERN); what the layer states, or the quantizer that made the operand,
-        as weight_bits, w_bit, num_bits, bit_width() and the like; an integer type of a byte; the distinct values seen in
+        as weight_bits, w_bit, num_bits, bit_width() and the like; a type of a byte; the distinct values seen in
         one run, over the whole tensor or channel by channel: two are one bit, three or four are two, up to 16 four, up to
         256 (or on an even grid of so many steps) eight, and more are float. So weights of two values on a float input are
         float MACs of one-bit weights, as in larq's first layers. Zeros that pad a map are none of its values, nor are
         copies of a line (a map that was made larger); what is there once, beside zeros or a bound, is a float (pruned
-        weights, a sparse map). Weights may have a scale for each 32, 64 or 128 in a row. Several sets of signs made of
-        one tensor, as in ABC-Net, are stored each.""",
+        weights, a sparse map). Sums, as a product or a mean gives them, are floats until they are rounded or compared;
+        so are a narrow range in a half float and rows that are copies of one another (a blur, a word that comes again).
+        Weights may have a scale for each 32, 64 or 128 in a row. Several sets of signs made of
+        one tensor, as in ABC-Net, are stored each. Of a table (an embedding) what is looked up decides. Packed signs that
+        are multiplied by XOR or AND, however their bits are counted then, are a binary MAC a bit.""",
         """Ternary values take two bits: log2(3) = 1.58 is what they hold, but two is what it takes to store one and to
         multiply it, so --bits takes 1.58 and ternary for 2.""",
         """Thin evidence takes the dearer reading: two values of activations of which one is rare, or which are opposite
@@ -147,7 +150,8 @@ def _bits() -> tuple[Part, ...]:
         --max-ops is exit 1 where the dearer count is above it.""",
         """Sizes take each weight at its own bits and every other parameter (batch norm, biases, PReLU, shifts) at 32
         bits, or at --float-bits; in a module of your own at those of its type (half 16, double 64, complex twice 32), with
-        the places of sparse values, and with buffers where a product multiplies them. A tensor that wraps others (torchao,
+        the places of sparse values, and with buffers where a product multiplies them or where they are tables and codes of
+        a byte. A tensor that wraps others (torchao,
         optimum-quanto) is these.""",
     )
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from meliuscli.report.study import StudyReport, gather, read_study
 from meliuscli.report.study_page import write_report
+from meliuscli.report.works import find_work
 from meliuscli.results import write_record, write_text
 from meliuscli.search.addresses import open_backend, without_password
+from meliuscli.search.backend import told_once
 from meliuscli.search.begin import SPACE_FILE
 from meliuscli.search.lost import refuse_lost
 from meliuscli.search.membership import Header, open_shared
@@ -24,12 +26,14 @@ from meliuscli.work.listener import SILENT, Listener
 def report_of(name: str, storage: str, reports: Path, listener: Listener = SILENT) -> tuple[StudyReport, str]:
     """The report of a study, written into its folder, and how far the study is. Raises as ``open_shared``."""
     directory = reports / name
+    if storage == "journal" and (Path(name).name != name or not (directory / JOURNAL_FILE).is_file()):
+        directory = find_work("study", name, reports)
     if storage == "journal" and is_of_one_process(directory):
         with STUDY.lock(directory):
             report, state = read_study(directory)
             write_report(report)
         return report, state
-    with closing(open_backend(storage, directory)) as backend:
+    with closing(open_backend(storage, directory, waits=told_once(listener))) as backend:
         study, header = open_shared(backend, name, directory, listener=listener)
         return write_shared(study, header, storage), f"done: {study.progress()}"
 

@@ -58,7 +58,7 @@ def _far_notes(networks: Sequence[Counted]) -> list[str]:
 
     beyond = {network.name: outside(network.spec) for network in networks if network.spec is not None}
     return [
-        f"{name} lies outside the range of its family's runs, in {', '.join(numbers)}: how wide its interval has to be is"
+        f"{name} lies outside the range of the runs of its family with its stem, in {', '.join(numbers)}: how wide its interval has to be is"
         " a judgement"
         for name, numbers in beyond.items()
         if numbers

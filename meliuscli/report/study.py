@@ -45,7 +45,8 @@ class StudyReport:
     """Of the trainings on data that the search never used; empty where none were asked for."""
     origin: dict[str, Any]
     beliefs: Beliefs
-    """Of every trained candidate where the search answers for ImageNet; empty where it answers for the proxy's data."""
+    """Of every trained candidate of which the evidence says something, where the search answers for ImageNet; empty where
+    it answers for the proxy's data."""
 
     @property
     def tables(self) -> list[Table]:
@@ -58,11 +59,17 @@ class StudyReport:
         return "".join(table._repr_html_() for table in self.tables)
 
     @property
+    def believes(self) -> bool:
+        """Does the search answer for ImageNet?"""
+        return self.settings.maximises == "belief"
+
+    @property
     def front(self) -> list[TrialRecord]:
-        """Trained candidates that no other beats in cost and in what the search maximises, cheapest first."""
-        trained = self.trained
-        points = [(self.cost.of(record.candidate), self._worth(record)) for record in trained]
-        return [trained[index] for index in pareto.front(points)]
+        """Trained candidates that no other beats in cost and in what the search maximises, cheapest first. Trainings that
+        ended at chance say nothing of their networks, and are no part of it where the proxy's accuracy is maximised."""
+        judged = [r for r in self.drawn if self.believes or (r.result is not None and not r.result.at_chance)]
+        points = [(self.cost.of(record.candidate), self._worth(record)) for record in judged]
+        return [judged[index] for index in pareto.front(points)]
 
     @property
     def front_line(self) -> list[tuple[float, float]]:
@@ -77,6 +84,16 @@ class StudyReport:
         return [record for record in self.records if record.accuracy is not None]
 
     @property
+    def drawn(self) -> list[TrialRecord]:
+        """Those of them that have a place in figures: of which something is believed, where beliefs are drawn."""
+        return [r for r in self.trained if not self.believes or r.candidate.archid in self.beliefs]
+
+    @property
+    def num_unbelieved(self) -> int:
+        """Trained candidates of which nothing is believed in a search that answers for ImageNet."""
+        return len(self.trained) - len(self.drawn)
+
+    @property
     def num_at_chance(self) -> int:
         """Trained candidates whose accuracy is no better than guessing."""
         return sum(record.result.at_chance for record in self.trained if record.result is not None)
@@ -85,14 +102,14 @@ class StudyReport:
     def named(self) -> list[TrialRecord]:
         """Those of them that figures name: the known networks and the finalists."""
         finalists = {entrant.name for entrant in self.entrants}
-        return [record for record in self.trained if record.known_as or record.name in finalists]
+        return [record for record in self.drawn if record.known_as or record.name in finalists]
 
     def percent(self, record: TrialRecord) -> float:
         """What figures show of a trained candidate: believed ImageNet top-1, or the proxy's accuracy."""
-        return self.beliefs[record.candidate.archid].top1 if self.beliefs else 100 * (record.accuracy or 0)
+        return self.beliefs[record.candidate.archid].top1 if self.believes else 100 * (record.accuracy or 0)
 
     def _worth(self, record: TrialRecord) -> float:
-        return self.beliefs[record.candidate.archid].low if self.beliefs else record.accuracy or 0.0
+        return self.beliefs[record.candidate.archid].low if self.believes else record.accuracy or 0.0
 
     @property
     def budgets(self) -> tuple[float, ...]:
@@ -104,10 +121,28 @@ class StudyReport:
         """Networks of the search's own that were trained."""
         return sum(record.known_as is None and record.accuracy is not None for record in self.records)
 
+    def best(self, budget: float, is_known: bool = False) -> Standing | None:
+        """The found (or known) network within a budget of best mean validation accuracy in the finals; none whose
+        trainings all ended at chance, which say nothing."""
+        told = (s for s in self.standings if s.num_at_chance < len(s.test))
+        within = (s for s in told if self.cost.of(s.entrant.candidate) <= budget)
+        return next((s for s in within if (s.entrant.known_as is not None) == is_known), None)
+
     @property
-    def best(self) -> Standing | None:
-        """The found network of best mean validation accuracy in the finals."""
-        return next((s for s in self.standings if s.entrant.known_as is None), None)
+    def why_no_answer(self) -> tuple[str, str] | None:
+        """Why the search has none, and what can be done; None where it has one."""
+        done = f"{len(self.records)} of {self.settings.trials} trials are done, and published networks come first"
+        if not self.num_found:
+            return (
+                f"the search trained no network of its own: {done}",
+                "allow more --trials or a longer --timeout: meliuscli search --resume does",
+            )
+        if self.believes and best_found(self, self.budgets[-1]) is None:
+            return (
+                "nothing is believed of any network that the search trained: they lie too far from what was measured",
+                "--objective proxy answers for the proxy's data; meliuscli explain beliefs says what was measured",
+            )
+        return None
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -117,7 +152,7 @@ class StudyReport:
     @property
     def answers_for(self) -> str:
         """What the search's answer is about, in a sentence."""
-        if self.settings.maximises == "belief":
+        if self.believes:
             return "This search answers for ImageNet: it maximises what is believed of top-1 there."
         data = self.space.proxy.dataset
         reason = self.origin.get("why_proxy")
@@ -179,12 +214,14 @@ def _beliefs(study: StudyTrials) -> Beliefs:
         return {}
     candidates = [record.candidate for record in study.records() if record.accuracy is not None]
     beliefs = study.goal.beliefs(candidates)
-    return {candidate.archid: belief for candidate, belief in zip(candidates, beliefs, strict=True)}
+    pairs = zip(candidates, beliefs, strict=True)
+    return {candidate.archid: belief for candidate, belief in pairs if belief is not None}
 
 
 def best_found(report: StudyReport, budget: float) -> Candidate | None:
     """The preferred network within a budget, or the best of the finals on validation."""
-    if report.beliefs:
+    if report.believes:
         record = preferred(report.records, report.beliefs, report.cost, budget)
         return None if record is None else record.candidate
-    return None if report.best is None else report.best.entrant.candidate
+    best = report.best(budget)
+    return None if best is None else best.entrant.candidate

@@ -19,12 +19,12 @@ def plot(report: StudyReport, suffix: str) -> bytes:
         return report.cost.of(record.candidate) / scale
 
     figure, axes = subplots(figsize=(8, 5))
-    y, trained = report.percent, report.trained
+    y, trained = report.percent, report.drawn
     known, found = ([r for r in trained if (r.known_as is not None) == is_known] for is_known in (True, False))
     for kind, marker, color, label in ((found, "o", "#7f8c9b", "found"), (known, "s", PUBLISHED, "published networks")):
         if kind:
             axes.scatter([*map(x, kind)], [*map(y, kind)], marker=marker, color=color, label=label, zorder=3)
-    believed = [(x(r), report.beliefs[r.candidate.archid]) for r in trained] if report.beliefs else []
+    believed = [(x(r), report.beliefs[r.candidate.archid]) for r in trained] if report.believes else []
     intervals = [((ops, belief.low), (ops, belief.high)) for ops, belief in believed]
     for (ops, low), (_, high) in intervals:
         axes.vlines(ops, low, high, color="#c4cad2", linewidth=1, zorder=1)
@@ -36,7 +36,7 @@ def plot(report: StudyReport, suffix: str) -> bytes:
     axes.set_xlabel(
         f"{report.cost.noun} ({'millions' if report.cost is OPS else report.cost.unit}; {report.cost.rule})"
     )
-    axes.set_ylabel("believed ImageNet top-1, 90 % interval (%)" if report.beliefs else "proxy validation top-1 (%)")
+    axes.set_ylabel("believed ImageNet top-1, 90 % interval (%)" if report.believes else "proxy validation top-1 (%)")
     axes.set_title(f"{len(trained)} trained candidates of the space {report.settings.space}")
     axes.grid(alpha=0.25)
     axes.margins(x=0.06, y=0.08)

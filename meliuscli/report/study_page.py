@@ -11,7 +11,8 @@ from typing import Any
 from meliuscli.report.answers import Answer
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_figure import plot
-from meliuscli.report.study_tables import budget_text, study_tables, study_value, transfer_data
+from meliuscli.report.study_sentences import budget_text, transfer_data
+from meliuscli.report.study_tables import study_tables, study_value
 from meliuscli.report.tables import to_markdown
 from meliuscli.report.text_plot import front_drawing
 from meliuscli.results import write_bytes, write_text
@@ -38,9 +39,8 @@ def write_report(report: StudyReport) -> None:
 
 
 def best_files(report: StudyReport) -> dict[str, str]:
-    """Name -> TOML of the network that is the answer; beliefs have one for each budget, the largest's in best.toml."""
-    budgets = report.budgets if report.beliefs else report.budgets[-1:]
-    files = {}
+    """Name -> TOML of the network that is the answer to each budget, the largest's in best.toml."""
+    budgets, files = report.budgets, {}
     for budget in budgets:
         if (found := best_found(report, budget)) is not None:
             text = report.cost.text(budget)
@@ -50,11 +50,11 @@ def best_files(report: StudyReport) -> dict[str, str]:
 
 def _best(report: StudyReport, found: Candidate, budget: float) -> str:
     head = f"# {format_count(found.ops)} OPs; "
-    if report.beliefs:
+    if report.believes:
         within = f"within {report.cost.text(budget)} {report.cost.unit}"
         first = f"# The network that `{report.origin['command']}` prefers {within}.\n"
         return f"{first}{head}believed ImageNet top-1 {report.beliefs[found.archid]} %\n{found.spec.to_toml()}"
-    best = report.best
+    best = report.best(budget)
     assert best is not None
     first = f"# The network that `{report.origin['command']}` found best on validation: {best.entrant.name}\n"
     return f"{first}{head}proxy test top-1 {100 * best.test_mean:.2f} % (n={len(best.test)})\n{found.spec.to_toml()}"
@@ -75,7 +75,7 @@ def _trials_csv(report: StudyReport, records: Sequence[TrialRecord]) -> str:
             "float_macs": record.candidate.count.float_macs,
             "params": record.candidate.count.params,
             "size_bytes": record.candidate.count.size_bytes,
-            **(_believed(report, record) if report.beliefs else {}),
+            **(_believed(report, record) if report.believes else {}),
             "proxy_top1": record.accuracy,
             "validation_loss": record.result.last.validation_loss if record.result else None,
             "train_loss": record.result.last.train_loss if record.result else None,
@@ -118,7 +118,7 @@ def markdown(report: StudyReport) -> str:
         "## What was done",
         *_what_was_done(report),
         "## What this does not say",
-        *([NO_TRAINING] if report.beliefs else []),
+        *([NO_TRAINING] if report.believes else []),
         "The proxy ranks networks by a short training of a narrowed copy on small images. It is not ImageNet accuracy,"
         " and a difference smaller than the spread over seeds is not a difference.",
         "## To repeat it",
@@ -156,7 +156,7 @@ def _what_was_done(report: StudyReport) -> list[str]:
         f"- Proxy: {proxy.dataset} at {proxy.input_size}x{proxy.input_size}, all widths divided by"
         f" {proxy.width_divisor}, {_recipe(proxy.recipe)}. Scored on the validation split.",
         *(left_out_line(data["name"], data["left_out"]) for data in [report.origin["dataset"]] if "left_out" in data),
-        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seeds; the test split"
+        f"- Finals: the same network and data, {final.epochs:g} epoch(s), {settings.final_seeds} seed{'' if settings.final_seeds == 1 else 's'}; the test split"
         " was never used to choose anything.",
         *([_transfer_done(report)] if report.transfer else []),
         f"- Sampler {settings.sampler}, seed {settings.seed}; {_order(settings.lag)}.",
@@ -167,7 +167,7 @@ def _order(lag: int | None) -> str:
     if lag is None:
         return "each proposal sees all trials that were told before (`--lag none`), so this search is not repeatable"
     return (
-        f"trials are told in order, each proposal sees the trials {lag} places before it, so workers and interruptions do"
+        f"trials are told in order, each proposal sees the trials {lag} place{'' if lag == 1 else 's'} before it, so workers and interruptions do"
         " not change the result"
     )
 
@@ -177,7 +177,7 @@ def _transfer_done(report: StudyReport) -> str:
     return (
         f"- Transfer: {transfer_data(report)} at {way.input_size}x{way.input_size} (digest"
         f" {report.origin['transfer']['digest']}), all widths divided by {way.width_divisor}, {_recipe(way.recipe)},"
-        f" {seeds} seeds; the test split was never used to choose anything."
+        f" {seeds} seed{'' if seeds == 1 else 's'}; the test split was never used to choose anything."
     )
 
 

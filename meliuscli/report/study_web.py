@@ -15,7 +15,8 @@ from meliuscli.report.believed import preferred
 from meliuscli.report.chart import Chart, Curve, Mark
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_page import best_files, repeat_command
-from meliuscli.report.study_tables import budget_text, study_tables, verdict_lines
+from meliuscli.report.study_sentences import budget_text, verdict_lines
+from meliuscli.report.study_tables import study_tables
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.web_page import Code, Shares, WebSection, document
 from meliuscli.search.cost import OPS
@@ -49,7 +50,7 @@ def _best(report: StudyReport) -> list[str]:
 
 
 def _y_label(report: StudyReport) -> str:
-    return "believed ImageNet top-1 (%)" if report.beliefs else "proxy validation top-1 (%)"
+    return "believed ImageNet top-1 (%)" if report.believes else "proxy validation top-1 (%)"
 
 
 def _cost_scale(report: StudyReport) -> tuple[float, str]:
@@ -71,18 +72,17 @@ def front_chart(report: StudyReport) -> Chart:
     """Every trained candidate against its cost, with believed intervals, the front and the budgets."""
     scale, x_label = _cost_scale(report)
     on_front, named = ({record.number for record in some} for some in (report.front, report.named))
-    marks = [_mark(report, r, r.number in on_front, r.name if r.number in named else "") for r in report.trained]
+    marks = [_mark(report, r, r.number in on_front, r.name if r.number in named else "") for r in report.drawn]
     steps = [(cost / scale, value) for cost, value in report.front_line]
     curves = (Curve(tuple(steps), steps=True, text="Pareto front"),) if steps else ()
     limits = tuple((budget / scale, f"{report.cost.text(budget)} {report.cost.unit}") for budget in report.budgets)
     legend = "Squares are published networks, circles found ones; those on the front are drawn in its colour."
-    intervals = " Bars are 90 % intervals of the belief." if report.beliefs else ""
+    intervals = " Bars are 90 % intervals of the belief." if report.believes else ""
     title = f"{len(marks)} trained candidates of the space {report.settings.space}"
     return Chart(title, x_label, _y_label(report), tuple(marks), curves, limits, legend + intervals)
 
 
 def _over_time(report: StudyReport) -> Chart:
-    trained = report.trained
     marks = tuple(
         Mark(
             r.number,
@@ -90,7 +90,7 @@ def _over_time(report: StudyReport) -> Chart:
             f"trial {r.number}, {r.name}: {report.percent(r):.2f} %",
             "published" if r.known_as else "found",
         )
-        for r in trained
+        for r in report.drawn
     )
     best = list(accumulate((mark.y for mark in marks), max))
     curve = Curve(tuple((mark.x, y) for mark, y in zip(marks, best, strict=True)), steps=True, text="best so far")
@@ -140,9 +140,9 @@ def spent_shares(spec: ArchSpec) -> Shares:
 
 
 def _trust(report: StudyReport) -> tuple[str, ...]:
-    words = [str(part) for part in (beliefs()[0], beliefs()[2]) if report.beliefs]
-    best = preferred(report.records, report.beliefs, report.cost, report.budgets[-1]) if report.beliefs else None
-    role = str(proxies()[2]) if report.beliefs else str(proxies()[3])
+    words = [str(part) for part in (beliefs()[0], beliefs()[2]) if report.believes]
+    best = preferred(report.records, report.beliefs, report.cost, report.budgets[-1]) if report.believes else None
+    role = str(proxies()[2]) if report.believes else str(proxies()[3])
     said = (
         []
         if best is None
@@ -159,7 +159,7 @@ def _trials(report: StudyReport) -> Table:
         report.cost.unit,
         "MiB",
         "params",
-        *(("low", "believed %", "high") if report.beliefs else ()),
+        *(("low", "believed %", "high") if report.believes else ()),
         "proxy %",
         "seconds",
     )
@@ -176,7 +176,7 @@ def _cells(report: StudyReport, record: TrialRecord) -> tuple[Cell, ...]:
     total, belief = record.candidate.count, report.beliefs.get(record.candidate.archid)
     believed = (
         ()
-        if not report.beliefs
+        if not report.believes
         else ("",) * 3
         if belief is None
         else tuple(f"{v:.2f}" for v in (belief.low, belief.top1, belief.high))

@@ -49,7 +49,7 @@ class _Scale:
 def front_drawing(report: StudyReport, width: int, with_unicode: bool) -> str:
     """What the search maximises against cost, on a logarithmic axis; empty for a terminal of less than ``NARROWEST``
     columns, and where nothing was trained."""
-    trained = report.trained
+    trained = report.drawn
     if width < NARROWEST or not trained:
         return ""
     drawn = UNICODE if with_unicode else ASCII
@@ -59,7 +59,7 @@ def front_drawing(report: StudyReport, width: int, with_unicode: bool) -> str:
     y = _Scale(min(values), max(values), HEIGHT)
     grid = [[" "] * x.cells for _ in range(y.cells)]
     _draw_marks(grid, report, x, y, drawn)
-    head = f"{'believed ImageNet top-1 %' if report.beliefs else 'proxy top-1 %'} against {report.cost.unit}"
+    head = f"{'believed ImageNet top-1 %' if report.believes else 'proxy top-1 %'} against {report.cost.unit}"
     low, high = (report.cost.text(math.exp(end)) for end in (x.low, x.high))
     legend = f"{drawn.front} front   {drawn.found} found   {drawn.published} published   {drawn.budget} budget"
     return _framed(grid, y, (head, low, high, legend), drawn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meliuscli.errors import BadInputError
-from meliuscli.search.backend import Backend
+from meliuscli.search.backend import Backend, Waits
 from meliuscli.search.databases import TURNS, DatabaseBackend, SqliteBackend
 from meliuscli.search.proxy import ProxyBackend
 from meliuscli.search.redis_journal import RedisBackend
@@ -13,9 +13,9 @@ from meliuscli.search.shared_journal import JournalBackend
 from meliuscli.search.storage import JOURNAL_FILE
 
 
-def open_backend(storage: str, directory: Path, create: bool = False) -> Backend:
+def open_backend(storage: str, directory: Path, create: bool = False, waits: Waits = lambda _: False) -> Backend:
     """The storage of ``--storage``: a URL, ``journal:PATH`` or a path, or ``journal`` for the file in a study's folder.
-    ``create`` makes a file that is not there.
+    ``create`` makes a file that is not there; ``waits`` hears that a server does not answer yet.
 
     Raises ``BadInputError`` for what is none, ``MissingError`` where it cannot be reached or its driver is missing."""
     scheme, separator, _ = storage.partition("://")
@@ -30,11 +30,11 @@ def open_backend(storage: str, directory: Path, create: bool = False) -> Backend
         return JournalBackend(Path(named), create)
     kind = ALIASES.get(scheme.partition("+")[0], scheme.partition("+")[0])
     if kind == "grpc":
-        return ProxyBackend(storage)
+        return ProxyBackend(storage, waits)
     if kind in TURNS:
-        return DatabaseBackend(_with_driver(storage, kind))
+        return DatabaseBackend(_with_driver(storage, kind), waits)
     if kind == "redis":
-        return RedisBackend(storage)
+        return RedisBackend(storage, waits)
     if kind == "sqlite":
         return SqliteBackend(storage, create)
     raise BadInputError(

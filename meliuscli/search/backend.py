@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from meliuscli.errors import MissingError
+from meliuscli.work.listener import Listener
 from meliuscli.work.owner import Owner
 
 BEAT_SECONDS, GRACE_SECONDS = 30, 120
@@ -85,15 +86,36 @@ def first_line(error: BaseException) -> str:
     return (str(said or cause).strip() or type(cause).__name__).splitlines()[0]
 
 
-def reached(connect: Callable[[], Value], name: str, faults: tuple[type[Exception], ...]) -> Value:
-    """What connecting to a server gives. Raises ``MissingError`` where it refuses or does not answer for long."""
+Waits = Callable[[str], bool]
+"""Hears why a server is waited for, before each wait; is it given up?"""
+
+
+def told_once(listener: Listener, is_given_up: Callable[[], bool] = lambda: False) -> Waits:
+    """Tells why a server is waited for, the first time."""
+    told: list[str] = []
+
+    def waits(reason: str) -> bool:
+        if not told:
+            listener.talk(f"{reason}; it is waited for, for up to {CONNECT_SECONDS:.0f} s ...")
+        told.append(reason)
+        return is_given_up()
+
+    return waits
+
+
+def reached(
+    connect: Callable[[], Value], name: str, faults: tuple[type[Exception], ...], waits: Waits = lambda _: False
+) -> Value:
+    """What connecting to a server gives. Raises ``MissingError`` where it refuses or does not answer for long, and what
+    ``waits`` raises."""
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
             return connect()
         except faults as error:
             reason = first_line(error)
-            if any(word in reason for word in REFUSED) or time.monotonic() > deadline:
+            refused = any(word in reason for word in REFUSED)
+            if refused or time.monotonic() > deadline or waits(f"{name}: cannot be reached: {reason}"):
                 raise MissingError(
                     f"{name}: cannot be reached: {reason}", "is the server up, and the URL right?"
                 ) from None

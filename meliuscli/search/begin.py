@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from meliuscli.data.catalog import data_shape
 from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER, refuse_skip_bad
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.results import origin, record_text
@@ -109,10 +110,12 @@ def plan_study(asked: Asked, workers: int, listener: Listener = SILENT) -> Study
         listener.talk(f"note: {', '.join(space.known_outside)}: known, but not in this space, and left out")
     lag = max(MIN_LAG, 2 * workers) if asked.lag == "default" else asked.lag
     settings, why_proxy = _settings(replace(asked, dataset=dataset), space_name, space, lag)
+    settings, space = _for_own_data(settings, space, listener)
     latency = settings.objective == "latency"
     files, about = measure_latencies(space, settings, listener) if latency else ({}, {})
     if not latency:
         check_budget(space, asked.budgets[0], OPS)
+        _tell_of_left_out(space, settings, listener)
     settings = with_transfer(settings, space, asked.transfer)
     refuse_skip_bad(settings.skip_bad, [space.proxy.dataset, *([settings.transfer] if settings.transfer else [])])
     if settings.limits:
@@ -141,6 +144,28 @@ def _settings(asked: Asked, name: str, space: SearchSpace, lag: int | None) -> t
     )
     maximises, why_proxy = _choose_objective(asked.maximises, space, settings)
     return replace(settings, maximises=maximises), why_proxy
+
+
+def _for_own_data(settings: Settings, space: SearchSpace, listener: Listener) -> tuple[Settings, SearchSpace]:
+    """Where the user's own data are the target, the target has their classes and channels."""
+    if settings.maximises == "belief" or settings.dataset is None:
+        return settings, space
+    shape = data_shape(settings.dataset, settings.data)
+    target = space.any_candidate.spec
+    if shape == (target.num_classes, target.input_channels):
+        return settings, space
+    classes, channels = shape
+    listener.talk(f"note: the target has the {classes} classes and {channels} channel(s) of the data")
+    settings = replace(settings, num_classes=classes, input_channels=channels)
+    return settings, settings.adapted(space)
+
+
+def _tell_of_left_out(space: SearchSpace, settings: Settings, listener: Listener) -> None:
+    """Say which known networks no limit lets in."""
+    limits = (Limit("--budget", OPS.of, settings.budget, OPS.text), *settings.limits)
+    out = [name for name, known in space.known_candidates() if not all(limit.holds(known) for limit in limits)]
+    if out:
+        listener.talk(f"note: {', '.join(out)}: known, but beyond the budget or another limit, and left out")
 
 
 def default_name(space: str, budget: float, latency: bool) -> str:

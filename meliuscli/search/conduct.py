@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -34,7 +35,7 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
 
     After ``timeout`` seconds no new candidate is started. Raises ``InterruptedByUser`` with what is kept and how to go on,
     ``FailedError`` when no candidate could be trained, ``MissingError`` when a worker is killed or the disk is full."""
-    directory, trials = study.directory, study.settings.trials
+    directory, trials, began = study.directory, study.settings.trials, time.monotonic()
     listener.begun(directory.name, asdict(study.settings))
     if len(study.known) >= trials:
         listener.talk(
@@ -47,7 +48,7 @@ def conduct(study: Study, workers: int, timeout: float | None = None, listener: 
                 for record in study.run(trainings, timeout):
                     stage.step(_told(study, record))
                     listener.measured("trials", record.number, _values(study, record))
-            _explain_short(study, listener)
+            _explain_short(study, timeout is not None and time.monotonic() - began >= timeout, listener)
             entrants = study.entrants()
             if all(entrant.known_as is not None for entrant in entrants):
                 return  # nothing that the search found would be compared
@@ -93,7 +94,7 @@ def _run_round(
             listener.measured(f"{noun}s/{entrant.name}", seed, scores(outcome))
 
 
-def _explain_short(study: Study, listener: Listener) -> None:
+def _explain_short(study: Study, timed_out: bool, listener: Listener) -> None:
     """Say why fewer trials than asked for were trained, and stop when there is nothing to go on with."""
     records = study.records()
     if all(record.accuracy is None for record in records):
@@ -102,7 +103,7 @@ def _explain_short(study: Study, listener: Listener) -> None:
             f"no candidate could be trained: {reason}", f"continue with: {STUDY.resume_command(study.directory)}"
         )
     if len(records) < study.settings.trials:
-        listener.talk(
-            f"note: {len(records)} of {study.settings.trials} trials: the timeout came, or the space is exhausted; where"
-            " the timeout comes depends on this machine's speed, so another run may differ"
-        )
+        why = "the space has no other network within the limits"
+        if timed_out:
+            why = "the timeout came; where it comes depends on this machine's speed, so another run may differ"
+        listener.talk(f"note: {len(records)} of {study.settings.trials} trials: {why}")

@@ -16,14 +16,14 @@ from optuna.storages import BaseStorage
 from meliuscli.errors import BadInputError
 from meliuscli.results import cannot_write
 from meliuscli.search import backend
-from meliuscli.search.backend import BEAT_SECONDS, POLL_SECONDS, file_lock, guard, no_driver, reached
+from meliuscli.search.backend import BEAT_SECONDS, POLL_SECONDS, Waits, file_lock, guard, no_driver, reached
 from meliuscli.work.owner import Owner
 
 
 class DatabaseBackend:
     """PostgreSQL or MySQL, with Optuna's own heartbeats, which are by the database's clock."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, waits: Waits) -> None:
         import sqlalchemy
         from sqlalchemy import exc
 
@@ -31,7 +31,7 @@ class DatabaseBackend:
         parsed = sqlalchemy.make_url(url)
         self.name = parsed.render_as_string(hide_password=True)
         self._kind = parsed.get_backend_name()
-        self._database = _connected(url, self._kind, self.name, self.faults)
+        self._database = _connected(url, self._kind, self.name, self.faults, waits)
         self.storage: BaseStorage = optuna.storages._CachedStorage(self._database)
         self._turn: Any = None
         guard(self.storage, self._check_turn)
@@ -91,7 +91,9 @@ def _key(study: str, kind: str) -> int | str:
     return digest.hexdigest() if kind == "mysql" else int.from_bytes(digest.digest()[:8]) >> 1
 
 
-def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ...]) -> Any:
+def _connected(
+    url: str, kind: str, name: str, faults: tuple[type[Exception], ...], waits: Waits = lambda _: False
+) -> Any:
     """Optuna's storage in a database, whose tables several processes may make at the same time."""
     more: dict[str, Any] = {"connect_args": ALIVE[kind]} if kind in ALIVE and "options=" not in url else {}
 
@@ -108,7 +110,7 @@ def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ..
         except ImportError:
             raise no_driver(kind) from None
 
-    return reached(connect, name, faults)
+    return reached(connect, name, faults, waits)
 
 
 ALIVE = {

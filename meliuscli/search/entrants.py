@@ -53,11 +53,20 @@ def _worth(study: StudyTrials, records: Sequence[TrialRecord]) -> dict[str, floa
     return {candidate.archid: low for candidate, low in zip(candidates, lows, strict=True)}
 
 
+def _found(study: StudyTrials, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """What the search found, where it maximises beliefs that of which something is believed."""
+    found = [record for record in records if record.known_as is None]
+    if not isinstance(study.goal, TargetGoal):
+        return found
+    beliefs = study.goal.beliefs([record.candidate for record in found])
+    return [record for record, belief in zip(found, beliefs, strict=True) if belief is not None]
+
+
 def choose_entrants(study: StudyTrials) -> list[Entrant]:
     """All known networks, and up to ``settings.finalists`` found ones."""
     records = study.records()
     worth, cost = _worth(study, records), study.cost.of
-    found = [record for record in records if record.known_as is None and record.accuracy is not None]
+    found = [record for record in _found(study, records) if record.accuracy is not None]
     points = [(cost(record.candidate), worth[record.candidate.archid]) for record in found]
     chosen = [found[i] for i in choose(points, study.asked, study.settings.all_budgets, study.settings.finalists)]
     entrants = [Entrant(r.name, None, r.candidate) for r in sorted(chosen, key=lambda r: r.number)]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from meliuscli.evidence.belief import Belief, as_beliefs, inputs_of, target_model, why_uncovered
+from meliuscli.evidence.belief import Belief, as_beliefs, inputs_of, is_far, target_model, why_uncovered
 from meliuscli.search.accuracy import AccuracyModel, features, thinned
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate, SearchSpace
@@ -74,24 +74,32 @@ class TargetGoal:
     model is too hopeful, and those are where it knows least. Trainings on a proxy that has no weight change nothing."""
 
     explores: bool = False
-    _beliefs: dict[str, Belief] = field(default_factory=dict)
+    _lows: dict[str, float] = field(default_factory=dict)
 
-    def beliefs(self, candidates: Sequence[Candidate]) -> list[Belief]:
-        """What is believed of candidates."""
-        new = {c.archid: c for c in candidates if c.archid not in self._beliefs}
-        if new:
-            beliefs = as_beliefs(*target_model().predict(inputs_of([c.spec for c in new.values()])))
-            self._beliefs.update(zip(new, beliefs, strict=True))
-        return [self._beliefs[candidate.archid] for candidate in candidates]
+    def beliefs(self, candidates: Sequence[Candidate]) -> list[Belief | None]:
+        """What is believed of candidates; None where the evidence says nothing of one, as in ``believe``."""
+        covered = [candidate.spec for candidate in candidates if why_uncovered(candidate.spec) is None]
+        beliefs = as_beliefs(*target_model().predict(inputs_of(covered))) if covered else []
+        said = {spec.archid: belief for spec, belief in zip(covered, beliefs, strict=True) if not is_far(belief)}
+        return [said.get(candidate.archid) for candidate in candidates]
 
     def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> TargetGoal:
         return self
 
     def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
-        lows = np.array([belief.low for belief in self.beliefs(candidates)])
+        """Of a network that is too far from the evidence it is the end of a wide interval, which shows a search the way
+        back; of one that is not covered it is 0."""
+        new = {c.archid: c.spec for c in candidates if c.archid not in self._lows}
+        covered = {archid: spec for archid, spec in new.items() if why_uncovered(spec) is None}
+        self._lows.update(dict.fromkeys(new, 0.0))
+        if covered:
+            beliefs = as_beliefs(*target_model().predict(inputs_of(list(covered.values()))))
+            self._lows.update({archid: belief.low for archid, belief in zip(covered, beliefs, strict=True)})
+        lows = np.array([self._lows[candidate.archid] for candidate in candidates])
         return lows, np.full(len(lows), SURE)
 
 
 def why_no_belief(space: SearchSpace) -> str | None:
-    """Why the evidence says nothing of a space's networks at its target; None where it does."""
+    """Why the evidence says nothing of a space's networks at its target; None where it covers one of them. Of each that
+    it does not cover ``TargetGoal`` believes nothing."""
     return why_uncovered(space.any_candidate.spec)

@@ -17,9 +17,11 @@ from meliuscli.search.begin import SPACE_FILE, Asked, StudyPlan, plan_study
 from meliuscli.search.settings import Settings
 from meliuscli.search.shared import SharedStudy
 from meliuscli.search.space import SearchSpace, load_space
+from meliuscli.search.storage import STUDY_NAME, has_study
 from meliuscli.search.study_data import data_facts
 from meliuscli.search.worker import patiently
 from meliuscli.version import __version__
+from meliuscli.work.folders import STUDY
 from meliuscli.work.listener import SILENT, Listener
 
 HEADER = "meliuscli"
@@ -49,7 +51,7 @@ class Header:
             path = Path(place) / f"{self.settings.space}.toml"
             path.write_text(self.space, encoding="utf-8")
             space = load_space(str(path))[1]
-        return space if self.settings.dataset is None else space.with_dataset(self.settings.dataset)
+        return self.settings.adapted(space)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -115,6 +117,11 @@ def open_shared(
         try:
             study_id = backend.storage.get_study_id_from_name(name)
         except KeyError:
+            if has_study(backend.storage, STUDY_NAME):
+                raise BadInputError(
+                    f"{backend.name}: holds the study of one search, which workers cannot share",
+                    f"go on with: {STUDY.resume_command(directory)}",
+                ) from None
             raise BadInputError(
                 f"{backend.name}: there is no study {name}",
                 f"studies there: {', '.join(_names(backend)) or 'none'}; meliuscli search --study {name} --storage ... makes it",

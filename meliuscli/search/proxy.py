@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 
 from meliuscli.errors import BadInputError
-from meliuscli.search.backend import SilenceWatch, guard, no_driver, reached
+from meliuscli.search.backend import SilenceWatch, Waits, guard, no_driver, reached
 from meliuscli.search.bakery import BakeryLock, TurnLostError
 from meliuscli.work.owner import Owner
 
@@ -27,7 +27,7 @@ PORT = 13000
 class ProxyBackend:
     """A database that Optuna's ``run_grpc_proxy_server`` serves. The turn and the signs of life are attributes of trials."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, waits: Waits) -> None:
         host, port = _address(url)
         try:
             import google.protobuf  # noqa: F401
@@ -36,7 +36,8 @@ class ProxyBackend:
             raise no_driver("grpc") from None
         self.name = url
         self.faults: tuple[type[Exception], ...] = (grpc.RpcError, TurnLostError)
-        self.storage: BaseStorage = reached(lambda: _connected(host, port), url, (grpc.RpcError, ConnectionError))
+        faults = (grpc.RpcError, ConnectionError)
+        self.storage: BaseStorage = reached(lambda: _connected(host, port), url, faults, waits)
         self._watch = SilenceWatch()
         self._me = Owner.here()
         self._locks: dict[str, BakeryLock] = {}

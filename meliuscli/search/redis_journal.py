@@ -14,14 +14,14 @@ import optuna.storages.journal
 from optuna.storages import BaseStorage
 
 from meliuscli.search import backend
-from meliuscli.search.backend import POLL_SECONDS, SilenceWatch, guard, no_driver, reached
+from meliuscli.search.backend import POLL_SECONDS, SilenceWatch, Waits, guard, no_driver, reached
 from meliuscli.work.owner import Owner
 
 
 class RedisBackend:
     """Optuna's journal in Redis."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, waits: Waits) -> None:
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -36,7 +36,7 @@ class RedisBackend:
         self._token = json.dumps(Owner.here().fields()).encode()
         self._lost = redis.exceptions.LockNotOwnedError
         self._turn: Any = None
-        self.storage: BaseStorage = reached(lambda: _journal(url, self._redis), self.name, self.faults)
+        self.storage: BaseStorage = reached(lambda: _journal(url, self._redis), self.name, self.faults, waits)
         guard(self.storage, self._check_turn)
 
     @contextmanager

@@ -27,9 +27,7 @@ def reopen(directory: Path) -> Begun:
         settings, made = TypeAdapter(Settings).validate_python(stored["settings"]), dict(stored["origin"])
         _ = made["command"], made["time"], made["dataset"], made["versions"], made["machine"]
     _, space, _ = load_space(str(directory / SPACE_FILE))
-    if settings.dataset is not None:
-        space = space.with_dataset(settings.dataset)
-    return Begun(directory, settings, space, made, stored.get("storage"))
+    return Begun(directory, settings, settings.adapted(space), made, stored.get("storage"))
 
 
 def go_on(left: Begun, listener: Listener = SILENT) -> Begun:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from meliuscli.search.limits import Limit, flash_limit, params_limit, ram_limit, size_limit
 from meliuscli.search.sampler import SamplerName
+from meliuscli.search.space import SearchSpace
 
 MIN_LAG = 4
 
@@ -36,12 +37,23 @@ class Settings:
     max_flash: float | None = None
     dataset: str | None = None
     """The proxy's data in place of the space's."""
+    num_classes: int | None = None
+    input_channels: int | None = None
+    """Of the user's own data where these are the target, in place of the space's."""
     device: str = "cpu"
     transfer: str | None = None
     """The data that finalists are trained on besides the proxy's, which the search never used."""
     transfer_dir: str | None = None
     trial_timeout: float | None = None
     """Seconds after which a training of a shared study is ended, as failed."""
+
+    def adapted(self, space: SearchSpace) -> SearchSpace:
+        """The space with the data, and the target's classes and channels, of this study."""
+        if self.dataset is not None:
+            space = space.with_dataset(self.dataset)
+        if self.num_classes is None or self.input_channels is None:
+            return space
+        return space.with_task(self.num_classes, self.input_channels)
 
     @property
     def data(self) -> Path | None:

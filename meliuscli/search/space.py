@@ -165,6 +165,15 @@ class SearchSpace(BaseModel):
         check_dataset_name(name)
         return self.model_copy(update={"proxy": self.proxy.model_copy(update={"dataset": name})})
 
+    def with_task(self, num_classes: int, input_channels: int) -> Self:
+        """The same space for another target of its input size. Raises ``SpecError`` where it has no network for it."""
+        target = {**self.target, "num_classes": num_classes, "input_channels": input_channels}
+        changed = self.model_copy(update={"target": target})
+        for counted in ("any_candidate", "smallest"):  # a copy has what was cached
+            changed.__dict__.pop(counted, None)
+        _ = changed.any_candidate  # raises
+        return changed
+
     def random_params(self, rng: np.random.Generator) -> Params:
         return tuple(axis.values[rng.integers(len(axis.values))] for axis in self.axes.values())
 

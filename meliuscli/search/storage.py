@@ -95,7 +95,7 @@ class Journal(OptunaStudy):
             raise corrupt(path, error, "--resume trains again what came after, --force all") from None
 
 
-UNREADABLE = (ValueError, KeyError, TypeError, AssertionError, AttributeError, IndexError)
+UNREADABLE = (ValueError, KeyError, TypeError, AssertionError, AttributeError, IndexError, RecursionError)
 """What Optuna raises for a journal that is none."""
 
 
@@ -113,6 +113,10 @@ def corrupt(path: Path, error: Exception, way: str) -> BadInputError:
         bad = next((number for number, line in enumerate(file, 1) if not _is_record(line)), None)
     if bad is None:
         return BadInputError(f"{path}: corrupt: {error}", f"restore it; {way}")
+    if bad == 1:
+        return BadInputError(
+            f"{path}: no journal: its first line is no record of a trial", "name another, or restore it"
+        )
     hint = f"restore it, or keep its first lines (head -n {bad - 1} {shlex.quote(str(path))}); {way}"
     return BadInputError(f"{path}: corrupt: line {bad} is no record of a trial", hint)
 

@@ -54,13 +54,20 @@ def with_transfer(settings: Settings, space: SearchSpace, asked: str | None, mad
 
 
 def data_facts(space: SearchSpace, settings: Settings, listener: Listener) -> dict[str, Any]:
-    """What the origin says of the proxy's data, and of those of ``--transfer`` where there are some."""
+    """What the origin says of the proxy's data, and of those of ``--transfer`` where there are some.
+
+    Raises ``BadInputError`` where both are the same images."""
     cuts = (space.proxy.recipe.cut, space.final.recipe.cut)
     skip_bad, way = settings.skip_bad, space.transfer
     facts = {"dataset": _facts(space.proxy.dataset, settings.data, cuts, space.proxy.input_size, skip_bad, listener)}
     if settings.transfer is not None:
         place, cut = settings.transfer_data, way.recipe.cut
         facts["transfer"] = _facts(settings.transfer, place, (cut,), way.input_size, skip_bad, listener)
+        if {*str(facts["dataset"]["digest"]).split("-")} & {*str(facts["transfer"]["digest"]).split("-")}:
+            raise BadInputError(
+                f"--transfer {settings.transfer_dir or settings.transfer}: these are the images that the search itself uses",
+                "name others",
+            )
     return facts
 
 

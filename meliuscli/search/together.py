@@ -10,9 +10,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from meliuscli.errors import BadInputError, MissingError
+from meliuscli.errors import BadInputError, InterruptedByUser, MissingError
 from meliuscli.results import cache_directory
 from meliuscli.search.addresses import open_backend
+from meliuscli.search.backend import Waits, told_once
 from meliuscli.search.begin import Asked
 from meliuscli.search.membership import Header, create_shared, join
 from meliuscli.search.shared import SharedStudy
@@ -43,8 +44,11 @@ def join_and_work(
     listener: Listener = SILENT,
 ) -> Departure:
     """Be a worker. Raises as ``join`` and ``Worker.run``."""
-    directory = reports / name
-    with Leave.on_signals(time_limit) as leave, closing(open_backend(storage, directory)) as backend:
+    directory = STUDY.named(reports, name)
+    with (
+        Leave.on_signals(time_limit) as leave,
+        closing(open_backend(storage, directory, waits=_until_due(leave, listener))) as backend,
+    ):
         study = join(backend, name, directory, data, listener)
         return _work(study, leave, max_trials, device, per_device, listener)
 
@@ -53,14 +57,14 @@ def search_together(
     asked: Asked, name: str, storage: str, reports: Path, workers: int, listener: Listener = SILENT
 ) -> tuple[SharedStudy, Header, Departure]:
     """Make the study unless it is there, and work on it with ``workers`` processes, this one among them."""
-    directory = reports / name
+    directory = STUDY.named(reports, name)
     with Leave.on_signals() as leave:
         if workers > 1 and storage.startswith("sqlite"):
             raise BadInputError(
                 f"--storage {storage}: SQLite is for one worker: it locks the whole file, and writers that wait fail",
                 "--workers 1, or a journal file or PostgreSQL",
             )
-        backend = open_backend(storage, directory, create=True)
+        backend = open_backend(storage, directory, create=True, waits=_until_due(leave, listener))
         study, header = create_shared(asked, backend, name, directory, workers, listener)
         others = [_start_worker(name, storage, reports, asked, workers) for _ in range(workers - 1)]
         try:
@@ -71,6 +75,17 @@ def search_together(
                     other.terminate()
                 other.wait()
     return study, header, left
+
+
+def _until_due(leave: Leave, listener: Listener) -> Waits:
+    """A server is waited for until this process has to leave. Raises ``InterruptedByUser`` on Ctrl-C."""
+
+    def is_due() -> bool:
+        if leave.interrupted:
+            raise InterruptedByUser("interrupted; nothing was begun", "the same command begins again")
+        return leave.is_due
+
+    return told_once(listener, is_due)
 
 
 def _work(

@@ -7,7 +7,7 @@ from torch import nn
 
 from meliuscli.arch.own import OwnSpec
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.foreign.source import load_fresh, said
+from meliuscli.counting.foreign.source import load_module, said
 from meliuscli.errors import BadInputError
 from meliuscli.nn.build import build
 from meliuscli.processes import stdout_to_stderr
@@ -23,7 +23,7 @@ def build_for_training(spec: ArchSpec, recipe: Recipe | None = None) -> nn.Modul
         return build(spec) if recipe is None else build(spec, recipe.clip_threshold, recipe.sign_gradient)
     spec.require_named()
     given = {"num_classes": spec.num_classes, "input_channels": spec.input_channels, "input_size": spec.input_size}
-    network = load_fresh(f"{spec.path}:{spec.factory}", given)
+    network = load_module(f"{spec.path}:{spec.factory}", given)
     _check_logits(network, spec)
     return network
 

@@ -36,6 +36,10 @@ class Kind:
     def directory(self, reports: Path, name: str) -> Path:
         return reports / f"{self.before}{name}{self.after}"
 
+    def named(self, reports: Path, name: str) -> Path:
+        """As ``directory``, for a name that a user gave. Raises ``BadInputError`` for what is no name of a folder."""
+        return self.directory(reports, self._checked(name))
+
     def name(self, directory: Path) -> str:
         return directory.name.removeprefix(self.before).removesuffix(self.after)
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from math import inf
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,7 +37,7 @@ from disks import why_no_disk
 from mutate import attack
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from servers import SERVERS, Server, why_not
+from servers import FULL, SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from warm import FORK, in_child, load_what_it_loads
 from works import attack_works, attack_writers
@@ -132,8 +132,6 @@ SERVER_FAULTS = {
     "database away for 30 s": 1,
 }
 """With how often each comes beside the others."""
-FULL = re.compile(r"No space left|disk (is )?full|is full|[Ee]rror(code)?:? 28\b")
-"""How a server's log says that its disk is."""
 
 
 def disturb_server(server: Server, rng: random.Random) -> str:
@@ -276,6 +274,12 @@ def disturb(name: str, minutes: float, kills: float, rng: random.Random, space: 
     return tally
 
 
+def free_path(directory: Path, name: str) -> Path:
+    """A file for one more run: ``name.json``, or the first of ``name-2.json``, ... that is not there."""
+    paths = (directory / f"{name}{'' if number == 1 else f'-{number}'}.json" for number in count(1))
+    return next(path for path in paths if not path.exists())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -306,7 +310,7 @@ def main() -> int:
     command = f"python tests/faults/campaign.py --minutes {given.minutes:g} --seed {given.seed}"
     command += f" --kills {given.kills:.0f}" if given.kills < inf else ""
     command += f" --only {given.only}" if given.only else ""
-    write_json(given.report / f"{given.only or 'faults'}.json", {**value, "origin": {**origin(), "command": command}})
+    write_json(free_path(given.report, given.only or "faults"), {**value, "origin": {**origin(), "command": command}})
     print(json.dumps(value, indent=2))
     if is_clean:
         shutil.rmtree(home, ignore_errors=True)

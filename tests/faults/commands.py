@@ -47,6 +47,7 @@ def _leave_reader(number: int) -> None:
     os.dup2(writer, number)
     os.close(writer)
     os.close(reader)
+    setattr(sys, ("stdin", "stdout", "stderr")[number], open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _ignore() -> None:
@@ -148,6 +149,7 @@ def undisturbed_files(whole: Path, outcome: Outcome) -> tuple[dict[str, object],
     """Of each file its content, and how long its command takes."""
     expected, seconds = {}, {}
     for name, words in one_file_commands(whole).items():
+        (whole / name).unlink(missing_ok=True)
         began = time.monotonic()
         if finish(whole, words) != 0:
             outcome.failures.append(f"{' '.join(words)}: {(whole / 'said.txt').read_text()[-300:]}")

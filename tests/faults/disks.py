@@ -60,22 +60,28 @@ class Quota(Disk):
         image = self.path.with_name(f"{self.path.name}.btrfs")
         with image.open("wb") as file:
             file.truncate(256 << 20)
-        command("mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", image)
-        command("mount", "-o", "loop", image, self.path)
         stack.callback(image.unlink)
+        # A quota is set from outside of what it bounds: within, that too would be a write.
+        self._whole = self.path.with_name(f"{self.path.name}.whole")
+        self._whole.mkdir()
+        stack.callback(self._whole.rmdir)
+        command("mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", image)
+        command("mount", "-o", "loop", image, self._whole)
+        stack.callback(subprocess.run, ["umount", self._whole], check=True)
+        command("btrfs", "subvolume", "create", self._whole / "used")
+        command("btrfs", "quota", "enable", self._whole)
+        command("btrfs", "quota", "rescan", "-w", self._whole)
+        self._group = "0/" + command("btrfs", "inspect-internal", "rootid", self._whole / "used").strip()
+        command("mount", "--bind", self._whole / "used", self.path)
         stack.callback(subprocess.run, ["umount", "-l", self.path], check=True)
-        command("btrfs", "quota", "enable", self.path)
 
     def leave(self, kib: int) -> None:
-        (used,) = (
-            int(line.split()[1])
-            for line in command("btrfs", "qgroup", "show", "--sync", "--raw", "-f", self.path).splitlines()
-            if line.startswith("0/5")
-        )
-        command("btrfs", "qgroup", "limit", f"{used + 1024 * kib}", self.path)
+        groups = command("btrfs", "qgroup", "show", "--sync", "--raw", self._whole)
+        (used,) = (int(line.split()[1]) for line in groups.splitlines() if line.startswith(self._group))
+        command("btrfs", "qgroup", "limit", f"{used + 1024 * kib}", self._group, self._whole)
 
     def free(self) -> None:
-        command("btrfs", "qgroup", "limit", "none", self.path)
+        command("btrfs", "qgroup", "limit", "none", self._group, self._whole)
 
 
 def why_no_disk(kind: type[Disk] = Disk) -> str | None:

@@ -17,9 +17,12 @@ from right import (
     RUN,
     c_files,
     checkpoint_seed,
+    cifar_seed,
     file_seed,
     idx_seed,
+    image_seed,
     journal_seed,
+    latency_seed,
     packed_seed,
     run_seed,
     safetensors_seed,
@@ -72,6 +75,28 @@ def _idx(path: Path) -> object:
     from meliuscli.data.idx import read_idx
 
     return read_idx(path, 3)
+
+
+def _cifar(path: Path) -> object:
+    """A file in place of the first of six right ones."""
+    from meliuscli.data.cifar import read_cifar
+
+    for name in (*(f"data_batch_{number}" for number in range(2, 6)), "test_batch"):
+        path.with_name(f"{name}{path.suffix}").write_bytes(cifar_seed(is_pickle=not path.suffix))
+    return read_cifar(path.parent, 10)
+
+
+def _image(path: Path) -> object:
+    from meliuscli.data.decode import read_image
+
+    return read_image(path, 32)
+
+
+def _latencies(path: Path) -> object:
+    from meliuscli.packed.isa import choose_isa
+    from meliuscli.packed.latency import LatencyTable
+
+    return LatencyTable(choose_isa(), path)
 
 
 def _weights(path: Path) -> object:
@@ -177,6 +202,11 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str, Read]] = {
     "recipe": (lambda: RECIPE, "recipe.toml", _recipe),
     "study": (study_seed, "in.json", _study),
     "journal": (journal_seed, "all.log", _journal),
+    "CIFAR": (lambda: cifar_seed(False), "data_batch_1.bin", _cifar),
+    "CIFAR's pickles": (lambda: cifar_seed(True), "data_batch_1", _cifar),
+    "JPEG": (lambda: image_seed("JPEG"), "0.jpg", _image),
+    "PNG": (lambda: image_seed("PNG"), "0.png", _image),
+    "table of latencies": (latency_seed, "table.jsonl", _latencies),
     "idx": (idx_seed, "train-images-idx3-ubyte", _idx),
     "weights": (safetensors_seed, "w.safetensors", _weights),
     "packed": (packed_seed, "p.safetensors", _packed),

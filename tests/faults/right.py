@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import struct
 import tempfile
 from collections.abc import Callable
@@ -170,6 +172,32 @@ def checkpoint_seed(checksum: str | None = None) -> bytes:
     progress = {"step": 3, "curve": [], "seconds": 1.0}
     state = json.dumps({"made_for": {"seed": 0}, "progress": progress, "epoch": 1})
     return save(tensors, {"state": state, "digest": checksum or tensors_digest(tensors, state)})
+
+
+def cifar_seed(is_pickle: bool) -> bytes:
+    """Two images, as each of CIFAR-10's six files may hold them."""
+    if not is_pickle:
+        return b"".join(bytes([label]) + bytes(3072) for label in (3, 9))
+    import numpy as np
+
+    return pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [3, 9]}, protocol=2)
+
+
+def image_seed(kind: str) -> bytes:
+    import pytest
+
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed (extra images)")
+    made = io.BytesIO()
+    image.linear_gradient("L").resize((40, 32)).convert("RGB").save(made, kind)
+    return made.getvalue()
+
+
+def latency_seed() -> bytes:
+    from meliuscli.packed.isa import choose_isa
+    from meliuscli.packed.latency import _line, _made_for
+
+    lines = (_made_for(choose_isa()), ("factor", 1.1), ("constant", 1e-5), ("stem 32", 3e-5))
+    return "".join(map(_line, lines)).encode()
 
 
 CONFIGURATION = b"""format = "json"

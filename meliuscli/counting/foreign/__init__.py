@@ -89,7 +89,7 @@ def count_own(
         _network(layers, watch, storage, dearest=False),
         _network(layers, watch, storage, dearest=True),
         (*_batch_doubts(watch, example), *_verdicts(note for layer in layers for note in layer.notes())),
-        {layer.shown: tuple(layer.rulings) for layer in layers if layer.rulings},
+        {layer.shown: told for layer in layers if (told := tuple(layer.told()))},
         watch.input[1:] if watch.input[:1] == (1,) else watch.input,
         watch.call,
     )

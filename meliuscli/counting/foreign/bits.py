@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from meliuscli.counting.counts import FLOAT_BITS
+from meliuscli.counting.foreign.levels import MANY
 from meliuscli.counting.foreign.statements import Stated
-from meliuscli.counting.foreign.values import MANY, Seen
+from meliuscli.counting.foreign.values import OF_SUMS, Seen
 from meliuscli.errors import BadInputError
 
 Bits = tuple[int, int]
@@ -110,7 +111,7 @@ def ruling(weight: Evidence, activation: Evidence, word: Word | None, has_binary
     if not broken and a < dearer_a:
         broken = "its activations may take more than the two values that are seen"
     assumed = f"counts as {bits_text((w, a))}, but {broken}" if broken else ""
-    why = f"{bits_text((w, a))}: {_why(why_w, why_a)}"
+    why = f"{bits_text((w, a))}: {_why(why_w, '' if weight != activation == NOTHING else why_a)}"
     return Ruling((w, a), (max(w, dearer_w), max(a, dearer_a)), why, assumed, note)
 
 
@@ -133,11 +134,11 @@ def _decided(evidence: Evidence) -> tuple[int, int, str]:
 def _why(weight: str, activation: str) -> str:
     if weight == activation:
         return f"weights and activations {weight}"
-    return f"weights {weight}, activations {activation}"
+    return f"weights {weight}, activations {activation}" if activation else f"weights {weight}"
 
 
 def _number(levels: int) -> str:
-    words = {1: "one value", 2: "two values", 3: "three values", 4: "four values"}
+    words = {1: "one value", 2: "two values", 3: "three values", 4: "four values", OF_SUMS: "the values of sums"}
     return words.get(levels, f"{levels} values" if levels < MANY else "more than 256 values")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -23,9 +22,6 @@ Kernels = tuple[int, Mapping[int, int]]
 
 Note = tuple[str, str, str, int, bool]
 """What it is about, in which words, in which module, a number, and whether it is a doubt."""
-
-LEAST_FLOAT = 16
-"""Bits. Smaller float types are a quantization."""
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 _WITHOUT_MACS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Embedding, nn.EmbeddingBag)
@@ -77,11 +73,9 @@ class ModuleRow:
         """Storages of what its products multiply (not of biases and scales), the bits that they take, and what is made of
         them."""
         for product, rule in zip(self.products, self.rulings, strict=True):
-            for key in product.roots:
-                tensor = self.watch.tensors[key]
-                if key == product.roots[0] or is_matrix(tensor):
-                    made = product.kernels if key == product.roots[0] else {}
-                    yield key, (rule.dearer if dearest else rule.bits)[0], made
+            for number, key in enumerate(product.roots):
+                if number == 0 or is_matrix(self.watch.tensors[key]):
+                    yield key, (rule.dearer if dearest else rule.bits)[0], {} if number else product.kernels
         if self.word is not None and self.main_weight is not None and not any(p.roots for p in self.products):
             yield key_of(self.main_weight), self.word.bits[0], {}
 
@@ -100,6 +94,11 @@ class ModuleRow:
             yield (bits, bits, number) if fits else (*_type(tensor), num_reals(tensor))
         yield from ((*_type(tensor), tensor.numel()) for tensor in self.packed)
 
+    def told(self) -> Iterator[Ruling]:
+        """The rulings of products, then those of tables that are not float."""
+        pairs = sorted(zip(self.products, self.rulings, strict=True), key=lambda pair: not pair[0].macs)
+        yield from (rule for product, rule in pairs if product.macs or rule.bits != FLOAT)
+
     def notes(self) -> Iterator[Note]:
         what, number = type(self.part).__name__, sum(map(num_reals, self.tensors.values()))
         said = [*((rule.doubt, True) for rule in self.rulings), *((rule.note, False) for rule in self.rulings)]
@@ -117,7 +116,7 @@ class ModuleRow:
         if self.has_buffers:
             said.append(("its weights are in buffers, which count", False))
         yield from ((what, text, self.row, number, doubt) for text, doubt in dict.fromkeys(said) if text)
-        for operation, doubt in self.watch.unknown.get(self.row, Counter()).elements():
+        for operation, doubt in self.watch.unknown.get(self.row, ()):
             yield operation, doubt, self.row, 0, True
 
     def multiplies_unseen(self) -> bool:
@@ -153,10 +152,9 @@ class ModuleRow:
 
 
 def _type(tensor: Tensor) -> tuple[int, int]:
-    """The bits that a tensor counts at, and those that it takes: a float of 16 bits or more is a float."""
-    stored = type_bits(tensor)
-    is_float = stored >= LEAST_FLOAT and (tensor.is_floating_point() or tensor.is_complex())
-    return FLOAT_BITS if is_float else stored, stored
+    """The bits that a tensor counts at, and those that it takes: a float of more than a byte is a float."""
+    is_float = stored_bits(tensor) is None and (tensor.is_floating_point() or tensor.is_complex())
+    return FLOAT_BITS if is_float else type_bits(tensor), type_bits(tensor)
 
 
 def layers_of(module: nn.Module, watch: Watch, words: Sequence[Word]) -> list[ModuleRow]:
@@ -221,15 +219,12 @@ def _has_binary_name(layer: ModuleRow, layers: Mapping[str, ModuleRow]) -> bool:
 
 
 def _macs_of_shapes(part: nn.Module, weight: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> int:
-    """MACs of one call, from the shapes of its input and output; 0 where they are not those of a convolution or linear
-    layer with this weight."""
-    if not before or not after:
+    """MACs of one call, where the shapes of its input and output are those of a convolution or linear layer with this
+    weight: each position of the output, of the input where it is transposed, meets all of it. Else 0."""
+    is_linear, is_transposed = weight.dim() == 2, isinstance(part, nn.modules.conv._ConvTransposeNd)
+    if not before or not after or (not is_linear and not len(before) == len(after) == weight.dim()):
         return 0
-    if weight.dim() == 2:
-        return prod(after) * before[-1] if (after[-1], before[-1]) == tuple(weight.shape) else 0
-    if len(before) != weight.dim() or len(after) != weight.dim():
-        return 0
-    if isinstance(part, nn.modules.conv._ConvTransposeNd):
-        return prod(before[2:]) * after[0] * weight.numel() if before[1] == weight.shape[0] else 0
-    fits = after[1] == weight.shape[0] and not before[1] % weight.shape[1]
-    return prod(after[2:]) * after[0] * weight.numel() if fits else 0
+    met, other = (before, after) if is_transposed else (after, before)
+    channels = -1 if is_linear else 1
+    fits = met[channels] == weight.shape[0] and other[channels] % weight.shape[1] == 0
+    return prod(met) // met[channels] * weight.numel() if fits else 0

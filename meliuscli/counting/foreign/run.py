@@ -61,12 +61,13 @@ class Example:
     def calls(self, module: nn.Module) -> list[Call]:
         """Arguments and keywords: the likeliest reading of the example first. Where one has a type the shapes
         are whole; else they lack the batch. Several may be meant as a list."""
+        as_one: Call = (self.given,), {}
         if isinstance(self.given, Mapping):
-            return [((), dict(self.given)), ((self.given,), {})]
+            return [((), dict(self.given)), as_one]
+        if isinstance(self.given, tuple):
+            return [(self.given, {}), as_one]
         if self.given is not None:
-            several = list(self.given) if isinstance(self.given, list | tuple) else [self.given]
-            calls: list[Call] = [(tuple(several), {}), ((self.given,), {})]
-            return calls if isinstance(self.given, tuple) else calls[::-1]
+            return [as_one, (tuple(self.given), {})] if isinstance(self.given, list) else [as_one]
         batches: list[tuple[int, ...]] = [(), (1,)] if self.is_whole else [(1,), ()]
         calls = [self._call(module, batch) for batch in batches]
         return [*calls, *(((list(args),), keywords) for args, keywords in calls if len(args) > 1)]
@@ -118,8 +119,7 @@ def watched(module: nn.Module, example: Example) -> tuple[nn.Module, Watch]:
     calls = example.calls(module)
     for number, call in enumerate(calls):
         with _untouched(module):
-            watch = Watch(module)
-            watch.feed(call)
+            watch = Watch(module, call)
             try:
                 _run(module, call, watch, example)
             except BadInputError as error:

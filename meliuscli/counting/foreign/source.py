@@ -25,28 +25,20 @@ from meliuscli.processes import stdout_to_stderr
 _FORM = "write FILE.py:NAME, where NAME is a function without arguments that returns the network, or the network itself"
 
 
-def load_module(reference: str) -> nn.Module:
+def load_module(reference: str, given: Mapping[str, int] | None = None) -> nn.Module:
     """The network of ``load_example``."""
-    return load_example(reference)[0]
+    return load_example(reference, given)[0]
 
 
-def load_fresh(reference: str, given: Mapping[str, int]) -> nn.Module:
-    """A new network from the factory, which is called with what it accepts of ``given``. Raises as ``load_example``."""
-    made = _made(reference, given)
-    module = made[0] if isinstance(made, tuple) and made else made
-    if isinstance(module, nn.Module):
-        return module
-    raise BadInputError(f"{reference} returns no torch.nn.Module but a {type(made).__name__}")
-
-
-def load_example(reference: str) -> tuple[nn.Module, object | None]:
+def load_example(reference: str, given: Mapping[str, int] | None = None) -> tuple[nn.Module, object | None]:
     """The network that ``path/to/file.py:name`` names: an ``nn.Module``, or what a function or class of that name
-    returns when called without arguments, with the example inputs that it may return beside it. ``name`` may have dots.
+    returns, with the example inputs that it may return beside it. ``name`` may have dots. It is called without arguments;
+    where the network has to be a new one, with what it accepts of ``given``.
 
     The file's folder is importable while the file is executed and the network is made. What that code prints goes to
     stderr. Raises ``BadInputError`` for anything that is wrong with the file or the name, and ``MissingError`` for a
     package that is not installed or too little memory."""
-    made = _made(reference)
+    made = _made(reference, given)
     if isinstance(made, nn.Module):
         return made, None
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
@@ -55,8 +47,8 @@ def load_example(reference: str) -> tuple[nn.Module, object | None]:
     raise BadInputError(f"{reference} returns no torch.nn.Module but a {type(made).__name__}", hint)
 
 
-def _made(reference: str, given: Mapping[str, int] | None = None) -> object:
-    """What the name stands for; ``given`` where it has to be made anew."""
+def _made(reference: str, given: Mapping[str, int] | None) -> object:
+    """What the name stands for."""
     path, name = split_reference(reference)
     with stdout_to_stderr(), _importable(path.resolve().parent):
         found = _find(_execute(path), path, name)

@@ -14,7 +14,7 @@ from meliuscli.counting.foreign.statements import Stated
 
 _SIGNS = re.compile(r"(sign|sgn|copysign|heaviside|bernoulli|[gl][et])_?")
 _ROUNDS = re.compile(r"(round|floor|ceil|trunc|floor_divide|remainder|fmod)_?|fake_quantize_\w*")
-_SUMS = re.compile(r"sum|mean|\w*(avg_pool|softmax|layer_norm)\w*")
+_SUMS = re.compile(r"sum|mean|\w*(avg_pool|softmax|layer_norm)\w*|grid_sampler\w*|upsample_\w*(linear|cubic)\w*")
 _KEEPS = re.compile(r"clone|_to_copy|cat|\w*pad\w*|max_pool\w*|im2col|index(_select)?|gather|dequantize|_unsafe_view")
 """Operations that make signs, that make other steps, that add up, and whose results have the values of their operand, in
 other places."""

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from meliuscli.counting.counts import FLOAT_BITS
+from meliuscli.counting.foreign.levels import EXACT, FEW, MANY, distinct_in, levels_among, levels_of, steps_of
 
-MANY = 1 << 16
-"""Levels of an operand whose values are those of a float."""
+OF_SUMS = MANY + 1
+"""Of sums since which nothing has made steps: they take as many values as happens."""
 
-_ROWS, _COLUMNS, _WHOLE, _FEW = 32, 512, 4096, 256
-_EXACT, _ROUNDED, _ON_GRID = 1e-5, 1e-6, 2e-3
-"""How near two values are the same one, as a share of the larger and of what is usual in the operand (never of the
-largest of all: beside an outlier all others were one), and how near to a step of a grid they lie on it."""
+_ROWS, _COLUMNS, _WHOLE = 32, 512, 4096
 _STEPS = 32
 """Of a float type itself: a range of fewer has few values because of the type."""
 _TINY = torch.finfo(torch.float32).tiny
@@ -40,7 +38,7 @@ class Seen:
     @property
     def bits(self) -> int:
         """One value or none is evidence of nothing."""
-        widths = ((1, 0), (2, 1), (4, 2), (16, 4), (_FEW, 8))
+        widths = ((1, 0), (2, 1), (4, 2), (16, 4), (FEW, 8))
         return next((bits for most, bits in widths if self.levels <= most), FLOAT_BITS) or FLOAT_BITS
 
     def __or__(self, other: Seen) -> Seen:
@@ -52,28 +50,41 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
     """Of an operand as rows, each of which may have a scale of its own (output channels, or tokens).
 
     Values count over the whole and row by row; the fewer decide. A weight that is a scale a row times a scale a column
-    times signs takes two values. Samples of random places, the same each time, stand for large operands."""
+    times signs takes two values. Rows that are copies (of weights in another order too) are no more evidence than one:
+    tokens that come again, a blur, what makes a map larger. Samples of random places, the same each time, stand for
+    large operands."""
     if rows is None or rows.is_meta or rows.layout != torch.strided or not rows.numel():
         return Seen()
     if rows.element_size() == 1 or rows.is_complex() or rows.is_quantized:
         return Seen()
+    seen = _seen(rows, is_weight)
+    if rows.dim() < 2 or not 1 < seen.levels < MANY:
+        return seen
+    own = _own_rows(rows, is_weight)
+    if len(own) == min(len(rows), _ROWS) or (len(own) > 1 and seen.levels == 2):  # of two values few rows can be made
+        return seen
+    return Seen() if is_weight and len(own) == 1 else _seen(rows[own], is_weight)
+
+
+def _own_rows(rows: Tensor, is_weight: bool) -> Tensor:
     part = _part_of(rows)
-    if is_weight and _is_scaled_sign(part):
-        return Seen(2)
-    if not bool(part.isfinite().all()):
+    _, lines = torch.unique(part.sort(1).values if is_weight else part, dim=0, return_inverse=True)
+    return _places(len(rows), _ROWS)[list(dict(zip(lines.tolist(), range(len(lines)), strict=True)).values())]
+
+
+def _seen(rows: Tensor, is_weight: bool) -> Seen:
+    part = _part_of(rows)
+    low, high = map(float, part.aminmax())
+    if not math.isfinite(high - low):
         return Seen()
-    if (
-        rows.is_floating_point()
-        and 0 < part.max() - part.min() <= _STEPS * torch.finfo(rows.dtype).eps * part.abs().max()
-    ):
-        return Seen(MANY)  # values of a narrow range in a type of few digits
-    if is_weight and len(part) > 1 and _are_copies(part):
-        levels = _levels(part[0])
-        return Seen(levels if levels <= 2 else 0)
+    if 0 < high - low <= _STEPS * _digit(rows.dtype) * max(high, -low):  # a type of few digits
+        return Seen(MANY)
+    if is_weight and low < 0 < high and _is_scaled_sign(part):
+        return Seen(2)
     by_row = _levels_of_rows(part)
     if by_row == 1:  # signs that are all alike: of a network that was not trained
         return Seen(1)
-    if not is_weight and by_row in (0, MANY) and _levels(_sample(rows)) == MANY:
+    if not is_weight and by_row in (0, MANY) and levels_of(_sample(rows)) == MANY:
         return Seen(MANY)
     if is_weight:
         readings = [by_row, *_levels_with_scales(rows)]
@@ -86,9 +97,9 @@ def seen_values(rows: Tensor | None, is_weight: bool) -> Seen:
 def _of_whole(rows: Tensor, is_weight: bool, fewest: int) -> Seen:
     """``fewest``: levels where each row has a scale of its own."""
     values = _sample(rows)
-    distinct, times = _distinct(values)
-    levels = _levels_of(distinct, times, len(values))
-    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= _EXACT * distinct[2]
+    distinct, times = distinct_in(values)
+    levels = levels_among(distinct, times, len(values))
+    is_signed = len(distinct) == 3 and max(abs(distinct[0] + distinct[2]), abs(distinct[1])) <= EXACT * distinct[2]
     if is_signed and times[1] <= _RARE * len(values):
         return Seen(2)
     zeros = dict(zip(distinct, times, strict=False)).get(0.0, 0)
@@ -113,7 +124,7 @@ def _is_part_of_four(distinct: list[float], rarer: float) -> bool:
     """Can two values be those of two bits that occur here? Not -1 and 1, nor two of which both are frequent; but other
     opposite ones are the middle of four steps too."""
     is_sign, is_opposite = (
-        abs(distinct[0] + one) + abs(distinct[-1] - one) <= 2 * _EXACT * one for one in (1, abs(distinct[-1]))
+        abs(distinct[0] + one) + abs(distinct[-1] - one) <= 2 * EXACT * one for one in (1, abs(distinct[-1]))
     )
     return not is_sign and (is_opposite or rarer < _AMPLE)
 
@@ -138,25 +149,25 @@ def _places(size: int, most: int) -> Tensor:
 
 def _is_scaled_sign(part: Tensor) -> bool:
     """Are the absolute values a number a row times a number a column?"""
-    size = part.abs()
-    if min(part.shape) < 2 or part.numel() < 8 or float(part.max()) <= 0 or float(part.min()) >= 0:
+    if min(part.shape) < 2 or part.numel() < 8:
         return False
-    cross = size[:, :1] * size[:1]
-    return bool(((size * size[0, 0] - cross).abs() <= 1e-4 * cross).all()) and bool((part != 0).all())
+    for some in (part[:2], part):  # two rows tell most that are not
+        size = some.abs()
+        cross = size[:, :1] * size[:1]
+        if not bool(((size * size[0, 0] - cross).abs() <= 1e-4 * cross).all()):
+            return False
+    return bool((part != 0).all())
 
 
-def _are_copies(part: Tensor) -> bool:
-    """Are all rows the same, or the same in another order? Then they are no more evidence than one is: a blur, or what
-    makes a map larger, as networks have it before a training."""
-    ordered = part.sort(1).values
-    return bool((ordered == ordered[0]).all())
+def _digit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
 
 
 def _levels_of_rows(part: Tensor) -> int:
     """The most levels of a row; 0 where those of one cannot be told."""
     levels = 0
     for row in part:
-        of_row = _levels(row)
+        of_row = levels_of(row)
         levels = max(levels, of_row)
         if of_row in (0, MANY):
             return of_row
@@ -169,8 +180,8 @@ def _levels_with_scales(weights: Tensor) -> Iterator[int]:
     rows = weights.flatten(1) if weights.dim() > 1 else weights[None]
     some = rows[_places(len(rows), max(8, _WHOLE // rows.shape[1]))].float().cpu()
     yield _levels_of_shares(some)
-    few, _ = _distinct(some[0, :32])
-    if len(few) > 24 and _grid(few) == MANY:  # floats, whatever the scales
+    few, _ = distinct_in(some[0, :32])
+    if len(few) > 24 and steps_of(few) == MANY:  # floats, whatever the scales
         return
     for size in (128, 64, 32):
         if rows.shape[1] > size and not rows.shape[1] % size:
@@ -181,52 +192,7 @@ def _levels_with_scales(weights: Tensor) -> Iterator[int]:
 def _levels_of_shares(rows: Tensor) -> int:
     if int(rows.count_nonzero()) < 3 * len(rows):  # in shares of itself any number is one
         return 0
-    return _levels(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)))
-
-
-def _levels(values: Tensor) -> int:
-    return _levels_of(*_distinct(values), len(values))
-
-
-def _levels_of(distinct: list[float], times: list[int], size: int) -> int:
-    """Distinct values, where most of them come again; else the steps of an even grid that all lie on: what came once
-    among many zeros, or at a bound, says that there are others. 0 for too few to say."""
-    number, single = len(distinct), times.count(1)
-    if number == 1 and size > 1:
-        return 1
-    if number > _FEW:
-        return MANY
-    if (number < 8 and size < 4 * number) or (number == 2 and single and 0.0 in distinct):
-        return 0
-    if size >= 4 * number and number >= 4 * single:
-        return number
-    return _grid(distinct)
-
-
-def _distinct(values: Tensor) -> tuple[list[float], list[int]]:
-    """The values (up to 257, in order) and how often each is there. Equal but for rounding is equal."""
-    if len(values) > 4 * _FEW and len(few := _distinct(values[::4])[0]) > _FEW:
-        return few, []
-    ordered = values.sort().values
-    sizes = ordered.abs()
-    usual = max(float(sizes[len(ordered) // 4]), float(sizes[-1 - len(ordered) // 4]))
-    limit = _EXACT * sizes[1:] + _ROUNDED * (usual or float(sizes.max()))
-    starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > limit]).nonzero().flatten()
-    ends = torch.cat([starts[1:], torch.tensor([len(ordered)])])
-    return ordered[starts[: _FEW + 1]].tolist(), (ends - starts)[: _FEW + 1].tolist()
-
-
-def _grid(distinct: list[float]) -> int:
-    """Levels of the coarsest even grid of up to 256 that the values lie on, else ``MANY``. Any three lie on some."""
-    low, high = distinct[0], distinct[-1]
-    share = (torch.tensor(distinct, dtype=torch.float64) - low) / (high - low)
-    most = _FEW if len(distinct) > 3 else 3
-    fewest = min(math.ceil(0.99 / float(share.diff().min())), most)  # any two are a step apart
-    steps = torch.arange(fewest, most)[:, None]
-    for values in (share[:: max(1, len(share) // 8)], share):
-        at = steps * values
-        steps = steps[((at - at.round()).abs() <= _ON_GRID).all(1)]
-    return int(steps[0, 0]) + 1 if len(steps) else MANY
+    return levels_of(_sample(rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)))
 
 
 def _own_lines(rows: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from meliuscli.counting.foreign.tensors import (
     tensors_in,
 )
 from meliuscli.counting.foreign.traces import Trace, Values, made_by
-from meliuscli.counting.foreign.values import MANY, Seen, kernel_id, seen_values
+from meliuscli.counting.foreign.values import OF_SUMS, Seen, kernel_id, seen_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +49,19 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation below autograd, scripts and composite operations, by the module whose weights it multiplies, else
     by the module that is being called. Storages are followed: what is made of weights alone is weights."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, call: Any) -> None:
+        """``call``: what the network is called with: whatever is made of it is no weight."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.products: list[Product] = []
-        self.unknown: dict[str, Counter[tuple[str, str]]] = {}
+        self.unknown: dict[str, list[tuple[str, str]]] = {}
         self.shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         self.used: set[int] = set()
         self.tensors: dict[int, Tensor] = {}
         self.holders: dict[int, list[str]] = {}
-        self.call: Any = None
-        self.input: tuple[int, ...] = ()
+        self.call, self.input = call, shape_of(call)
         self.output: tuple[int, ...] = ()
         self._spans: dict[int, dict[int, range]] = {}
-        self._traces: dict[int, Trace] = {}
+        self._traces = {storage_of(tensor): Trace(is_moving=True) for tensor in tensors_in(call)}
         self._complex: set[int] = set()
         self._alive: list[StorageWeakRef] = []  # no other storage gets their addresses
         self._calls: list[tuple[str, int]] = [("", 0)]
@@ -77,11 +76,6 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 part.register_forward_pre_hook(self._entering(name))
                 part.register_forward_hook(self._leaving(name), always_call=True)
 
-    def feed(self, call: Any) -> None:
-        """What the network is called with: whatever is made of it is no weight."""
-        self.call, self.input = call, shape_of(call)
-        self._traces.update((storage_of(tensor), Trace(is_moving=True)) for tensor in tensors_in(call))
-
     def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _module, _inputs: self._calls.append((row_of(name), len(self.products)))
 
@@ -92,7 +86,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._calls.pop()
             self.shapes.setdefault(row_of(name), []).append((shape_of(inputs), shape_of(output)))
             self.output = shape_of(output)
-            if before == len(self.products) and not self._is_asking:
+            if not self._is_asking and not any(product.macs for product in self.products[before:]):
                 self._is_asking = True  # brevitas' bit_width() calls the module
                 self._take_its_word(module, output)
                 self._is_asking = False
@@ -126,7 +120,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for measure in measures:
             self._add(measure, shape_of(out))
         if formula is None and (doubt := doubt_of(func) or self._sum_of_products(func, args)):
-            self.unknown.setdefault(self._calls[-1][0], Counter())[func._schema.name, doubt] += 1
+            self.unknown.setdefault(self._calls[-1][0], []).append((func._schema.name, doubt))
         self._follow(func, inputs, list(tensors_in(out)), any(measure.macs for measure in measures))
         return out
 
@@ -173,7 +167,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weight = measure.operands[0]
         is_weight = weight is not None and self._is_weight(weight)
         roots = self._roots_of(weight) if weight is not None and is_weight else ()
-        roots = tuple(sorted(roots, key=lambda root: _importance(self.tensors[root]), reverse=True))
+        roots = tuple(sorted(roots, key=self._importance, reverse=True))
         factor = 1 << sum(t.is_complex() for t in measure.operands if t is not None)
         if weight is not None and not weight.is_complex() and not self._complex.isdisjoint(roots[:1]):
             # torch makes a complex convolution of three real ones; that of sums stands for two.
@@ -192,21 +186,24 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         that are joined go to theirs."""
         called = self._calls[-1][0]
         sizes = {root: self.tensors[root].numel() for root in roots if self.tensors[root].dim() > 1}
-        parts = [((root,), size) for root, size in sizes.items()]
-        if len(parts) < 2 or sum(sizes.values()) != number:
-            parts = [(roots, number)]
-        holders = [self.holders[part[0]] if part else [called] for part, _ in parts]
-        return [(called if called in rows else rows[0], *part) for rows, part in zip(holders, parts, strict=True)]
+        is_joined = len(sizes) > 1 and sum(sizes.values()) == number
+        shares = []
+        for part, size in [((root,), size) for root, size in sizes.items()] if is_joined else [(roots, number)]:
+            rows = self.holders[part[0]] if part else [called]
+            shares.append((called if called in rows else rows[0], part, size))
+        return shares
+
+    def _importance(self, root: int) -> tuple[int, bool]:
+        return self.tensors[root].numel(), isinstance(self.tensors[root], nn.Parameter)
 
     def _evidence(self, tensor: Tensor | None, rows: Tensor | None, stored: int | None, is_weight: bool) -> Evidence:
         if tensor is None:
             return NOTHING
         trace, seen = self._trace(tensor), seen_values(rows, is_weight)
         if not is_weight and trace.values == Values.SUMS and seen.levels > 1:
-            seen = Seen(MANY)
-        is_sign = trace.values == Values.SIGNS and not (
-            is_weight and seen.levels != 1
-        )  # zeros among these are pruned ones
+            seen = Seen(OF_SUMS)
+        is_pruned = is_weight and seen.levels != 1  # zeros among the signs, not torch's sign of zero
+        is_sign = trace.values == Values.SIGNS and not is_pruned
         return Evidence(trace.stated, stored or stored_bits(tensor), seen, is_sign)
 
 
@@ -214,7 +211,3 @@ def row_of(name: str) -> str:
     """A module's name; what makes a weight of another one (``torch.nn.utils.parametrize``), or packs it, is part of that
     layer."""
     return re.sub(r"(^|\.)(parametrizations\.|_packed_params|_all_weight_values).*", "", name)
-
-
-def _importance(tensor: Tensor) -> tuple[int, bool]:
-    return tensor.numel(), isinstance(tensor, nn.Parameter)

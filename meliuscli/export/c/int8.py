@@ -35,7 +35,11 @@ def int8_stem(stem: StemStep, images: Array) -> StemStep:
     before = _affine(scale / step, shift / step)
     convs = []
     for conv in stem.convs:
-        filters, bias, border = (torch.from_numpy(conv.weight), torch.from_numpy(conv.bias), conv.window.border(x.shape[2]))
+        filters, bias, border = (
+            torch.from_numpy(conv.weight),
+            torch.from_numpy(conv.bias),
+            conv.window.border(x.shape[2]),
+        )
         x = F.conv2d(F.pad(x, border * 2), filters, bias, conv.stride, groups=conv.groups)
         x = F.relu(x) if conv.relu else x
         weight, steps = _filters(conv.weight)

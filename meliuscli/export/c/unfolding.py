@@ -49,7 +49,9 @@ def read_network(manifest: Manifest) -> nn.Module:
             _fill(network, step, _Own(plain(step.name), tables))
     again = parts_of(runner_for_c(network, spec), manifest.prefix, seeds=()).tables
     if any(one.values.tobytes() != other.values.tobytes() for one, other in zip(constants, again, strict=True)):
-        raise BadInputError(f"{manifest.directory}: its thresholds are none that a batch norm has", "export the run again")
+        raise BadInputError(
+            f"{manifest.directory}: its thresholds are none that a batch norm has", "export the run again"
+        )
     return network
 
 
@@ -77,8 +79,8 @@ def _dense_tensors(spec: DenseFamilySpec, tables: Tables) -> dict[str, Array]:
     """The packed runner's tensors: thresholds of counts are whole numbers there, which turn the same signs."""
     tensors = fold_dense(empty_network(spec), spec)
     for name, like in tensors.items():
-        layer, _, what = name.rpartition(".")
-        own = _Own(plain(layer.removesuffix(".conv") if what in ("words", "thresholds", "flips") else layer), tables)
+        place, _, what = name.rpartition(".")
+        own = _Own(plain(place.removesuffix(".conv")), tables)
         if what == "words":
             tensors[name] = _rows(own["weights"], len(like)).reshape(like.shape)
         elif what == "thresholds":
@@ -86,13 +88,16 @@ def _dense_tensors(spec: DenseFamilySpec, tables: Tables) -> dict[str, Array]:
             tensors[name] = np.concatenate([own["float_thresholds"], *counted]).astype(np.float32)
         elif what == "flips":
             tensors[name] = own["flips"]
-        elif layer.endswith(".bn"):
-            tensors[name] = tables[f"{plain(layer.removesuffix('.bn'))}_{what}"]
+        elif place.endswith(".bn"):
+            tensors[name] = tables[f"{plain(place.removesuffix('.bn'))}_{what}"]
     for layer in spec.layers():
         if layer.stage == STEM and layer.kind == "conv":
             own = _Own(plain(layer.name), tables)
             like = tensors[f"{layer.name}.weight"]
-            tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"] = own["weights"].reshape(like.shape), own["bias"]
+            tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"] = (
+                own["weights"].reshape(like.shape),
+                own["bias"],
+            )
     for stage in spec.stages():
         if stage.transition is not None:
             name, _, target, groups, *_ = stage.transition
@@ -141,7 +146,7 @@ def _fill_conv(network: nn.Module, name: str, weight: Array, bias: Array) -> Non
     assert isinstance(conv, nn.Conv2d)
     put(conv.weight, weight)
     if norm != name and norm in dict(network.named_modules()):
-        put_norm(network.get_submodule(norm), np.float32(1), bias)
+        put_norm(network.get_submodule(norm), None, bias)
 
 
 def _fill_stem(network: nn.Module, step: StemStep, own: _Own) -> None:
