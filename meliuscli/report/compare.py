@@ -10,7 +10,7 @@ from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.report.answers import Answer
 from meliuscli.report.count import warnings
 from meliuscli.report.count_value import count_object
-from meliuscli.report.counted import Counted, View, shape_text
+from meliuscli.report.counted import Counted, View, convention_notes, shape_text
 from meliuscli.report.predict import believed_object
 from meliuscli.report.published import best_published, published_object
 from meliuscli.report.tables import Cell, Column, Table
@@ -168,7 +168,11 @@ def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> 
     shown = [best_published(network.published) for network in networks]
     rows = [row for best in shown for row in best.values() if row is not None]
     convention = view.convention
-    notes = [f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}", view.size_legend]
+    notes = [
+        f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}",
+        *convention_notes(networks, convention),
+        view.size_legend,
+    ]
     if has_other:
         notes.append("n-bit: MACs of 2 to 8 bits; w*a/64 of an operation each where the convention has OPs")
     cells = "".join(_published_cell(best, key, convention) for best in shown for key in ("ops", "size_mib"))

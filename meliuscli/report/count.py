@@ -5,7 +5,7 @@ from __future__ import annotations
 from meliuscli.counting.counts import FLOAT_BITS, By, Count
 from meliuscli.report.answers import Answer
 from meliuscli.report.count_value import count_object
-from meliuscli.report.counted import Counted, View, shape_text, shown_rows
+from meliuscli.report.counted import Counted, View, convention_notes, shape_text, shown_rows
 from meliuscli.report.own import doubts, left_out, own_lines
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
@@ -39,6 +39,7 @@ def count_table(network: Counted, by: By, view: View) -> Table:
         records=tuple(_csv_record(row, view) for row in (*shown_rows(network.count, by), total)),
         notes=(
             f"convention {view.convention.name}: {view.convention.legend}",
+            *convention_notes([network], view.convention),
             view.size_legend + ("" if network.own is None else "; floats of 16 and 64 bits at theirs"),
             *([] if memory is None else [memory.legend]),
         ),

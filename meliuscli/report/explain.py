@@ -52,6 +52,11 @@ def _conventions() -> tuple[Part, ...]:
         MACs at once. It is a theory. All conventions here count a MAC once, where some tools count two operations, and
         count the padded border in full. Batch norm has two values a channel where it is ready for inference and up to
         four in a checkpoint (--bn-params); the last column has how many a convention counts.""",
+        """A rule of convolutions only goes by how a layer is written. Dense layers that are convolutions whose output is
+        one pixel count in it: all layers of TFC, SFC and LFC, those behind the maps of CNV and BinaryAlexNet, the
+        classifiers of these five too, those in front of the classifier in XNOR-Net's AlexNet, and squeeze-and-excite in
+        BNext and PokeBNN. `count` and `compare` say how many. By a rule that left dense layers out TFC would cost no OPs at
+        all.""",
     )
     legends = (f"{rule.name}: {rule.legend}" for rule in CONVENTIONS.values())
     return (*intro, rules, *legends, _example_table(), *why)
