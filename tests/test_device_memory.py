@@ -193,6 +193,18 @@ def test_limits_of_count(cli: Cli) -> None:
     assert "bytes of flash are more than --max-flash 1,048,576" in above.stderr
 
 
+def test_what_is_estimated_is_called_so(cli: Cli) -> None:
+    """Where an export writes the network as C its figures are exact, and nowhere else."""
+    exact, estimate = (cli("count", name, "--no-verify", "--max-ram", "64") for name in ("tfc", "quicknet"))
+    assert (exact.returncode, estimate.returncode) == (1, 1)
+    assert "RAM 108 bytes in stem" in exact.stdout
+    assert "108 bytes of RAM are more than" in exact.stderr
+    assert "RAM about " in estimate.stdout
+    assert "bytes of RAM (an estimate: no export writes this network as C) are more than" in estimate.stderr
+    page = cli("explain", "memory").stdout
+    assert all(word in page for word in ("arena", "flash", "An estimate are both"))
+
+
 def test_memory_in_json(cli: Cli) -> None:
     memory = json.loads(cli("count", "meliusnet22", "--no-verify", "--format", "json").stdout)["memory"]
     assert memory["ram_bytes"] == max(part["total_bytes"] for part in memory["parts"])

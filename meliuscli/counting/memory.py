@@ -38,8 +38,8 @@ class Memory:
         library = "the library of export --to c --float-bits 8" if self.is_int8 else "the library of export --to c"
         how = f"as {library} runs" if self.is_c else "an estimate, layer by layer, which no export of ours does"
         return (
-            f"RAM: maps alive at once, {how}, without image and logits, in all the largest; flash: constants without code"
-            " (meliuscli explain memory)"
+            f"RAM: maps alive at once, {how}, without image and logits; its total is the largest; flash: constants without"
+            " code (meliuscli explain memory)"
         )
 
     @property

@@ -155,7 +155,10 @@ def _memory_lines(network: Counted, view: View) -> list[str]:
     said = "" if bits == view.storage.float_bits else f"   (both with {memory.floats})"
     named = {"floats": peak.float_bytes, "integers": peak.integer_bytes, "signs": peak.sign_bytes}
     kinds = ", ".join(f"{100 * size / peak.total:.0f} % {name}" for name, size in named.items() if size)
-    return [f"RAM {peak.total:,} bytes in {peak.part} ({kinds})   flash {memory.flash_bytes:,} bytes{said}"]
+    about = "" if memory.is_c else "about "
+    return [
+        f"RAM {about}{peak.total:,} bytes in {peak.part} ({kinds})   flash {about}{memory.flash_bytes:,} bytes{said}"
+    ]
 
 
 def _exact(ops: float) -> str:

@@ -11,7 +11,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, unknown_name
-from meliuscli.report.background import beliefs, bfloat16, packed, proxies
+from meliuscli.report.background import beliefs, bfloat16, memory, packed, proxies
 from meliuscli.report.prose import Part, Section, part_markdown, prose
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
@@ -167,7 +167,8 @@ def _size() -> tuple[Part, ...]:
         counted up to four until 2020 and its docstrings still do; with --bn-params 4 MeliusNet22 has
         {stored.params:,} params and {stored.size_bytes / 2**20:.3f} MiB. A channel whose batch norm has no scale stores
         three, one without scale and shift two.""",
-        """--float-bits 8 gives the size with 8-bit floats. Activations are not counted.""",
+        """--float-bits 8 gives the size with 8-bit floats. Activations are not counted: `meliuscli explain memory` has what a
+        network needs while it runs.""",
     )
 
 
@@ -186,6 +187,7 @@ TOPICS: dict[str, Callable[[], tuple[Part, ...]]] = {
     "contradictions": _contradictions,
     "bits": _bits,
     "size": _size,
+    "memory": memory,
     "roads": _roads,
     "beliefs": beliefs,
     "proxies": proxies,
@@ -197,6 +199,7 @@ SUMMARIES = {
     "contradictions": "published figures that are not what their own rule gives",
     "bits": "operations of more than one bit",
     "size": "what a size is made of: bits, batch norm, MiB",
+    "memory": "what RAM, flash and the arena are, and where they are exact",
     "roads": "what 'verified' means: two roads to every number",
     "beliefs": "what a believed accuracy is, and where it ends",
     "proxies": "what a short training says, and what it does not",
