@@ -43,6 +43,11 @@ class Memory:
         )
 
     @property
+    def order(self) -> str:
+        """As JSON and CSV have it: whether both figures are exact (c), or an estimate (layers)."""
+        return "c" if self.is_c else "layers"
+
+    @property
     def floats(self) -> str:
         return "stem and head in int8" if self.is_int8 else f"floats of {FLOAT_BITS} bits"
 

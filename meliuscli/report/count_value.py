@@ -73,7 +73,7 @@ def memory_object(memory: Memory, by: By = "stage") -> dict[str, Any]:
     return {
         "ram_bytes": memory.ram_bytes,
         "flash_bytes": memory.flash_bytes,
-        "order": "c" if memory.is_c else "layers",
+        "order": memory.order,
         "parts": [
             {
                 "part": name,
