@@ -22,6 +22,7 @@ def compare(
     archs: Annotated[
         list[str] | None,
         typer.Argument(
+            metavar="NETWORK",
             help="Names, TOML files, run:ID or FILE.py:FACTORY; ratios are to the first.",
             show_default=False,
             autocompletion=completion.networks,

@@ -24,7 +24,7 @@ def report(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="study:NAME, check:NAME or run:ID; or networks to compare.",
             show_default=False,
             autocompletion=completion.targets,
