@@ -45,7 +45,7 @@ def bench(
     networks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NETWORK]...",
+            metavar="NETWORK",
             help="Names, TOML files or run:ID of networks, FILE.packed.safetensors, FILE.onnx, a directory of C, or"
             " FILE.py:FACTORY.",
             show_default=False,

@@ -41,6 +41,16 @@ def help_of(command: Callable[..., None]) -> dict[str, Any]:
     return {"short_help": summary, "help": "\n\n".join(paragraphs), "epilog": example}
 
 
+ALIKE = (
+    ("--input-size", "--input"),
+    ("--study", "--name"),
+    ("--budget", "--max-ops"),
+    ("--to", "--format"),
+    ("--reports", "--output", "-o"),
+)
+"""Options of different commands that are taken for each other; where several are there, the first is meant."""
+
+
 class Command(TyperCommand):
     """A command whose options are given once, or are made to be given several times, and come from configuration where
     the command line has none."""
@@ -48,6 +58,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing or {"-h", "--help"} & set(args):
             return super().parse_args(ctx, args)
+        self._refuse_names_of_others(args)
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         options = [one for one in given if isinstance(one, TyperOption) and not (one.multiple or one.is_flag)]
         for option, times in Counter(options).items():
@@ -69,6 +80,17 @@ class Command(TyperCommand):
             if not (isinstance(asked, TyperOption) and is_configured(ctx, asked.name)):
                 raise
             raise BadInputError(f"{ctx.obj[asked.name].place}: {key_of(asked)}: {error.message}") from None
+
+    def _refuse_names_of_others(self, args: list[str]) -> None:
+        """An option that has another name here is refused with that name."""
+        own = {name: one for one in self.params if isinstance(one, TyperOption) for name in one.opts}
+        for word in args[: args.index("--") if "--" in args else None]:
+            name = word.partition("=")[0]
+            for alike in ALIKE:
+                if name in alike and name not in own and (here := next((one for one in alike if one in own), None)):
+                    raise BadInputError(
+                        f"no such option: {name}", f"{self.name} has {here}: {str(own[here].help).partition(';')[0]}"
+                    )
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params["print_config"]:

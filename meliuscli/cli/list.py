@@ -26,7 +26,7 @@ def list_(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[archs|spaces|datasets|conventions|runs|studies|checks]...",
+            metavar="archs|spaces|datasets|conventions|runs|studies|checks",
             help="What to list; all but runs, studies and checks when left out.",
             autocompletion=completion.kinds,
         ),

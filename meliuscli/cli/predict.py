@@ -29,6 +29,7 @@ def predict(
     networks: Annotated[
         list[str],
         typer.Argument(
+            metavar="NETWORK",
             help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors, FILE.onnx or a"
             " directory of C with images behind it.",
             show_default=False,

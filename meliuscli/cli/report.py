@@ -10,7 +10,7 @@ import typer
 
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, is_given, status, talk
-from meliuscli.cli.networks import count_any
+from meliuscli.cli.networks import count_to_compare
 from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
@@ -25,7 +25,7 @@ def report(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="study:NAME, check:NAME or run:ID; or networks to compare.",
             show_default=False,
             autocompletion=completion.targets,
@@ -109,7 +109,7 @@ def _page(targets: list[str], reports: Path) -> str:
     from meliuscli.report.web_pages import comparison_web_page
 
     view = make_view("melius", None, None)
-    counted = [count_any(target, [], [], [], view.storage, reports) for target in targets]
+    counted = [count_to_compare(target, [], [], [], view.storage, reports) for target in targets]
     return comparison_web_page(counted, view, shlex.join(["meliuscli", "report", *targets]))
 
 

@@ -15,7 +15,7 @@ from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.text_plot import curves_drawing
 from meliuscli.runs import Left, Run
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_mib
 
 COLUMNS = ("id", "time", "arch", "dataset", "n", "validation", "test", "OPs", "MiB", "state")
 LEFT = ("seeds", "epochs", "epochs_done", "resume")
@@ -192,7 +192,7 @@ def _network_lines(run: Run) -> list[str]:
     fields, trained = run.fields, _trained(run)
     if not trained:
         return []
-    costs = f"{format_count(trained['ops'] or 0)} OPs, {trained['size_bytes'] / 2**20:.3f} MiB"
+    costs = f"{format_count(trained['ops'] or 0)} OPs, {format_mib(trained['size_bytes'])}"
     target = "" if trained["archid"] == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
     counted = "" if fields["trained_as"].get("family") == "own" else f" (meliuscli count run:{run.id})"
     return [f"the network that was trained: {trained['archid']}, {costs}{target}{counted}"]

@@ -23,6 +23,7 @@ from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.entrants import Entrant
 from meliuscli.search.finals import Standing
 from meliuscli.search.space import Candidate
+from meliuscli.units import format_figure
 
 
 def front_table(report: StudyReport) -> Table:
@@ -47,7 +48,7 @@ def front_table(report: StudyReport) -> Table:
                 record.number,
                 record.known_as or record.candidate.spec.summary(),
                 *cells(record.candidate),
-                f"{record.candidate.count.size_bytes / 2**20:.2f}",
+                format_figure(record.candidate.count.size_bytes / 2**20),
                 f"{100 * (record.accuracy or 0):.2f}",
             )
             for record in report.front
@@ -99,7 +100,7 @@ def _standings_table(report: StudyReport, table: Sequence[Standing], title: str,
             (
                 _entrant_name(standing.entrant),
                 *cells(standing.entrant.candidate),
-                f"{standing.entrant.candidate.count.size_bytes / 2**20:.2f}",
+                format_figure(standing.entrant.candidate.count.size_bytes / 2**20),
                 f"{100 * standing.validation_mean:.2f}",
                 f"{100 * standing.test_mean:.2f}",
                 "" if standing.test_spread is None else f"{100 * standing.test_spread:.2f}",

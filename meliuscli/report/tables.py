@@ -20,12 +20,12 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading; numbers are right-aligned. ``optional`` ones are left out, the last first, of a text that would be
-    wider than ``WIDTH`` with them."""
+    """A column's heading; numbers are right-aligned. ``optional`` ones (not 0) are left out of a text that would be wider than
+    ``WIDTH`` with them: those of the highest number first, and of these the last."""
 
     heading: str
     numeric: bool = True
-    optional: bool = False
+    optional: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Table:
         )
 
     def narrower(self) -> Table:
-        """The table without the last of its optional columns."""
-        last = max(index for index, column in enumerate(self.columns) if column.optional)
-        kept = [index for index in range(len(self.columns)) if index != last]
+        """The table without the column that it needs least."""
+        least = max((column.optional, index) for index, column in enumerate(self.columns))[1]
+        kept = [index for index in range(len(self.columns)) if index != least]
 
         def pick(cells: Sequence[Cell]) -> tuple[Cell, ...]:
             return tuple(cells[index] for index in kept)
