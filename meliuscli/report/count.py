@@ -30,16 +30,9 @@ def count_table(network: Counted, by: By, view: View) -> Table:
     def cells(row: Count) -> tuple[Cell, ...]:
         macs = (row.binary_macs, *([row.quantized_macs] if has_other_macs else []), row.float_macs)
         others = [_other_weights(row)] if has_other_weights else []
-        counted = (
-            row.name,
-            shape_text(row.output),
-            *macs,
-            row.binary_params,
-            *others,
-            row.float_params,
-            row.size_bytes,
-        )
-        return (*counted, *(_device_cells(row, memory, parts) if memory is not None and parts else ()))
+        weights = (row.binary_params, *others, row.float_params, row.size_bytes)
+        device = _device_cells(row, memory, parts) if memory is not None and parts else ()
+        return (row.name, shape_text(row.output), *macs, *weights, *device)
 
     heads = ("binary MACs", *(["n-bit MACs"] if has_other_macs else []), "float MACs", "binary weights")
     heads = (*heads, *(["n-bit weights"] if has_other_weights else []), "float params", "bytes")

@@ -32,7 +32,8 @@ class Column:
 class Table:
     """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``sums``, figures that follow
     from it, in LaTeX too; ``lines``, what else is to be said, in terminal and markdown; and ``notes``, how to read it.
-    ``records`` are what CSV holds instead of the rows, whose cells may be rounded for people: raw values by column."""
+    ``records`` are what CSV holds instead of the rows, whose cells may be rounded for people: raw values by column.
+    ``left_out`` are the headings of columns for which there was no room."""
 
     title: str
     columns: tuple[Column, ...]
@@ -42,6 +43,12 @@ class Table:
     lines: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
     records: tuple[Mapping[str, Cell], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def no_room(self) -> str:
+        """The line that names what is left out; empty where nothing is."""
+        return f"no room for: {', '.join(self.left_out)} (--format csv has all)" if self.left_out else ""
 
     @property
     def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
@@ -80,6 +87,7 @@ class Table:
             columns=tuple(self.columns[index] for index in kept),
             rows=tuple(pick(row) for row in self.rows),
             total=None if self.total is None else pick(self.total),
+            left_out=(self.columns[least].heading, *self.left_out),
         )
 
 
@@ -109,7 +117,11 @@ def to_text(table: Table) -> str:
     head = line([column.heading for column in table.columns])
     rows = [line([text(cell) for cell in row]) for row in table.rows]
     foot = [] if table.total is None else [rule, line([text(cell) for cell in table.total])]
-    below = (part for words in (*table.sums, *table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
+    below = (
+        part
+        for words in (table.no_room, *table.sums, *table.lines, *table.notes)
+        for part in textwrap.wrap(words, WIDTH)
+    )
     return _lines([table.title, head, rule, *rows, *foot, *below])
 
 
@@ -198,15 +210,18 @@ def to_latex(table: Table) -> str:
     if table.sums:
         body.append("\\midrule")
     body += [f"\\multicolumn{{{len(table.columns)}}}{{l}}{{{_escape(words)}}} \\\\" for words in table.sums]
+    remark = [f"% {table.no_room}"] if table.left_out else []
     broad = sum(_widths(table)) + len(table.columns)
     if len(table.rows) > LONG:
         size = next((size for limit, size in LATEX_SIZES if broad <= limit), "\\tiny")
         gap = 2 if size == "\\tiny" else 3
         begin = [f"{{{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}", f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\"]
-        return _lines([*begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
+        return _lines([*remark, *begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
     opening, closing = ("\\resizebox{\\linewidth}{!}{%", "}") if broad > 60 else ("", "")
     tabular = [f"\\begin{{tabular}}{{{spec}}}", *head, *body, "\\bottomrule", f"\\end{{tabular}}{closing}"]
-    return _lines(["\\begin{table}", "\\centering", caption, *([opening] if opening else []), *tabular, "\\end{table}"])
+    return _lines(
+        [*remark, "\\begin{table}", "\\centering", caption, *([opening] if opening else []), *tabular, "\\end{table}"]
+    )
 
 
 def _latex_row(cells: Sequence[str]) -> str:
