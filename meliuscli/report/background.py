@@ -46,8 +46,8 @@ def proxies() -> tuple[Part, ...]:
         it by luck. Regret is how much
         accuracy is lost by taking the network that the proxy prefers.""",
         """What a short training says of ImageNet beyond the free numbers is another question, and `meliuscli check-proxy
-        --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs, and none
-        lowers the error of beliefs with a weight that makes sense, so no proxy moves a belief.""",
+        --against published` asks it. None of the proxies that were tried is shown to rank networks of equal OPs, or to
+        lower the error of beliefs, so no proxy moves a belief.""",
         """Where nothing is believed of ImageNet (another family, an input of another size, images of your own), a search
         answers for the proxy's data, and the last line of its answer says so.""",
     )
