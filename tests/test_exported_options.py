@@ -82,7 +82,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("predict meliusnet22 --top 3 --seed 1", "--top and --seed: for images, and none are given"),
         ("predict net-c cat.png --seed 3", "--seed: names a training of run:ID"),
         ("predict net-c cat.png --set growth_rate=3", "--set: a trained network stays what it is"),
-        ("export net.packed.safetensors --to c --seed 3 -o x-c", "a packed file is written again as it is"),
+        ("export net.packed.safetensors --to c --seed 3 -o x-c", "an exported file is written again as it is"),
         ("search --budget 5e8 --skip-bad", "--skip-bad: is for image folders"),
         ("check-proxy --skip-bad", "--skip-bad: is for image folders"),
     ],
