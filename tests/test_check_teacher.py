@@ -178,6 +178,7 @@ def test_a_teacher_that_learns_nothing_teaches_nobody(monkeypatch: pytest.Monkey
         train_task(Task(STUDENT, MINI, None, TAUGHT, 6, teacher=TEACHER))
 
 
+@pytest.mark.slow
 def test_a_report_says_who_taught_and_how_well_that_one_does_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

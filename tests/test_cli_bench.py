@@ -85,7 +85,7 @@ def test_files_are_held_against_the_first_row_and_say_what_they_weigh() -> None:
     assert [row[-1] for row in table.rows] == ["1.00x", "0.50x"]
     text = to_text(table)
     assert "onnxruntime is faster" not in text
-    assert "a.onnx: the file has 1.014 MiB, its weights at their bits 0.043 MiB" in text
+    assert "a.onnx: the file has 1.014 MiB, its weights at their bits 43.945 KiB" in text
     assert [record["times_first"] for record in table.records or ()] == [1.0, 0.5]
     assert bench_object(files[1], files)["runs"][0]["times_first"] == 0.5
     both = runs_table([result(), files[1]])

@@ -166,10 +166,10 @@ def assert_roads_agree(spec: ArchSpec) -> NetworkCount:
     return counted
 
 
-# At an odd size the large networks of a family that has a small one are left to the slow tests.
+# At small sizes the large networks of a family that has a small one are left to the slow tests.
 NAMED = [
     pytest.param(
-        name, size, marks=[pytest.mark.slow] if size == 97 and name in ("abcnet34", "bnext-l", "bnext-m") else []
+        name, size, marks=[pytest.mark.slow] if size != 224 and name in ("abcnet34", "bnext-l", "bnext-m") else []
     )
     for name in arch_names()
     for size in (224, 97, 32)

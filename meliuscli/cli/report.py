@@ -121,7 +121,8 @@ def _of_work(kind: str, name: str, reports: Path) -> str:
         from meliuscli.report.study import read_study
         from meliuscli.report.study_web import study_web_page
 
-        return study_web_page(*read_study(directory))
+        study, state, _ = read_study(directory)
+        return study_web_page(study, state)
     from meliuscli.report.check_report import read_check_report
     from meliuscli.report.web_pages import check_web_page
 

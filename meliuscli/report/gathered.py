@@ -30,8 +30,10 @@ def report_of(name: str, storage: str, reports: Path, listener: Listener = SILEN
         directory = find_work("study", name, reports)
     if storage == "journal" and is_of_one_process(directory):
         with STUDY.lock(directory):
-            report, state = read_study(directory)
+            report, state, is_done = read_study(directory)
             write_report(report)
+            if is_done:
+                STUDY.mark_done(directory)
         return report, state
     with closing(open_backend(storage, directory, waits=told_once(listener))) as backend:
         study, header = open_shared(backend, name, directory, listener=listener)

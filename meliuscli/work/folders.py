@@ -161,6 +161,12 @@ class Kind:
             raise BadInputError(f"{directory}: no {self.what} to resume", hint)
         return directory
 
+    def mark_done(self, directory: Path) -> None:
+        """Write down that all of a work is done; whoever goes on with it writes its marker anew."""
+        from meliuscli.results import read_record, write_record
+
+        write_record(directory / self.marker, {**read_record(directory / self.marker), "is_done": True})
+
     def named_in(self, reports: Path) -> str:
         """A hint: what there is to name."""
         there = map(self.name, self.directories(reports))
