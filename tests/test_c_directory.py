@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,13 @@ def changed(directory: Path, to: Path, name: str, change: Callable[[str], str]) 
     return to
 
 
+def digested(directory: Path, name: str) -> None:
+    """Put the digest of a changed file into the manifest, too."""
+    path, digest = directory / "manifest.json", hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "files_sha256": {**fields["files_sha256"], name: digest}}))
+
+
 def fields_changed(**values: object) -> Callable[[str], str]:
     return lambda text: json.dumps({**json.loads(text), **values})
 
@@ -109,7 +117,7 @@ def fields_changed(**values: object) -> Callable[[str], str]:
             fields_changed(files_sha256={"net.h": "", "../../x": ""}),
             "files are not those of a library",
         ),
-        ("manifest.json", fields_changed(network="*/ int x; /*"), "net.h: it is not what this version"),
+        ("manifest.json", fields_changed(network="*/ int x; /*"), "network is not what net.h is called"),
         ("manifest.json", fields_changed(weights_sha256="0"), "not those that manifest.json has the digest of"),
         ("manifest.json", lambda text: text[:-20], "no manifest of a C library"),
         ("manifest.json", lambda _: "[" * 10000, "no manifest of a C library"),
@@ -118,19 +126,28 @@ def fields_changed(**values: object) -> Callable[[str], str]:
 def test_what_was_changed_is_refused_before_anything_is_compiled(
     name: str, change: Callable[[str], str], says: str, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not even with the right digests."""
     monkeypatch.setattr(shared, "compiler", lambda: pytest.fail("it asks for a compiler"))
+    place = changed(directory, tmp_path / "net-c", name, change)
+    if name != "manifest.json":
+        with pytest.raises(
+            BadInputError, match=r"not the file that manifest\.json has the digest of|no file of at most"
+        ):
+            read_header(place)
+        digested(place, name)
     with pytest.raises(BadInputError, match=says):
-        open_network(str(changed(directory, tmp_path / "net-c", name, change)), tmp_path)
+        open_network(str(place), tmp_path)
 
 
 def test_an_order_of_channels_that_leads_outside_of_a_map_is_refused(tmp_path: Path) -> None:
-    """A kernel reads where that table says."""
+    """A kernel reads where that table says, whatever the digests are."""
     library = make_library(packed(small("groups")), "groups", "net")
     write_library(library, tmp_path / "c")
     table = library.files["weights.c"].decode().partition("_order[")[2].partition("};")[0]
     evil = table.replace("    0u,", "    65000u,", 1)
     assert evil != table
     place = changed(tmp_path / "c", tmp_path / "evil", "weights.c", lambda text: text.replace(table, evil))
+    digested(place, "weights.c")
     with pytest.raises(BadInputError, match="another order of channels"):
         read_sources(read_manifest(place))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meliuscli.cli.console import answer, status, talk
-from meliuscli.cli.network_files import written
+from meliuscli.cli.network_files import ONNX, PACKED, QONNX, written
 from meliuscli.cli.progress import SHELL, Counter
 from meliuscli.data.names import DEFAULT_DATASET, check_dataset_name
 from meliuscli.errors import BadInputError, FailedError
@@ -103,20 +103,23 @@ def copy_as_it_is(source: Path, kind: str, path: Path, force: bool) -> None:
         from meliuscli.export.packed import copy_packed
 
         spec = copy_packed(source, path)
-        answer(f"{written(source.name, spec, path)}; the same bytes, checked against their digest\n", None)
+        answer(f"{written(source.name, spec, path, PACKED)}; the same bytes, checked against their digest\n", None)
         return
     spec = read_header(source).named.spec
     if kind == "onnx":
+        from meliuscli.exchange.again import is_qonnx
         from meliuscli.results import write_bytes
 
         write_bytes(path, source.read_bytes())
-        answer(f"{written(source.name, spec, path)}; the same bytes\n", None)
+        answer(f"{written(source.name, spec, path, QONNX if is_qonnx(path) else ONNX)}; the same bytes\n", None)
         return
     from meliuscli.export.c.reading import copy_library
 
     with status(f"checking {source}"):
         copy_library(source, path, force)
-    answer(f"{path}: {source.name} ({spec.archid}) in C; the same files, checked against their weights\n", None)
+    answer(
+        f"{path}: {source.name} ({spec.archid}) in C; the same files, checked against their weights and digests\n", None
+    )
 
 
 def _in_int8(
@@ -176,7 +179,7 @@ def write_as_qonnx(name: str, runner: PackedNetwork, path: Path, how: Preprocess
     with status(f"exporting {name}"):
         images = torch.randn(IMAGES, *runner.spec.input_shape, generator=torch.Generator().manual_seed(0))
         compared = write_qonnx(runner, path, how, images)
-    answer(f"{written(name, runner.spec, path)}\n", None)
+    answer(f"{written(name, runner.spec, path, QONNX)}\n", None)
     answer(f"{verdicts(runner.spec)}\n", None)
     if compared is None:
         talk('not run: qonnx is not installed (pip install "meliuscli[qonnx]")')

@@ -59,7 +59,7 @@ def export(
         typer.Option(
             "--to",
             help="onnx: a graph of standard operators; packed: a bit a binary weight, for our runner; c: a library in"
-            " C11, for a microcontroller; qonnx: with BipolarQuant nodes, for FPGA flows (default: as the file is named, else onnx).",
+            " C11, for a microcontroller; qonnx: with BipolarQuant nodes, for FPGA flows (default: by the ending of --output, without that onnx).",
             show_default=False,
         ),
     ] = None,
@@ -87,7 +87,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="The file (ARCH.onnx or ARCH.packed.safetensors), or the directory (ARCH-c).",
+            help="The file (ARCH.onnx, ARCH.packed.safetensors, ARCH.qonnx.onnx), or the directory (ARCH-c).",
             show_default=False,
         ),
     ] = None,
@@ -159,14 +159,24 @@ def _again(source: Path, kind: FileKind, to: To, output: Path | None, in_c: InC,
 
 
 def _format(asked: To | None, output: Path | None) -> To:
-    """What ``--to`` says, or the suffix of the file. Raises ``BadInputError`` where they contradict each other."""
-    suffix = "" if output is None else output.suffix.lower()
-    named: To | None = {".onnx": "onnx", ".safetensors": "packed"}.get(suffix)  # type: ignore[assignment]
-    if asked == "qonnx" and named == "onnx":
-        return asked
-    if asked and named and asked != named:
-        raise BadInputError(f"--output {output}: {suffix} is for {named}, and --to is {asked}", "leave one out")
-    return asked or named or "onnx"
+    """What ``--to`` says, or the ending of the file. Raises ``BadInputError`` where they contradict each other, and for an ending
+    that no format has where there is no ``--to``."""
+    named = None if output is None else _named(output)
+    if output is None or (asked is None and named is None and (output == Path("-") or output.is_dir())):
+        return asked or "onnx"  # what is no place for a file is refused as such
+    if asked is None and named is None:
+        endings = ", ".join(f"{ending} ({to})" for to, ending in SUFFIXES.items())
+        raise BadInputError(f"--output {output}: no format has this ending", f"add --to, or end it in {endings}")
+    # C is written to any directory, and QONNX is ONNX.
+    if asked and named and asked != named and named != "c" and (asked, named) != ("qonnx", "onnx"):
+        raise BadInputError(f"--output {output}: its ending is for {named}, and --to is {asked}", "leave one out")
+    return asked or named  # type: ignore[return-value]
+
+
+def _named(output: Path) -> To | None:
+    """The format that has the ending of this name."""
+    endings: dict[str, To] = {".qonnx.onnx": "qonnx", ".onnx": "onnx", ".safetensors": "packed", "-c": "c"}
+    return next((to for ending, to in endings.items() if output.name.lower().endswith(ending)), None)
 
 
 def _place(name: str, output: Path | None, force: bool, to: To) -> Path:

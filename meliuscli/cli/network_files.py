@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from meliuscli.data.preprocessing import Preprocessing
 
 
-def written(name: str, spec: ArchSpec, path: Path) -> str:
-    """What was written where, and how large it is."""
+ONNX, QONNX, PACKED = "ONNX", "QONNX", "a packed file"
+"""Formats, as the lines of ``export`` name them."""
+
+
+def written(name: str, spec: ArchSpec, path: Path, form: str) -> str:
+    """What was written where, in which format, and how large it is."""
     shape = "x".join(map(str, spec.input_shape))
-    return f"{path}: {name} ({spec.archid}) at {shape}, {format_mib(path.stat().st_size)}"
+    return f"{path}: {name} ({spec.archid}) at {shape} as {form}, {format_mib(path.stat().st_size)}"
 
 
 def write_as_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, how: Preprocessing | None) -> None:
@@ -30,7 +34,10 @@ def write_as_packed(name: str, spec: ArchSpec, network: nn.Module, path: Path, h
     with status(f"exporting {name}"):
         write_or_fail(network, spec, path, how)
     size, counted = path.stat().st_size, count_spec(spec).total.size_bytes
-    answer(f"{written(name, spec, path)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n", None)
+    answer(
+        f"{written(name, spec, path, PACKED)}; counted {format_mib(counted)}, the file is {size / counted - 1:+.1%}\n",
+        None,
+    )
     answer(
         f"every packed layer is the network's on {IMAGES} random images, and the file, read again, gives the same logits"
         " to the last bit\n",
@@ -44,7 +51,7 @@ def write_as_onnx(name: str, spec: ArchSpec, network: nn.Module, path: Path, how
 
     with status(f"exporting {name}"):
         agreement = write_onnx(network, spec, path, how)
-    answer(f"{written(name, spec, path)}\n", None)
+    answer(f"{written(name, spec, path, ONNX)}\n", None)
     if agreement is None:
         talk('not run: onnxruntime is not installed (pip install "meliuscli[onnx]")')
         return

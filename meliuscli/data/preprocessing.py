@@ -55,9 +55,9 @@ class Preprocessing:
         """The inverse of ``asdict``. Raises ``ValueError``, ``TypeError`` or ``KeyError`` for anything else."""
         if not isinstance(fields, dict):
             raise ValueError("it is no table of fields")
-        lists = {key: tuple(float(value) for value in fields[key]) for key in ("mean", "std")}
-        names = tuple(str(name) for name in fields.get("class_names", ()))
-        return cls(**{**fields, **lists, "class_names": names})
+        numbers = {key: tuple(float(value) for value in _listed(fields[key], int, float)) for key in ("mean", "std")}
+        names = tuple(_listed(fields.get("class_names", []), str))
+        return cls(**{**fields, **numbers, "class_names": names})
 
     @classmethod
     def from_json(cls, text: str | None, where: object) -> Self | None:
@@ -86,6 +86,13 @@ class Preprocessing:
         values = images.float().div(255) if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(one).view(1, -1, 1, 1) for one in (self.mean, self.std))
         return (values - mean) / std
+
+
+def _listed(values: Any, *types: type) -> list[Any]:
+    """Raises ``TypeError`` for what is no list of these types alone."""
+    if not isinstance(values, list | tuple) or not all(type(value) in types for value in values):
+        raise TypeError(f"no list of {' or '.join(one.__name__ for one in types)}: {str(values)[:60]}")
+    return list(values)
 
 
 def read_images(paths: Sequence[Path], how: Preprocessing) -> Tensor:

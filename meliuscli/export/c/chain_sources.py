@@ -19,7 +19,8 @@ from meliuscli.export.c.chain import (
     StemStep,
 )
 from meliuscli.export.c.chain_arena import ChainArena, is_signs, needs_pixels, scratch_of
-from meliuscli.export.c.tables import ConstTable, c_float, in_c_blocks, plain
+from meliuscli.export.c.literals import c_float
+from meliuscli.export.c.tables import ConstTable, in_c_blocks, plain
 from meliuscli.packed.program import Array
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.memory_int8 import has_float_ends
 from meliuscli.export.c.arena import Arena, count_bits, plan_arena
 from meliuscli.export.c.chain_arena import ChainArena, plan_chain
 from meliuscli.export.c.chain_fold import fold_chain
@@ -32,7 +30,6 @@ class CParts:
     counts: str
     kernels: str
     level: str
-    float_parts: str
     answers: Sequence[tuple[int, Expected]]
 
 
@@ -48,7 +45,6 @@ def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None, see
     ends = None if int8 is None else int8.ends
     arena, tables = plan_arena(spec, 4 if int8 is None else 1), make_tables(spec, runner.tensors, ends)
     images = [(seed, noise(spec, seed)) for seed in seeds]
-    kinds = "stem, transitions and head are float32" if int8 is None else "stem and head are int8, transitions float32"
     return CParts(
         arena,
         tables,
@@ -58,7 +54,6 @@ def _dense_parts(runner: PackedDense, prefix: str, int8: Int8Network | None, see
         "What a binary convolution counts, and the sum of two such.",
         "dense",
         f"uint{bits}_t",
-        f"{kinds}; binary convolutions and thresholds of their counts are integers",
         [(seed, packed_answer(runner, image) if int8 is None else int8.answer(image)) for seed, image in images],
     )
 
@@ -76,14 +71,5 @@ def _chain_parts(runner: CNetwork, prefix: str, int8: Int8Network | None, seeds:
         "What a binary layer counts: a dot product of signs, or how many are equal.",
         "chain",
         level_type(chain),
-        _floats_of(chain.spec, int8 is not None),
         [(seed, chain_answer(chain, noise(chain.spec, seed))) for seed in seeds],
     )
-
-
-def _floats_of(spec: ArchSpec, is_int8: bool) -> str:
-    """Which parts of a chain are no whole numbers."""
-    if not has_float_ends(spec):
-        return "a scale and a shift of each logit are float32; all layers and thresholds of their numbers are integers"
-    kinds = "stem and head are int8, shortcuts float32" if is_int8 else "stem, shortcuts and head are float32"
-    return f"{kinds}, and so are sums of blocks; binary convolutions and thresholds of their numbers are integers"

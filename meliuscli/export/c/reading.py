@@ -5,7 +5,6 @@ the manifest's spec; the sources are then written anew, and the directory's must
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +13,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meliuscli.counting.memory import memory_of
-from meliuscli.errors import BadInputError
 from meliuscli.export.c.arena import Arena
 from meliuscli.export.c.chain_arena import ChainArena
 from meliuscli.export.c.float_network import CNetwork, runner_for_c
 from meliuscli.export.c.int8 import Ends
 from meliuscli.export.c.int8_run import Int8Network
-from meliuscli.export.c.manifest import MANIFEST, Manifest, c_directory, read_manifest
+from meliuscli.export.c.manifest import (
+    MANIFEST,
+    Manifest,
+    c_directory,
+    constant_bytes,
+    file_bytes,
+    library_files,
+    read_manifest,
+    refused,
+)
 from meliuscli.export.c.parts import parts_of
 from meliuscli.export.c.tables import ConstTable
 from meliuscli.export.c.vectors import noise
@@ -29,10 +35,8 @@ from meliuscli.export.c.writer import CLibrary, library_texts, weights_digest, w
 from meliuscli.nn.build import build
 from meliuscli.packed.program import Array
 
-FEWEST, MOST = 0.5, 24
-"""Characters that ``weights.c`` may have for a byte of constants."""
-MORE = 2**20
-"""And for all that is no number."""
+FEWEST = 0.5
+"""Characters that ``weights.c`` has at least for a byte of constants."""
 NUMBERS = {"f": r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?f|INFINITY", "u": r"\d+u", "i": r"-?\d+"}
 """As C has them, by numpy's kind of a type."""
 
@@ -59,41 +63,27 @@ def read_sources(manifest: Manifest) -> CSources:
     parts = parts_of(runner, manifest.prefix, int8, seeds=())
     tables = _read_tables(manifest, parts.tables, there["weights.c"])
     if weights_digest(tables) != manifest.weights_sha256:
-        raise _refused(manifest, "weights.c", "its numbers are not those that manifest.json has the digest of")
+        raise refused(manifest, "weights.c", "its numbers are not those that manifest.json has the digest of")
     parts = replace(parts, tables=tables)
     texts = library_texts(manifest.spec, manifest.title, manifest.prefix, parts, manifest.is_int8)
     for name, text in texts.items():
         if text != there[name]:
-            raise _refused(manifest, name, "it is not what this version of meliuscli writes for these weights")
+            raise refused(manifest, name, "it is not what this version of meliuscli writes for these weights")
     return CSources(texts, parts.arena, tables)
 
 
 def _text(manifest: Manifest, name: str) -> str:
-    """Of a file that is one, and no larger than any of such a network's can be."""
-    path, most = manifest.directory / name, MOST * _counted(manifest) + MORE
     try:
-        if not path.is_file() or path.stat().st_size > most:
-            raise ValueError(f"no file of at most {most:,} bytes")
-        return path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise _refused(manifest, name, str(error)) from None
-
-
-def _counted(manifest: Manifest) -> int:
-    """Bytes of constants."""
-    return memory_of(manifest.spec, 8 if manifest.is_int8 else 32).flash_bytes
-
-
-def _refused(manifest: Manifest, name: str, why: str) -> BadInputError:
-    hint = "another version wrote it, or it was changed; export the network again"
-    return BadInputError(f"{manifest.directory / name}: {why}", hint)
+        return file_bytes(manifest, name).decode()
+    except UnicodeDecodeError as error:
+        raise refused(manifest, name, str(error)) from None
 
 
 def _check_size(manifest: Manifest, characters: int) -> None:
     """Before anything of the network's size is built."""
-    counted = _counted(manifest)
+    counted = constant_bytes(manifest)
     if characters <= FEWEST * counted:
-        raise _refused(manifest, "weights.c", f"{characters:,} characters for about {counted:,} bytes of constants")
+        raise refused(manifest, "weights.c", f"{characters:,} characters for about {counted:,} bytes of constants")
 
 
 def _int8(manifest: Manifest, runner: CNetwork, source: str) -> Int8Network:
@@ -121,28 +111,24 @@ def _values(manifest: Manifest, like: ConstTable, text: str) -> Array:
     kind, words = like.values.dtype.kind, [word.strip() for word in text.split(",")]
     number = re.compile(NUMBERS[kind], re.ASCII)
     if len(words) != len(like.values) or not all(map(number.fullmatch, words)):
-        raise _refused(manifest, "weights.c", f"it has no {len(like.values):,} numbers of {like.ctype} in {like.name}")
+        raise refused(manifest, "weights.c", f"it has no {len(like.values):,} numbers of {like.ctype} in {like.name}")
     try:
         if kind == "f":
             values = np.array(["nan" if word == "INFINITY" else word[:-1] for word in words]).astype(np.float32)
         else:
             values = np.array([int(word.rstrip("u")) for word in words], like.values.dtype)
     except (ValueError, OverflowError) as error:
-        raise _refused(manifest, "weights.c", f"{like.name}: {error}") from None
+        raise refused(manifest, "weights.c", f"{like.name}: {error}") from None
     if like.name.endswith("_order") and not np.array_equal(values, like.values):
-        raise _refused(manifest, "weights.c", f"{like.name} is another order of channels than the network's")
+        raise refused(manifest, "weights.c", f"{like.name} is another order of channels than the network's")
     return values
 
 
 def copy_library(source: Path, to: Path, force: bool = False) -> None:
-    """Write a directory of C again: its library, which is checked, and the files beside it as they are.
+    """Write a directory of C again: the files that the manifest names, which are checked, and no others.
 
-    Raises as ``read_sources`` and ``write_library``, and ``BadInputError`` where another file is not that of the manifest."""
+    Raises as ``read_manifest``, ``read_sources`` and ``write_library``."""
     manifest = read_manifest(c_directory(source) or source)
-    sources, files = read_sources(manifest), {MANIFEST: _text(manifest, MANIFEST).encode()}
-    for name, digest in manifest.files_sha256.items():
-        content = (sources.texts[name] if name in sources.texts else _text(manifest, name)).encode()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise _refused(manifest, name, "it is not the file that manifest.json has the digest of")
-        files[name] = content
-    write_library(CLibrary(files, 0, sources.arena), to, force)
+    arena = read_sources(manifest).arena
+    files = {MANIFEST: file_bytes(manifest, MANIFEST), **library_files(manifest)}
+    write_library(CLibrary(files, 0, arena), to, force)

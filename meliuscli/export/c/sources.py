@@ -11,14 +11,19 @@ from meliuscli.arch.families.units import DenseUnit, Transition
 from meliuscli.arch.plan import STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.export.c.arena import Arena, StagePlace
-from meliuscli.export.c.tables import ConstTable, c_float, plain
+from meliuscli.export.c.literals import c_float
+from meliuscli.export.c.tables import ConstTable, plain
 from meliuscli.version import __version__
 
 
 def template(name: str, prefix: str) -> str:
-    """A file of ``templates`` with the prefix in place of ``melius`` and the library's own header."""
+    """A file of ``templates`` with the prefix in place of ``melius`` and the library's own header.
+
+    ``melius`` is a name by itself or the first word of one (``melius_run``, ``MELIUS_H``); ``meliuscli`` is another word."""
     text = resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-    return text.replace("melius", prefix).replace("MELIUS", prefix.upper()).replace("NAME.h", f"{prefix}.h")
+    for placeholder, own in (("melius", prefix), ("MELIUS", prefix.upper())):
+        text = re.sub(rf"\b{placeholder}(?=_|\b)", own, text)
+    return text.replace("NAME.h", f"{prefix}.h")
 
 
 def header(spec: ArchSpec, title: str, prefix: str, arena_bytes: int, units: int, count: str, counts: str) -> str:

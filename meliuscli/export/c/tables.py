@@ -12,6 +12,7 @@ from meliuscli.arch.families.units import DenseUnit
 from meliuscli.arch.plan import STEM
 from meliuscli.export.c.arena import count_bits, entering
 from meliuscli.export.c.int8 import Ends
+from meliuscli.export.c.literals import c_float
 from meliuscli.packed.dense import Tensors, shuffled
 from meliuscli.packed.program import Array
 
@@ -44,14 +45,6 @@ class ConstTable:
 
     def declaration(self, prefix: str) -> str:
         return f"extern const {self.ctype} {prefix}_{self.name}[{len(self.values)}];\n"
-
-
-def c_float(value: float) -> str:
-    """A decimal that gives the same float again; what nothing is above or equal to as infinity."""
-    if value != value:
-        return "INFINITY"
-    text = f"{value:.9g}"
-    return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
 def plain(name: str) -> str:

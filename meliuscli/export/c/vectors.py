@@ -13,7 +13,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.export.c.chain import Chain
 from meliuscli.export.c.exact import Ran, run_chain
-from meliuscli.export.c.tables import c_float
+from meliuscli.export.c.literals import images_text
 from meliuscli.packed.dense import DensePlan
 from meliuscli.packed.program import Array, Program
 from meliuscli.packed.runner import PackedDense
@@ -97,20 +97,12 @@ def chain_sums(chain: Chain, ran: Ran) -> tuple[int, ...]:
 def vectors_header(
     prefix: str, answers: Sequence[tuple[int, Expected]], how: Preprocessing | None, num_classes: int
 ) -> str:
-    """``vectors.h``: (seed, answer) pairs, mean and deviation of the channels, names of the classes."""
+    """``vectors.h``: (seed, answer) pairs, and ``images_text``."""
     upper, rows = prefix.upper(), []
     for seed, answer in answers:
         units = ", ".join(f"{value}u" for value in answer.units or (0,))  # C has no empty list
         rows.append(f"    {{{seed}u, {answer.top1}, {answer.logits}u, {{{units}}}}}")
-    names = [f"class {label}" if how is None else how.name_of(label) for label in range(num_classes)]
-    classes, vectors = (",\n".join(lines) for lines in ([f"    {_quoted(name)}" for name in names], rows))
-    if how is None:
-        norm = f"#define {upper}_IS_NORMALISED 0\nstatic const float {prefix}_mean[] = {{0.0f}}, {prefix}_deviation[] = {{1.0f}};"
-    else:
-        mean, deviation = (", ".join(map(c_float, values)) for values in (how.mean, how.std))
-        norm = f"""#define {upper}_IS_NORMALISED 1
-static const float {prefix}_mean[] = {{{mean}}};
-static const float {prefix}_deviation[] = {{{deviation}}};"""
+    vectors = ",\n".join(rows)
     return f"""/* What the packed runner answers; images are made from the seeds. */
 #ifndef {upper}_VECTORS_H
 #define {upper}_VECTORS_H
@@ -125,15 +117,6 @@ static const struct {{
 }} {prefix}_vectors[{upper}_VECTORS] = {{
 {vectors}}};
 
-{norm}
-static const char *const {prefix}_class_names[] = {{
-{classes}}};
-
+{images_text(prefix, how, num_classes)}
 #endif
 """
-
-
-def _quoted(name: str) -> str:
-    """A C string; anything but plain ASCII as octal escapes."""
-    text = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in name.encode())
-    return f'"{text}"'

@@ -14,24 +14,21 @@ from typing import Any
 import numpy as np
 
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import BadInputError
 from meliuscli.export.c.arena import Arena
 from meliuscli.export.c.chain_arena import ChainArena
 from meliuscli.export.c.float_network import CNetwork
 from meliuscli.export.c.int8_run import Int8Network
-from meliuscli.export.c.manifest import FORMAT, MANIFEST, clean_title
+from meliuscli.export.c.manifest import MANIFEST, clean_title
 from meliuscli.export.c.parts import CParts, parts_of
 from meliuscli.export.c.sources import header, template
+from meliuscli.export.c.stated import FORMAT, stated_of
 from meliuscli.export.c.tables import ConstTable, weights_header, weights_source
 from meliuscli.export.c.vectors import Expected, noise, vectors_header
 from meliuscli.packed.runner import PackedDense
 from meliuscli.results import cannot_write, json_text
 from meliuscli.version import __version__
-
-COUNTED = ("binary_macs", "quantized_macs", "float_macs", "params")
-"""What a manifest says of a network's cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +135,12 @@ def _manifest(
     texts: Mapping[str, str],
     measured: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    total = count_spec(spec).total
     return {
-        "format": FORMAT,
+        **stated_of(spec, measured is not None),
         "meliuscli": __version__,
         "network": title,
-        "archid": spec.archid,
         "spec": spec.model_dump(mode="json"),
-        "counts": {name: getattr(total, name) for name in COUNTED},
-        "float_parts": parts.float_parts,
         "int8": measured,
-        "input": {"shape": spec.input_shape, "type": "float32", "order": "channels, rows, columns"},
         "preprocessing": None if how is None else asdict(how),
         "weights_sha256": weights_digest(parts.tables),
         "files_sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())},
