@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MeliusError(Exception):
@@ -74,3 +75,19 @@ def unknown_name(
     prefix = f"{key}: " if key else ""
     given = name if len(name) <= LONG else f"{name[:LONG]}..."
     return BadInputError(f"{prefix}unknown {what} {given!r}", hint)
+
+
+def no_file(path: Path) -> BadInputError:
+    """The error for a file that is not there, or is a directory."""
+    return BadInputError(f"{path}: {'is a directory, not a file' if path.is_dir() else 'no such file'}")
+
+
+def why_unread(error: Exception) -> str:
+    """What is wrong with what a file holds, by the exception that reading it raised; not in the words of Python."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    if isinstance(error, TypeError | AttributeError):
+        return "something in it is of another type than what is written there"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error)

@@ -35,13 +35,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """As ``write_text``, for bytes."""
+    """As ``write_text``, for bytes. A link is written through, and a device or a pipe is written to, not replaced."""
     temporary = None
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                device.write(content)
+            return
+        place = Path(os.path.realpath(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(content)
             file.flush()
@@ -49,7 +54,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        temporary.replace(place)
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -117,8 +122,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def cache_directory() -> Path:
-    """``$MELIUSCLI_CACHE``, or the platform's."""
+    """``$MELIUSCLI_CACHE``, or the platform's. Raises ``BadInputError`` for one that is a file."""
     if given := os.environ.get("MELIUSCLI_CACHE"):
+        if Path(given).is_file():
+            raise BadInputError(f"MELIUSCLI_CACHE={given}: is a file, and a directory is needed", "name another place")
         return Path(given)
     import platformdirs  # which a count has no use for
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name, why_unread
 from meliuscli.results import read_record
 from meliuscli.work.folders import REPORTS as REPORTS
 from meliuscli.work.folders import RUN
@@ -211,7 +211,7 @@ def _epochs_done(checkpoint: Path) -> float:
         return 0.0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(
-            f"{checkpoint}: corrupt, or no checkpoint: {error}", "delete it to begin this training again"
+            f"{checkpoint}: corrupt, or no checkpoint: {why_unread(error)}", "delete it to begin this training again"
         ) from None
 
 
@@ -219,7 +219,7 @@ def _read(path: Path) -> Run:
     try:
         return Run(path, _checked(read_record(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInputError(f"{path}: not a recorded run: {error}", "restore it, or delete it") from None
+        raise BadInputError(f"{path}: not a recorded run: {why_unread(error)}", "restore it, or delete it") from None
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,16 @@ def format_count(value: float) -> str:
 
 
 def format_mib(num_bytes: float) -> str:
-    """4065568 -> ``3.877 MiB`` (2^20 bytes)."""
-    return f"{num_bytes / 2**20:.3f} MiB"
+    """4065568 -> ``3.877 MiB`` (2^20 bytes); what is below 0.1 MiB in KiB (2^10 bytes): 8992 -> ``8.781 KiB``."""
+    return f"{num_bytes / 2**20:.3f} MiB" if num_bytes >= 2**20 / 10 else f"{num_bytes / 2**10:.3f} KiB"
+
+
+def format_figure(value: float) -> str:
+    """For columns of sizes and ratios: 3.877 -> ``3.88``, 0.00858 -> ``0.0086``, 12345.6 -> ``12,346``: two decimals, but at least
+    two significant digits, and none behind four digits in front."""
+    if value == 0 or 0.1 <= abs(value) < 1000:
+        return f"{value:.2f}"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:,.0f}"
 
 
 def format_duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ import torch
 from forked import Forks
 from hypothesis import settings
 from hypothesis import strategies as st
+from json_schemas import hold_answer
 
 from meliuscli.arch.families.abcnet import ABCNetSpec
 from meliuscli.arch.families.alexnet import BinaryAlexNetSpec, DoReFaAlexNetSpec, XnorAlexNetSpec
@@ -56,12 +57,15 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture
 def cli(tmp_path: Path, forks: Forks) -> Cli:
-    """Run ``meliuscli ARGS`` as a user would, in an empty directory."""
+    """Run ``meliuscli ARGS`` as a user would, in an empty directory. JSON is held against its published schema."""
 
     def run(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "NO_COLOR": "1", **env}
         if not any(name.startswith("PYTHON") for name in env):
-            return forks.run(args, cwd or tmp_path, environment)
+            done = forks.run(args, cwd or tmp_path, environment)
+            if done.returncode in (0, 1) and done.stdout:
+                hold_answer(args, done.stdout)
+            return done
         command = [sys.executable, "-m", "meliuscli", *args]
         return subprocess.run(
             command, cwd=cwd or tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False

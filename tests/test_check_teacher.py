@@ -16,7 +16,7 @@ from meliuscli.arch.zoo import load_name
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
 from meliuscli.errors import BadInputError, FailedError
-from meliuscli.report.ways import describe_way
+from meliuscli.report.ways import describe_way, teacher_lines
 from meliuscli.search.check import Check, DataFacts
 from meliuscli.search.plan import Changes, changed, long_way, make_plan
 from meliuscli.search.space import SearchSpace, load_space
@@ -174,10 +174,11 @@ def test_a_teacher_too_deep_for_its_input_is_refused_before_anything_is_written(
 
 def test_a_teacher_that_learns_nothing_teaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunResult, "is_at_chance", lambda *of: True)
-    with pytest.raises(FailedError, match=r"the teacher, .* is no better than chance"):
+    with pytest.raises(FailedError, match=r"the teacher, .* cannot be told from chance"):
         train_task(Task(STUDENT, MINI, None, TAUGHT, 6, teacher=TEACHER))
 
 
+@pytest.mark.slow
 def test_a_report_says_who_taught_and_how_well_that_one_does_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +197,23 @@ def test_a_report_says_who_taught_and_how_well_that_one_does_itself(
     assert len({one["digest"] for one in taught}) == 1
     report = (path.parent / "report.md").read_text()
     assert "- The teacher of taught, resnet18, is narrowed and trained as its students are" in report
-    assert f"reaches {100 * taught[0]['validation_top1']:.2f} %" in report
+    assert f"reaches {100 * taught[0]['validation_top1']:.2f} %. Its training" in report
+
+
+def test_teachers_that_differ_are_told(space: SearchSpace, tmp_path: Path) -> None:
+    """A check that went on elsewhere trains its teacher there again, to other roundings."""
+    plan = make_plan("meliusnet", space, Changes(proxies={"x": WAY}), against="published")
+    trained = {
+        "x": {
+            str(index): {"0": {"taught_by": {"digest": digest, "validation_top1": 0.8 + index / 100}}}
+            for index, digest in enumerate("ab")
+        }
+    }
+    (line,) = teacher_lines(Check(tmp_path, plan, {}, (), {}, trained))
+    assert "reaches 80.00 %, 81.00 %. Not all students of a seed had the same one" in line
+    trained["x"].pop("1")
+    (line,) = teacher_lines(Check(tmp_path, plan, {}, (), {}, trained))
+    assert "Not all" not in line
 
 
 def test_a_check_goes_on_with_the_directory_that_it_was_written_with(space: SearchSpace, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from conftest import Cli
 
 pytest.importorskip("llvmlite")
 
-from meliuscli.packed.timing import BenchResult, PartTime, Samples, in_turns
-from meliuscli.report.bench import bench_object, busy_warning, parts_table, runs_table
+from meliuscli.packed.timing import BenchResult, PartTime, Samples, Timed, in_turns
+from meliuscli.report.bench import busy_warning, parts_table, runs_table
+from meliuscli.report.bench_value import bench_object
 from meliuscli.report.tables import to_text
 
 SMALL = ("--set", "input_size=48", "--set", "num_classes=10", "--runs", "2")
@@ -55,7 +57,7 @@ def test_ratios_are_of_pairs_by_processor_time_on_one_thread() -> None:
 
 
 def test_the_divisor_and_the_rate_follow_from_the_times() -> None:
-    value = bench_object(result())
+    value = bench_object(result(), [result()])
     assert value["convolutions"]["divisor"] == pytest.approx(20)
     assert value["convolutions"]["divisor_with_pack"] == pytest.approx(16)
     assert value["convolutions"]["gmac_per_second"] == pytest.approx(1000)
@@ -66,8 +68,29 @@ def test_the_divisor_and_the_rate_follow_from_the_times() -> None:
 
 
 def test_without_fp32_times_there_is_no_divisor() -> None:
-    assert bench_object(result(conv_seconds={}))["convolutions"]["divisor"] is None
+    assert bench_object(result(conv_seconds={}), [result()])["convolutions"]["divisor"] is None
     assert "divisor" not in to_text(runs_table([result(conv_seconds={})]))
+
+
+def test_files_are_held_against_the_first_row_and_say_what_they_weigh() -> None:
+    """Each was held against itself, so that all were as fast; and the theoretical size of weights was taken for the file's."""
+
+    def timed(name: str, ms: float) -> Timed:
+        samples = Samples((2e-3 * ms,) * 3, (1e-3 * ms,) * 3)
+        return Timed(name, "0" * 12, (3, 8, 8), 1, 1, {"C" if name == "c" else "onnxruntime": samples}, {}, 0.0, 45_000)
+
+    files = [replace(timed("a.onnx", 4), file_bytes=1_063_264), timed("c", 2)]
+    table = runs_table(files)
+    assert [column.heading for column in table.columns][-1] == "first row is faster"
+    assert [row[-1] for row in table.rows] == ["1.00x", "0.50x"]
+    text = to_text(table)
+    assert "onnxruntime is faster" not in text
+    assert "a.onnx: the file has 1.014 MiB, its weights at their bits 43.945 KiB" in text
+    assert [record["times_first"] for record in table.records or ()] == [1.0, 0.5]
+    assert bench_object(files[1], files)["runs"][0]["times_first"] == 0.5
+    both = runs_table([result(), files[1]])
+    assert [row[-2:] for row in both.rows] == [("1.00x", "1.00x"), ("10.00x", "10.00x"), ("", "0.25x")]
+    assert [column.heading for column in both.columns][-2:] == ["packed is faster", "first row is faster"]
 
 
 def test_a_busy_machine_is_told() -> None:

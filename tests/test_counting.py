@@ -23,7 +23,7 @@ from meliuscli.counting.counts import NetworkCount, Storage
 from meliuscli.counting.traced import differences, trace_module
 from meliuscli.nn.build import build
 from meliuscli.report.count_value import count_object
-from meliuscli.report.counted import Counted, View
+from meliuscli.report.counted import Counted, View, convention_notes
 
 SHARED = Path(__file__).parents[2] / "shared" / "facts" / "published.csv"
 
@@ -166,10 +166,10 @@ def assert_roads_agree(spec: ArchSpec) -> NetworkCount:
     return counted
 
 
-# At an odd size the large networks of a family that has a small one are left to the slow tests.
+# At small sizes the large networks of a family that has a small one are left to the slow tests.
 NAMED = [
     pytest.param(
-        name, size, marks=[pytest.mark.slow] if size == 97 and name in ("abcnet34", "bnext-l", "bnext-m") else []
+        name, size, marks=[pytest.mark.slow] if size != 224 and name in ("abcnet34", "bnext-l", "bnext-m") else []
     )
     for name in arch_names()
     for size in (224, 97, 32)
@@ -266,6 +266,25 @@ def test_blocks_are_rows_of_their_own() -> None:
 def test_conventions_differ_by_the_classifier_alone() -> None:
     total = count_spec(load_name("mobilenet-v1")).total
     assert FULL.derive(total).ops - MELIUS.derive(total).ops == 1_024_000 == total.linear_macs
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("tfc", "4 of tfc (the classifier too)"), ("xnornet-alexnet", "2 of xnornet-alexnet")]
+)
+def test_dense_layers_that_are_convolutions_are_said_to_count(name: str, number: str) -> None:
+    network = Counted(name, load_name(name), (), count_spec(load_name(name)))
+    (note,) = convention_notes([network], MELIUS)
+    assert note.endswith(f"are counted: {number}")
+    assert MELIUS.derive(network.count.total).ops > 0
+    assert convention_notes([network], FULL) == ()
+    plain = Counted("meliusnet22", load_name("meliusnet22"), (), count_spec(load_name("meliusnet22")))
+    assert convention_notes([plain], MELIUS) == ()
+
+
+def test_no_total_has_the_name_of_one_of_its_parts() -> None:
+    """BOPs are binary MACs and FLOPs float ones, in every convention."""
+    assert not {rule.unit.rpartition(" ")[2] for rule in CONVENTIONS.values()} & {"BOPs", "FLOPs", "MACs"}
+    assert not any(rule.legend.startswith("BOPs") for rule in CONVENTIONS.values())
 
 
 def test_published_rows_are_found_by_architecture_not_by_name(tmp_path: Path) -> None:

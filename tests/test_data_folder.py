@@ -398,6 +398,9 @@ def test_a_full_disk(folder: Path, small_chunks: None, monkeypatch: pytest.Monke
 def test_a_cache_directory_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BadInputError, match="is a file, and a directory is needed"):
+        prepare(load(folder), 12)
+    monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "file" / "inside"))
     with pytest.raises(MissingError, match="cannot be written"):
         prepare(load(folder), 12)
 

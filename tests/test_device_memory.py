@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -13,17 +15,19 @@ from test_export_c_chain import CHAINS, spec_of
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.zoo import load_name, zoo_table
-from meliuscli.counting.memory import PIXELS, memory_of
+from meliuscli.counting.analytic import count_spec
+from meliuscli.counting.memory import PIXELS, Memory, memory_of
 from meliuscli.errors import BadInputError
 from meliuscli.export.c import arena
 from meliuscli.export.c.arena import plan_arena
-from meliuscli.export.c.chain_arena import plan_chain
+from meliuscli.export.c.chain import Chain
+from meliuscli.export.c.chain_arena import plan_chain, rooms_of
 from meliuscli.export.c.chain_fold import fold_chain
 from meliuscli.export.c.chain_sources import chain_tables
 from meliuscli.export.c.float_network import runner_for_c
 from meliuscli.export.c.int8_run import Int8Network
 from meliuscli.export.c.sources import template
-from meliuscli.export.c.tables import make_tables
+from meliuscli.export.c.tables import ConstTable, make_tables, plain
 from meliuscli.export.c.vectors import noise
 from meliuscli.export.c.writer import parts_of
 from meliuscli.nn.build import build
@@ -41,6 +45,34 @@ def test_arithmetic_is_the_c_library(spec: DenseFamilySpec) -> None:
     assert memory.ram_bytes == planned.size
     tables = make_tables(spec, fold_dense(build(spec).eval(), spec))
     assert memory.flash_bytes == sum(table.values.nbytes for table in tables)
+    assert flash_by_block(memory) == flash_of_tables(tables, memory)
+
+
+def flash_by_block(memory: Memory) -> dict[str, int]:
+    return {name: flash for name, (_, flash) in memory.by_part("block").items() if flash}
+
+
+def flash_of_tables(tables: Sequence[ConstTable], memory: Memory) -> dict[str, int]:
+    """What the constants take of each block and part, by the names that they have in C."""
+    sums: Counter[str] = Counter()
+    for table in tables:
+        owners = [name for name in memory.by_part("block") if table.name.startswith(f"{plain(name)}_")]
+        owner = max(owners, key=len)
+        sums["input_norm" if "_image_" in table.name and "input_norm" in memory.by_part("block") else owner] += (
+            table.values.nbytes
+        )
+    return dict(sums)
+
+
+def ram_of_steps(chain: Chain, memory: Memory) -> dict[str, int]:
+    """The most that is alive in each block and part, from where the arena has its maps."""
+    needed: dict[str, int] = {}
+    for number, step in enumerate(chain.steps):
+        owners = [name for name in memory.by_part("block") if f"{step.name}.".startswith(f"{name}.")]
+        name = max(owners, key=len, default="")
+        alive = sum(room.size for room in rooms_of(chain) if room.first <= number <= room.last)
+        needed[name] = max(needed.get(name, 0), alive)
+    return needed
 
 
 @pytest.mark.parametrize("key", [*CHAINS, "wide"])
@@ -53,6 +85,35 @@ def test_arithmetic_is_the_c_library_of_a_chain(key: str) -> None:
     assert parts == [(one.part, one.float_bytes, one.count_bytes, one.sign_bytes) for one in planned.moments]
     assert memory.ram_bytes == planned.size
     assert memory.flash_bytes == sum(table.values.nbytes for table in chain_tables(chain))
+    assert flash_by_block(memory) == flash_of_tables(chain_tables(chain), memory)
+    blocks = {name: alive.total for name, (alive, _) in memory.by_part("block").items() if alive.total}
+    assert blocks == {name: size for name, size in ram_of_steps(chain, memory).items() if name}
+
+
+@pytest.mark.parametrize("name", zoo_table())
+def test_every_row_of_a_count_has_its_ram_and_flash(name: str) -> None:
+    spec = load_name(name)
+    memory = memory_of(spec)
+    for by in ("stage", "block"):
+        parts = memory.by_part(by)
+        assert set(parts) == {row.name for row in count_spec(spec).rows(by)}
+        assert sum(flash for _, flash in parts.values()) == memory.flash_bytes
+        assert max(alive.total for alive, _ in parts.values()) == memory.ram_bytes
+    assert memory.by_part("layer") == {}
+
+
+def test_ram_and_flash_are_columns_where_there_is_room(cli: Cli) -> None:
+    """The shape of the output goes first; where nothing has room, CSV and JSON have it all."""
+    table = cli("count", "meliusnet22", "--no-verify", "--by", "block").stdout.splitlines()
+    assert table[1].split()[-3:] == ["bytes", "RAM", "flash"]
+    assert "output" not in table[1]
+    total = next(line for line in table if line.startswith("total")).split()
+    memory = memory_of(load_name("meliusnet22"))
+    assert total[-2:] == [f"{memory.ram_bytes:,}", f"{memory.flash_bytes:,}"]
+    value = json.loads(cli("count", "meliusnet22", "--no-verify", "--by", "block", "--format", "json").stdout)
+    assert [part["part"] for part in value["memory"]["parts"]] == [row["name"] for row in value["rows"]]
+    assert sum(part["flash_bytes"] for part in value["memory"]["parts"]) == value["memory"]["flash_bytes"]
+    assert "RAM" not in cli("count", "meliusnet22", "--no-verify", "--by", "layer").stdout.splitlines()[1]
 
 
 @pytest.mark.parametrize("key", ["groups", "one-stage", *(key for key in CHAINS if key not in ("tfc", "cnv"))])
@@ -130,6 +191,18 @@ def test_limits_of_count(cli: Cli) -> None:
     assert above.returncode == 1
     assert "bytes of RAM are more than --max-ram 262,144" in above.stderr
     assert "bytes of flash are more than --max-flash 1,048,576" in above.stderr
+
+
+def test_what_is_estimated_is_called_so(cli: Cli) -> None:
+    """Where an export writes the network as C its figures are exact, and nowhere else."""
+    exact, estimate = (cli("count", name, "--no-verify", "--max-ram", "64") for name in ("tfc", "quicknet"))
+    assert (exact.returncode, estimate.returncode) == (1, 1)
+    assert "RAM 108 bytes in stem" in exact.stdout
+    assert "108 bytes of RAM are more than" in exact.stderr
+    assert "RAM about " in estimate.stdout
+    assert "bytes of RAM (an estimate: no export writes this network as C) are more than" in estimate.stderr
+    page = cli("explain", "memory").stdout
+    assert all(word in page for word in ("arena", "flash", "An estimate are both"))
 
 
 def test_memory_in_json(cli: Cli) -> None:

@@ -82,7 +82,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("predict meliusnet22 --top 3 --seed 1", "--top and --seed: for images, and none are given"),
         ("predict net-c cat.png --seed 3", "--seed: names a training of run:ID"),
         ("predict net-c cat.png --set growth_rate=3", "--set: a trained network stays what it is"),
-        ("export net.packed.safetensors --to c --seed 3 -o x-c", "a packed file is written again as it is"),
+        ("export net.packed.safetensors --to c --seed 3 -o x-c", "an exported file is written again as it is"),
         ("search --budget 5e8 --skip-bad", "--skip-bad: is for image folders"),
         ("check-proxy --skip-bad", "--skip-bad: is for image folders"),
     ],
@@ -120,6 +120,17 @@ def test_a_header_is_read_once(here: Path, monkeypatch: pytest.MonkeyPatch, word
     monkeypatch.setattr(headers, "read_header", counted)
     run_here(*words.format(name).split())
     assert times == [Path(name)]
+
+
+@pytest.mark.parametrize("name", ["net-c", "net.packed.safetensors", "net.safetensors"])
+def test_a_trained_network_that_is_trained_anew_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Its weights were passed over in silence."""
+    with pytest.raises(BadInputError, match="epochs: must be greater than 0"):
+        run_here("train", name, "--epochs", "0")
+    note = f"note: the network of {name} is trained anew: its weights are not used\n"
+    assert capsys.readouterr().err == note
 
 
 def test_a_packed_file_is_not_written_as_onnx_nor_onnx_as_packed(made: Path, tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from conftest import Cli, run_here
 
 from meliuscli.arch.zoo import load_arch, load_name
+from meliuscli.cli.app import make_app
 from meliuscli.errors import BadInputError, MeliusError
 from meliuscli.results import write_json
 from meliuscli.training.weights import read_spec, save_weights
@@ -92,7 +95,9 @@ def test_a_network_comes_from_stdin(cli: Cli) -> None:
     )
 
 
-@pytest.mark.parametrize(("suffix", "begins"), [("json", "{"), ("csv", "part,"), ("tex", "\\begin"), ("md", "**")])
+@pytest.mark.parametrize(
+    ("suffix", "begins"), [("json", "{"), ("csv", "part,"), ("tex", "% no room for: output"), ("md", "**")]
+)
 def test_the_suffix_of_a_file_chooses_its_format(suffix: str, begins: str) -> None:
     """`-o x.tex` and `-o x.json` held a plain table."""
     run_here("count", "meliusnet22", "--no-verify", "-o", f"x.{suffix}")
@@ -358,3 +363,27 @@ def test_verbose_says_what_it_took_and_on_what(cli: Cli, place: int) -> None:
     assert re.fullmatch(r"took [\d.]+ s, [\d.]+ s of CPU time, at most [\d.]+ MiB in a process", took)
     assert f"meliuscli {__version__}" in machine
     assert done.stdout == cli("count", "meliusnet22", "--no-verify").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "here"),
+    [
+        (("train", "tfc", "--input", "24"), "train has --input-size"),
+        (("count", "tfc", "--input-size=24"), "count has --input"),
+        (("worker", "--name", "x"), "worker has --study"),
+        (("check-proxy", "--study", "x"), "check-proxy has --name"),
+        (("search", "--max-ops", "5e8"), "search has --budget"),
+    ],
+)
+def test_an_option_that_has_another_name_here_is_refused_with_it(cli: Cli, words: tuple[str, ...], here: str) -> None:
+    done = cli(*words)
+    assert done.returncode == 2
+    assert here in done.stderr
+
+
+def test_an_operand_is_written_in_capitals_in_every_usage() -> None:
+    group: Any = typer.main.get_command(make_app([]))
+    for name, command in group.commands.items():
+        arguments = [one for one in command.params if one.param_type_name == "argument"]
+        named = [one.metavar for one in arguments if name != "list"]  # which has a choice of words
+        assert all(metavar and metavar.isupper() and metavar.isalpha() for metavar in named), (name, named)

@@ -416,6 +416,9 @@ def test_the_command_writes_a_run_that_others_take(tmp_path: Path, cli: Cli) -> 
     run = made.stdout.partition(": ")[0]
     shown = cli("show", run, "--reports", str(runs))
     assert "imported from net.params (bmxnet," in shown.stdout
+    assert "nothing is known of its accuracy here: meliuscli evaluate run:" in shown.stdout
+    for word in ("seed 0", "n=1", "unknown", "test is scored once"):  # it was not trained here
+        assert word not in shown.stdout + cli("list", "runs", "--reports", str(runs)).stdout
     listed = json.loads(cli("list", "runs", "--reports", str(runs), "--format", "json").stdout)["runs"]
     assert [one["state"] for one in listed] == ["imported"]
     assert cli("count", run, "--reports", str(runs), "--no-verify").returncode == 0

@@ -49,5 +49,5 @@ def test_there_are_none_without_a_compiler_that_works(folder: Path, monkeypatch:
 @needs_compiler
 def test_without_a_place_to_keep_them_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("MELIUSCLI_CACHE", str(tmp_path / "file" / "inside"))
     assert kernels.kernels.__wrapped__() is None

@@ -9,14 +9,17 @@ import pytest
 from conftest import Cli, run_here
 
 from meliuscli import memory
-from meliuscli.arch.zoo import load_arch
+from meliuscli.arch.zoo import load_arch, spec_from_fields
 from meliuscli.counting.footprint import require_room
 from meliuscli.data.batches import prepare
 from meliuscli.data.catalog import load_dataset
-from meliuscli.errors import MissingError, SpecError
+from meliuscli.errors import BadInputError, MissingError, SpecError, why_unread
+from meliuscli.export.c.manifest import read_manifest
+from meliuscli.nn.build import build
 from meliuscli.results import write_json
 from meliuscli.search.axis import Axis, read_axes
 from meliuscli.training.recipe import find_recipe
+from meliuscli.training.weights import save_weights
 
 
 @pytest.mark.parametrize(
@@ -136,3 +139,58 @@ def test_names_that_no_file_has_are_no_bug(cli: Cli, words: list[str], code: int
     assert done.returncode == code
     assert says in done.stderr
     assert len(done.stderr) < 400
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "hint"),
+    [
+        (["predict", "d.onnx", "a.png"], "d.onnx: is a directory, not a file", None),
+        (["predict", "d.safetensors", "a.png"], "d.safetensors: is a directory, not a file", None),
+        (["show", "d.packed.safetensors"], "d.packed.safetensors: is a directory, not a file", None),
+        (
+            ["predict", "n.onnx", "photos"],
+            "photos: is a directory; images are named one by one",
+            "predict n.onnx photos/",
+        ),
+        (["predict", "n.onnx", "a.png", "photos"], "photos: is a directory; images are named one by one", None),
+        (
+            ["predict", "net.safetensors"],
+            "nothing is known about the ImageNet accuracy",
+            "predict net.safetensors cat.jpg",
+        ),
+        (["predict", "tfc"], "nothing is known about the ImageNet accuracy", None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_reason_is_that_of_what_lies_there(
+    words: list[str], says: str, hint: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories were said not to be there, and images that were forgotten or named by their folder not to be networks."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("d.onnx", "d.safetensors", "d.packed.safetensors", "photos"):
+        Path(name).mkdir()
+    spec = load_arch("tfc").spec
+    save_weights(build(spec), spec, Path("net.safetensors"))
+    with pytest.raises(BadInputError) as caught:
+        run_here(*words)
+    assert says in caught.value.message
+    assert (hint or "") in (caught.value.hint or "")
+    assert hint is not None or "cat.jpg" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("value", [5, None, [], "tfc"])
+def test_what_is_wrong_with_a_file_is_not_said_in_pythons_words(value: object, tmp_path: Path) -> None:
+    """`argument of type 'int' is not iterable` was said of a manifest."""
+    with pytest.raises(SpecError, match=r"net: spec: is no table of fields"):
+        spec_from_fields(value, "net: ")  # type: ignore[arg-type]
+    fields = {"format": "meliuscli-c-1", "spec": value, "files_sha256": value}
+    (tmp_path / "manifest.json").write_text(json.dumps(fields))
+    with pytest.raises(BadInputError, match="spec: is no table of fields"):
+        read_manifest(tmp_path)
+    spec = load_arch("tfc").spec
+    fields |= {"spec": spec.model_dump(mode="json"), "archid": spec.archid, "preprocessing": None}
+    (tmp_path / "manifest.json").write_text(json.dumps({**fields, "network": "net", "int8": None}))
+    with pytest.raises(BadInputError) as caught:
+        read_manifest(tmp_path)
+    assert not {"object", "NoneType", "attribute", "iterable"} & set(caught.value.message.split())
+    assert why_unread(KeyError("spec")) == "it has no 'spec'"

@@ -21,7 +21,8 @@ from meliuscli.report.answers import Answer, render
 from meliuscli.report.believed import _probability
 from meliuscli.report.runs import run_answer
 from meliuscli.report.study import StudyReport
-from meliuscli.report.study_tables import study_tables, study_value, verdict_lines
+from meliuscli.report.study_sentences import verdict_lines
+from meliuscli.report.study_tables import study_tables, study_value
 from meliuscli.report.tables import Column, Format, Table
 from meliuscli.runs import Run, summary
 from meliuscli.search.check import Check, DataFacts

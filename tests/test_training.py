@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from meliuscli.data.catalog import Dataset, Split, load_dataset
 from meliuscli.errors import BadInputError, FailedError
 from meliuscli.nn.build import build
 from meliuscli.runs import summary
+from meliuscli.training.chance import TAIL, at_chance_text, chance_limit, is_at_chance
 from meliuscli.training.loop import EpochMetrics, fit, flatten_parameters
 from meliuscli.training.recipe import Recipe, find_recipe, recipe_table
 from meliuscli.training.run import RunResult, train_once
@@ -220,6 +223,32 @@ def test_chance_is_a_failed_run() -> None:
     assert run(0.112).is_at_chance(10, 5000)
     assert not run(0.114).is_at_chance(10, 5000)
     assert run(0.02).is_at_chance(10, 5000)
+
+
+def test_the_limit_of_chance_is_the_binomial_tail_of_three_deviations() -> None:
+    """With few images a normal distribution was taken for it, and "no better than chance" was said of 12 of 18 right."""
+    for classes, images in ((3, 18), (2, 12), (10, 100), (10, 5000), (1000, 50_000)):
+        limit = chance_limit(classes, images)
+        tails = [
+            sum(
+                Fraction(math.comb(images, k))
+                * Fraction(1, classes) ** k
+                * Fraction(classes - 1, classes) ** (images - k)
+                for k in range(least, images + 1)
+            )
+            for least in (limit, limit + 1)
+            if images <= 100
+        ]
+        assert not tails or tails[0] >= Fraction(TAIL) > tails[1]
+        assert limit / images == pytest.approx(
+            1 / classes + 3 * math.sqrt((classes - 1) / classes**2 / images), rel=0.1
+        )
+    assert chance_limit(3, 18) == 12
+    assert is_at_chance(12 / 18, 3, 18)
+    assert not is_at_chance(13 / 18, 3, 18)
+    assert chance_limit(3, 4) == 4  # too few images to tell anything
+    text = "validation top-1 66.67 % cannot be told from chance with 18 images (the limit is 12 right, 66.67 %)"
+    assert at_chance_text(12 / 18, 3, 18) == text
 
 
 def test_spread_needs_two_values() -> None:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meliuscli.errors import BadInputError
-from meliuscli.units import format_count, format_duration, format_mib, parse_bytes, parse_count, parse_duration
+from meliuscli.units import (
+    format_count,
+    format_duration,
+    format_figure,
+    format_mib,
+    parse_bytes,
+    parse_count,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +69,14 @@ def test_counts_read_as_papers_print_them() -> None:
 @given(st.integers(1, 10**17))
 def test_formatting_then_parsing_stays_within_five_digits(value: int) -> None:
     assert parse_count(format_count(value)) == pytest.approx(value, rel=1e-4)
+
+
+def test_nothing_small_is_rounded_to_nothing() -> None:
+    shown = [format_figure(value) for value in (16.14, 0.8849, 0.1, 0.00858, 922 / 567_716_352, 0, 12345.6, -0.0043)]
+    assert shown == ["16.14", "0.88", "0.10", "0.0086", "1.6e-06", "0.00", "12,346", "-0.0043"]
+    assert [format_mib(size) for size in (4_065_568, 104_858, 8992)] == ["3.877 MiB", "0.100 MiB", "8.781 KiB"]
+
+
+@given(st.floats(1e-9, 1e9))
+def test_a_figure_is_within_five_percent_of_its_value(value: float) -> None:
+    assert abs(float(format_figure(value).replace(",", "")) / value - 1) <= 0.051

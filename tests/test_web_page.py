@@ -13,13 +13,19 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from meliuscli.cli import networks
+from meliuscli.cli.networks import count_any
+from meliuscli.cli.report import _page
+from meliuscli.counting.counts import Storage
 from meliuscli.report.chart import Chart, Curve, Mark, svg
 from meliuscli.report.check_report import read_check_report
+from meliuscli.report.counted import make_view
+from meliuscli.report.recorded import Recorded
 from meliuscli.report.study import StudyReport, read_study
 from meliuscli.report.study_web import study_web_page
 from meliuscli.report.tables import Column, Table
 from meliuscli.report.web_page import Code, WebSection, document, sort_key
-from meliuscli.report.web_pages import check_web_page, curves, losses
+from meliuscli.report.web_pages import check_web_page, comparison_web_page, curves, losses
 from meliuscli.search.study import TrialRecord
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +179,47 @@ def test_networks_are_compared_on_a_page(cli: Cli, tmp_path: Path) -> None:
     rows = {row[0]: row for row in page.table("OPs")[1:]}
     assert "208.13M" in rows["meliusnet22"]
     assert "70.6" in rows["mobilenet-v1"]
+
+
+def compared() -> str:
+    """A page of networks with a published accuracy, with one of a run, and with none."""
+    view = make_view("melius", None, None)
+    published, unknown, trained = (count_any(name, [], [], [], view.storage) for name in ("meliusnet22", "tfc", "cnv"))
+    run = Recorded("abc", "cnv", "cifar10", 3, 67.214, 0.3)
+    return comparison_web_page(
+        [published, unknown, replace(trained, name="run:abc", run=run)], view, "meliuscli report"
+    )
+
+
+def test_a_run_has_its_column_and_its_mark_beside_the_published(tmp_path: Path) -> None:
+    page = Page(compared())
+    rows = page.table("run top-1")
+    at = rows[0].index("run top-1")
+    assert [row[at] for row in rows[1:]] == ["", "", "67.21±0.30"]
+    marks = [str(attrs["data-text"]) for tag, attrs in page.tags if tag == "g" and "data-text" in attrs]
+    assert marks == ["meliusnet22: 208.13M, 63.6 % as published", "run:abc: 1.0992M, 67.21 %"]
+    assert "in no chart: tfc." in page.words
+    ram = rows[0].index("RAM KiB")
+    assert [row[ram] for row in rows[1:]] == ["2,852", "0.11", "10.03"]
+
+
+def test_the_command_has_the_accuracy_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compare has it; the page had none."""
+    run = Recorded("abc", "cnv", "cifar10", 3, 67.214, 0.3)
+    trained = replace(count_any("cnv", [], [], [], Storage()), name="run:abc", run=run)
+    monkeypatch.setattr(networks, "count_run", lambda *_: trained)
+    assert "67.21±0.30" in _page(["meliusnet22", "run:abc"], Path("reports"))
+
+
+@pytest.mark.parametrize("width", [500, 1400])
+def test_what_is_wider_than_the_screen_says_so(chromium: str, tmp_path: Path, width: int) -> None:
+    measure = (
+        "document.title = [...document.querySelectorAll('.wide')].every(e => e.scrollWidth > e.clientWidth"
+        " !== e.previousElementSibling.hidden) + ' ' + document.querySelectorAll('.hint:not([hidden])').length;"
+    )
+    page = in_browser(chromium, compared(), measure, tmp_path, width=width)
+    assert ("<title>true 0</title>" in page) is (width == 1400)
+    assert "<title>true " in page
 
 
 @pytest.mark.parametrize(

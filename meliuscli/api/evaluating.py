@@ -39,7 +39,7 @@ def evaluate(
     refuse_skip_bad(skip_bad, (dataset,))
     opened = open_network(str(network), reports, seed, threads)
     loaded = load_dataset(dataset, data, None, skip_bad)
-    check_classes(opened, loaded.num_classes, dataset)
+    check_classes(opened, loaded, dataset)
     prepared = prepare_and_tell(loaded, opened.spec.input_size, listener)
     with listener.counter("evaluating") as on_progress:
         return evaluate_on(opened, dataset, prepared, split, limit, on_progress)

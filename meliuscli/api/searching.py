@@ -95,7 +95,7 @@ def resume_search(
 
 def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, listener: Listener) -> StudyReport:
     """What is left of a study, trained and reported."""
-    from meliuscli.report.study import gather
+    from meliuscli.report.study import gather, how_far
     from meliuscli.report.study_page import write_report
     from meliuscli.search.conduct import conduct, first_line, open_study
     from meliuscli.search.lost import lost_trials, refuse_lost
@@ -118,4 +118,6 @@ def conducted(begun: Begun, again: bool, workers: int, timeout: float | None, li
         with last, listener.status("writing the report"):
             report = gather(study, begun.origin)
             write_report(report)
+            if how_far(study, report)[1]:
+                STUDY.mark_done(study.directory)
     return report

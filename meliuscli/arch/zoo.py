@@ -51,6 +51,11 @@ def find_name(name: str, key: str = "") -> str:
     raise unknown_name("network", name, zoo_table(), key)
 
 
+def is_name(text: str) -> bool:
+    """Is this the name of a known network, however it is written?"""
+    return _fold(text) in map(_fold, zoo_table())
+
+
 def _scaled(name: str, by_folded: Mapping[str, str]) -> str | None:
     """``pokebnn-0.9``: the network of scale one and the option that changes it; None where there is no such family."""
     match = re.fullmatch(r"(.+?)[-_ ]?(\d*\.\d+)x?", name)
@@ -62,7 +67,10 @@ def _scaled(name: str, by_folded: Mapping[str, str]) -> str | None:
 
 
 def spec_from_fields(fields: Mapping[str, Any], where: str = "") -> ArchSpec:
-    """Raw fields (as in zoo.toml) to a validated spec. ``where`` names their origin in errors."""
+    """Raw fields (as in zoo.toml) to a validated spec. ``where`` names their origin in errors. Raises ``SpecError`` for what is
+    none, also where a file holds something else in their place."""
+    if not isinstance(fields, Mapping):
+        raise SpecError(f"{where}spec", "is no table of fields")
     if "family" not in fields:
         raise SpecError(f"{where}family", "missing", f"known families: {', '.join(FAMILIES)}")
     family = fields["family"]
@@ -84,9 +92,7 @@ def load_changed(name_or_path: str, changes: Mapping[str, Any]) -> NamedArch:
     path = Path(name_or_path)
     if len(os.fsencode(path.name)) > MAX_NAME:  # which no file has
         raise unknown_name("network", name_or_path, zoo_table())
-    if path.suffix.lower() == ".toml" or (
-        path.exists() and not path.is_dir() and _fold(name_or_path) not in map(_fold, zoo_table())
-    ):
+    if path.suffix.lower() == ".toml" or (path.exists() and not path.is_dir() and not is_name(name_or_path)):
         return _changed(read_toml(path), path.stem, changes, f"{path}: ")
     try:
         name = find_name(name_or_path)

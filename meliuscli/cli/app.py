@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import os
@@ -29,7 +30,7 @@ from meliuscli.cli.console import (
     speak_any_encoding,
     talk,
 )
-from meliuscli.errors import InterruptedByUser, MeliusError, MissingError
+from meliuscli.errors import BadInputError, InterruptedByUser, MeliusError, MissingError
 from meliuscli.memory import lacks_memory
 from meliuscli.version import __version__
 from meliuscli.work.interrupts import exit_code, hear_interrupts, was_interrupted
@@ -150,7 +151,7 @@ def _run() -> NoReturn:
         _debug_traceback()
         name = _shortened(str(error.filename)) if error.filename else "the system"
         complain(f"{name}: {error.strerror or error}", "choose another place or name")
-        _leave(MissingError.exit_code)
+        _leave((BadInputError if error.errno == errno.ENAMETOOLONG else MissingError).exit_code)
     except Exception as error:
         _debug_traceback()
         if was_interrupted():  # what a library made of it

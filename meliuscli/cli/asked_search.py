@@ -69,6 +69,8 @@ def parse_budgets(budget: str, latency: bool) -> tuple[float, ...]:
     """All budgets, the smallest first."""
     if not latency and re.search(r"[0-9]\s*[mu]?s\s*(,|$)", budget):
         raise BadInputError(f"--budget {budget}: a time is a budget of latency", "add --objectives accuracy,latency")
+    if not all(part.strip() for part in budget.split(",")):
+        raise BadInputError(f"--budget {budget!r}: one of its parts is empty", "write several as 1.5e8,2e8")
     parse = parse_latency if latency else parse_count
     return tuple(sorted({parse(part, "--budget") for part in budget.split(",")}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
@@ -44,7 +45,7 @@ def bench(
     networks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NETWORK]...",
+            metavar="NETWORK",
             help="Names, TOML files or run:ID of networks, FILE.packed.safetensors, FILE.onnx, a directory of C, or"
             " FILE.py:FACTORY.",
             show_default=False,
@@ -160,13 +161,15 @@ def _file(
     if kind == "packed":
         from meliuscli.export.packed import load_packed
 
-        return bench_file(name, load_packed(Path(word), threads, isa), seed=seed, **how)
+        result = bench_file(name, load_packed(Path(word), threads, isa), seed=seed, **how)
+        return replace(result, file_bytes=Path(word).stat().st_size)
     from meliuscli.exchange.opened import open_network
 
     threads = 1 if kind == "c" else threads
     opened = open_network(word, REPORTS, None, threads)
     ((way, run),) = opened.ways.items()
-    return bench_way(name, way, run, opened.spec, threads=threads, seed=seed, **how)
+    timed = bench_way(name, way, run, opened.spec, threads=threads, seed=seed, **how)
+    return timed if kind == "c" else replace(timed, file_bytes=Path(word).stat().st_size)
 
 
 def _network(

@@ -17,7 +17,8 @@ from meliuscli.units import parse_count
 def check_proxy(
     context: typer.Context,
     space: Annotated[
-        str, typer.Argument(help="A search space's name or TOML file.", autocompletion=completion.spaces)
+        str,
+        typer.Argument(metavar="SPACE", help="A search space's name or TOML file.", autocompletion=completion.spaces),
     ] = "meliusnet",
     networks: Annotated[
         int | None,

@@ -19,6 +19,7 @@ def cite(
     archs: Annotated[
         list[str] | None,
         typer.Argument(
+            metavar="NETWORK",
             help="Names or TOML files of networks; MeliusNet when there are none.",
             show_default=False,
             autocompletion=completion.networks,

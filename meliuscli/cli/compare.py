@@ -11,7 +11,7 @@ import typer
 from meliuscli.arch.zoo import arch_names
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, talk, talk_of
-from meliuscli.cli.networks import count_any, count_run, is_own, words_of
+from meliuscli.cli.networks import count_to_compare, is_own, words_of
 from meliuscli.errors import BadInputError, SpecError
 from meliuscli.report.compare import compare_answer, compare_warnings
 from meliuscli.report.counted import Counted, View, make_view
@@ -22,6 +22,7 @@ def compare(
     archs: Annotated[
         list[str] | None,
         typer.Argument(
+            metavar="NETWORK",
             help="Names, TOML files, run:ID or FILE.py:FACTORY; ratios are to the first.",
             show_default=False,
             autocompletion=completion.networks,
@@ -61,7 +62,7 @@ def compare(
     counted = []
     for name in names:
         try:
-            counted.append(_count(name, set_ or [], words, input_ or [], view, reports))
+            counted.append(count_to_compare(name, set_ or [], words, input_ or [], view.storage, reports))
         except SpecError as error:
             if name in (archs or []):
                 raise BadInputError(f"{name}: {error.message}", error.hint) from None
@@ -72,12 +73,6 @@ def compare(
         _draw(counted, view, pareto)
     talk_of(fmt, compare_warnings(counted, view))
     give(compare_answer(counted, view), fmt, output)
-
-
-def _count(name: str, set_: list[str], words: list[str], inputs: list[str], view: View, reports: Path) -> Counted:
-    if name.lower().startswith("run:") and len(inputs) < 2:
-        return count_run(name, set_, inputs[0] if inputs else None, view.storage, reports)
-    return count_any(name, set_, words, inputs, view.storage, reports)
 
 
 def _draw(counted: Sequence[Counted], view: View, path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ SHARED = ("bn-params", "convention", "device", "float-bits", "format", "report-t
 """Keys that stand outside of a command's table too, for every command that has the option."""
 ASKED_ONLY = ("arch", "force", "help", "output", "print-config", "resume")
 """Options that are for one call, and are not configured."""
+OF_PLACES = ("cache", "data", "debug", "kernels", "update-golden")
+"""Variables of no option."""
 HOW_OUTPUT_LOOKS = ("format",)
 PREFIX = "MELIUSCLI_"
 
@@ -72,8 +75,28 @@ def _from_environment(command: str, keys: Mapping[str, TyperOption]) -> dict[str
     for name, key in {**shared, **own}.items():
         text = os.environ.get(name)
         if text and key in keys:
-            settings[keys[key].name] = Setting(shlex.split(text) if keys[key].multiple else text, name)
+            settings[keys[key].name] = Setting(_split(text, f"{name}: {key}") if keys[key].multiple else text, name)
     return settings
+
+
+def _split(text: str, where: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise BadInputError(f"{where}: {error}", "values are split as a shell does: quote what holds a space") from None
+
+
+def strange_variables(commands: Collection[str]) -> list[str]:
+    """A warning for each variable with our prefix that no command reads."""
+    known = {_variable(name) for name in (*SHARED, *OF_PLACES)}
+    begins = tuple(_variable(f"{command}-") for command in commands)
+    warnings = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(begins):
+            near = difflib.get_close_matches(name, known, n=1)
+            more = f": did you mean {near[0]}?" if near else ""
+            warnings.append(f"warning: no command reads the environment variable {name}{more}")
+    return warnings
 
 
 def _variable(words: str) -> str:

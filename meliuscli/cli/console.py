@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,6 @@ class ReaderLeft(Exception):
 def speak_any_encoding() -> None:
     """Let stdout and stderr say what their encoding lacks in other characters: a finished training must not fail on its
     last line. Names of files that are no text come out with backslashes."""
-    codecs.register_error("meliuscli", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="meliuscli")
@@ -50,6 +50,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     ), error.end
 
 
+codecs.register_error("meliuscli", _in_ascii)
 _is_quiet = False
 _log: Path | None = None
 
@@ -182,8 +183,16 @@ def answer(content: str, output: Path | None, option: str = "--output") -> None:
         raise MissingError("stdout: cannot be written: it is closed") from None
 
 
+def _in_its_encoding(table: Table) -> Table:
+    """A table of what stdout can say: its columns are as wide as what is written."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return table.said(lambda words: words.encode(encoding, "meliuscli").decode(encoding))
+
+
 def give(made: Answer, fmt: Format, output: Path | None) -> None:
     """Write an answer in a format to a file, or to stdout; a terminal gets its tables drawn."""
+    if fmt == "table" and output is None:
+        made = replace(made, tables=tuple(map(_in_its_encoding, made.tables)))
     if fmt == "table" and output is None and sys.stdout is not None and sys.stdout.isatty():
         from meliuscli.cli.terminal import draw, has_unicode, terminal
 
@@ -198,6 +207,8 @@ def give(made: Answer, fmt: Format, output: Path | None) -> None:
 
 def answer_page(parts: Sequence[Part], output: Path | None) -> None:
     """The pieces of a page, with a blank line between them: as wide as the terminal, or as ``WIDTH`` elsewhere."""
+    if output is None:
+        parts = [_in_its_encoding(part) if isinstance(part, Table) else part for part in parts]
     if output is not None or sys.stdout is None or not sys.stdout.isatty():
         answer("\n".join(map(part_text, parts)), output)
         return

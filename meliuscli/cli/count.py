@@ -106,7 +106,8 @@ class _Limits:
             )
             for what, option, needed, limit in limits:
                 if limit is not None and needed > limit:
-                    found.append(f"{needed:,} bytes of {what} are more than {option} {limit:,} bytes")
+                    how = "" if memory.is_c else " (an estimate: no export writes this network as C)"
+                    found.append(f"{needed:,} bytes of {what}{how} are more than {option} {limit:,} bytes")
         return found
 
     def _ops_problems(self, network: Counted) -> list[str]:

@@ -137,7 +137,7 @@ def _in_int8(
     dataset = DEFAULT_DATASET if in_c.dataset is None else in_c.dataset
     opened = Opened(name, runner.spec, how, {"float32": runner}, {})
     loaded = load_dataset(dataset, in_c.data)
-    check_classes(opened, loaded.num_classes, dataset)
+    check_classes(opened, loaded, dataset)
     prepared = prepare_and_tell(loaded, runner.spec.input_size, SHELL)
     with status("calibrating"), torch.inference_mode():
         calibration = calibration_images(opened, prepared, CALIBRATED)

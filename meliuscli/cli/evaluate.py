@@ -21,8 +21,8 @@ def evaluate(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="run:ID|FILE|DIR",
-            help="A run, FILE.packed.safetensors, FILE.onnx or a directory of C.",
+            metavar="NETWORK",
+            help="run:ID, FILE.packed.safetensors, FILE.onnx or a directory of C.",
             show_default=False,
         ),
     ],

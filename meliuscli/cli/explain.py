@@ -15,6 +15,7 @@ def explain(
     topic: Annotated[
         str | None,
         typer.Argument(
+            metavar="TOPIC",
             help="A topic (without one they are listed), or a network.",
             show_default=False,
             autocompletion=completion.topics,

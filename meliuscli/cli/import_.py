@@ -16,7 +16,9 @@ from meliuscli.units import format_count, format_mib
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file of weights of another program.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of weights of another program.", show_default=False)
+    ],
     arch: Annotated[
         str | None,
         typer.Option("--arch", metavar="NAME", help="The network (default: as the file says).", show_default=False),

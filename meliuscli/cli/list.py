@@ -26,7 +26,7 @@ def list_(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[archs|spaces|datasets|conventions|runs|studies|checks]...",
+            metavar="archs|spaces|datasets|conventions|runs|studies|checks",
             help="What to list; all but runs, studies and checks when left out.",
             autocompletion=completion.kinds,
         ),
@@ -49,7 +49,9 @@ def list_(
     if is_given(context, "reports") and not of_reports:
         raise BadInputError(f"--reports {reports}: is where runs lie, and none are listed", "meliuscli list runs")
     if fmt == "csv" and len(chosen) > 1:
-        raise BadInputError("CSV is one table, and these are several lists", f"name one: {', '.join(known)}")
+        raise BadInputError(
+            "--format csv: CSV is one table, and these are several lists", f"name one: {', '.join(known)}"
+        )
     if of_reports and reports != REPORTS and not reports.is_dir():
         raise BadInputError(f"--reports {reports}: no such directory")
     tables = {kind: _table(kind, reports, fmt) for kind in chosen}

@@ -207,3 +207,17 @@ def parse_input(text: str) -> tuple[int, int, int]:
         raise BadInputError(f"--input {text!r}: not an input shape", "write it as 3x224x224, or 224 for three channels")
     channels, height, width = match.groups()
     return (3, int(width), int(width)) if channels is None else (int(channels), int(height), int(width))
+
+
+def count_to_compare(
+    arch: str,
+    set_: Sequence[str],
+    words: Sequence[str],
+    inputs: Sequence[str],
+    storage: Storage,
+    reports: Path = REPORTS,
+) -> Counted:
+    """As ``count_any``, and what a run trained with its accuracy."""
+    if arch.lower().startswith("run:") and len(inputs) < 2:
+        return count_run(arch, set_, inputs[0] if inputs else None, storage, reports)
+    return count_any(arch, set_, words, inputs, storage, reports)

@@ -17,7 +17,7 @@ from meliuscli.work.listener import Listener
 Network = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NETWORK]",
+        metavar="NETWORK",
         help="A name (meliuscli list), a TOML file (- for stdin), run:ID, or FILE.py:FACTORY for a module.",
         show_default=False,
         autocompletion=completion.networks,

@@ -11,7 +11,9 @@ from meliuscli.cli.console import answer, status
 
 
 def paper_tables(
-    directory: Annotated[Path, typer.Argument(help="Where the tables are written.")] = Path("reports/paper-tables"),
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the tables are written.")] = Path(
+        "reports/paper-tables"
+    ),
 ) -> None:
     """Write the tables of MeliusNet's paper, our counts beside the published ones.
 

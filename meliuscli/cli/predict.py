@@ -4,18 +4,24 @@ network says of them."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meliuscli.arch.zoo import is_name
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, is_given, status
 from meliuscli.cli.networks import count_named, is_own
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError
+from meliuscli.exchange.headers import names_file
 from meliuscli.report.predict import predict_answer
 from meliuscli.report.tables import Format
 from meliuscli.runs import REPORTS
+
+if TYPE_CHECKING:
+    from meliuscli.evidence.belief import Belief
+    from meliuscli.report.counted import Counted
 
 
 def predict(
@@ -23,6 +29,7 @@ def predict(
     networks: Annotated[
         list[str],
         typer.Argument(
+            metavar="NETWORK",
             help="Names (meliuscli list) or TOML files of networks; or run:ID, FILE.packed.safetensors, FILE.onnx or a"
             " directory of C with images behind it.",
             show_default=False,
@@ -48,22 +55,40 @@ def predict(
     So meliuscli predict run:1a2b cat.jpg dog.jpg --top 3 names three classes for each image.
 
     Example: meliuscli predict meliusnet29 --set growth_rate=48"""
+    _refuse_folders(networks)
     if any(map(_is_image, networks)):
         _classify(networks, set_ or [], top, seed, reports, fmt, output)
         return
     if unused := [f"--{name}" for name in ("top", "seed") if is_given(context, name)]:
         hint = "name image files behind run:ID"
         raise BadInputError(f"{' and '.join(unused)}: for images, and none are given", hint)
-    from meliuscli.evidence.belief import believe  # loads numpy
-
     for name in networks:
         if is_own(name):
             raise BadInputError(
                 f"{name}: nothing is believed about modules of your own", "name a network or a TOML file"
             )
     counted = [count_named(name, set_ or [], None, Storage(), reports) for name in networks]
-    beliefs = believe([n.spec for n in counted if n.spec is not None], [n.name for n in counted])
-    give(predict_answer(counted, beliefs), fmt, output)
+    give(predict_answer(counted, _believed(networks, counted)), fmt, output)
+
+
+def _believed(words: list[str], counted: list[Counted]) -> list[Belief]:
+    """Raises ``BadInputError`` for a network that the evidence does not cover; of a trained one, images may have been meant."""
+    from meliuscli.evidence.belief import believe  # loads numpy
+
+    try:
+        return believe([n.spec for n in counted if n.spec is not None], [n.name for n in counted])
+    except BadInputError as error:
+        trained = [word for word in words if word.lower().startswith("run:") or names_file(word)]
+        hint = f"; to classify images, name them behind it: meliuscli predict {trained[0]} cat.jpg" if trained else ""
+        raise BadInputError(error.message, f"{error.hint}{hint}") from None
+
+
+def _refuse_folders(words: list[str]) -> None:
+    """Raise ``BadInputError`` for a directory behind a network that is no network itself."""
+    for word in words[1:]:
+        if Path(word).is_dir() and not is_name(word) and not names_file(word):
+            hint = f"meliuscli predict {words[0]} {Path(word) / '*.jpg'}"
+            raise BadInputError(f"{word}: is a directory; images are named one by one", hint)
 
 
 def _is_image(word: str) -> bool:

@@ -10,10 +10,11 @@ import typer
 
 from meliuscli.cli import completion, options
 from meliuscli.cli.console import answer, is_given, status, talk
-from meliuscli.cli.networks import count_any
+from meliuscli.cli.networks import count_to_compare
 from meliuscli.cli.progress import SHELL
 from meliuscli.errors import BadInputError
 from meliuscli.report.tables import Format
+from meliuscli.results import require_directory
 from meliuscli.runs import load_run
 from meliuscli.work.folders import REPORTS
 from meliuscli.work.interrupts import telling_what_is_kept
@@ -24,7 +25,7 @@ def report(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="study:NAME, check:NAME or run:ID; or networks to compare.",
             show_default=False,
             autocompletion=completion.targets,
@@ -61,6 +62,8 @@ def _refuse_unused(context: typer.Context, targets: list[str], page: Path | None
     """An option that is given is used or refused."""
     if page is not None and page.suffix.lower() not in ("", ".html", ".htm"):
         raise BadInputError(f"--html {page}: not the name of a web page", "name it .html")
+    if page is not None:
+        require_directory(page, "--html")
     unused = (
         []
         if page is None
@@ -75,7 +78,7 @@ def _refuse_unused(context: typer.Context, targets: list[str], page: Path | None
 def _study(targets: list[str]) -> str | None:
     """The name in a single study:NAME."""
     kind, _, name = targets[0].partition(":")
-    return name if len(targets) == 1 and kind.lower() == "study" and name else None
+    return name if len(targets) == 1 and kind.lower() == "study" else None
 
 
 def _gather(study: str, storage: str, reports: Path, fmt: Format, output: Path | None, quiet: bool) -> None:
@@ -106,7 +109,7 @@ def _page(targets: list[str], reports: Path) -> str:
     from meliuscli.report.web_pages import comparison_web_page
 
     view = make_view("melius", None, None)
-    counted = [count_any(target, [], [], [], view.storage, reports) for target in targets]
+    counted = [count_to_compare(target, [], [], [], view.storage, reports) for target in targets]
     return comparison_web_page(counted, view, shlex.join(["meliuscli", "report", *targets]))
 
 
@@ -118,7 +121,8 @@ def _of_work(kind: str, name: str, reports: Path) -> str:
         from meliuscli.report.study import read_study
         from meliuscli.report.study_web import study_web_page
 
-        return study_web_page(*read_study(directory))
+        study, state, _ = read_study(directory)
+        return study_web_page(study, state)
     from meliuscli.report.check_report import read_check_report
     from meliuscli.report.web_pages import check_web_page
 

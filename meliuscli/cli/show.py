@@ -40,6 +40,7 @@ def show(
     arch: Annotated[
         str,
         typer.Argument(
+            metavar="TARGET",
             help="A network (meliuscli list, a TOML file, FILE.packed.safetensors, FILE.onnx, a directory of C), run:ID, study:NAME, check:NAME,"
             " space:NAME or recipe:NAME.",
             show_default=False,

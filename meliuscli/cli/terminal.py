@@ -48,9 +48,8 @@ def draw(table: Table, gap: bool = False) -> None:
         grid.padding = 0
     if _natural_width(console, grid) <= console.width:
         console.print(grid)
-        left_out = [column.heading for column in table.columns if column not in shown.columns]
-        if left_out:
-            console.print(f"no room for: {', '.join(left_out)} (--format csv has all)", markup=False)
+        if shown.left_out:
+            console.print(shown.no_room, markup=False)
     else:
         _print_stacked(console, table)
     for line in (*table.sums, *table.lines, *table.notes):

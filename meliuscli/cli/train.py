@@ -15,6 +15,7 @@ from meliuscli.cli import completion, options
 from meliuscli.cli.console import give, is_configured, is_given, talk
 from meliuscli.cli.networks import is_own, load_network, own_arch, the_one
 from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.exchange.headers import names_file
 from meliuscli.report.runs import run_answer
 from meliuscli.runs import REPORTS
 from meliuscli.training.reopen import resume_run
@@ -155,6 +156,9 @@ def _wanted(context: typer.Context) -> Wanted:
     """What a new run is asked for."""
     given = context.params
     arch, set_ = the_one(given["network_"], given["arch_"]), given["set_"] or []
+    is_trained = arch.lower().startswith("run:") or (not is_own(arch) and names_file(arch))
+    if is_trained and os.environ.get("RANK", "0") == "0":
+        talk(f"note: the network of {arch} is trained anew: its weights are not used")
     are_asked = is_given(context, "seeds") or is_configured(context, "seeds")
     seeds = 1 if given["seed"] is not None and not are_asked else given["seeds"]
     return Wanted(

@@ -140,11 +140,12 @@ _CONVENTIONS = (
     Convention(
         "qonnx",
         "qonnx-inference-cost (qonnx 1.0)",
-        "BOPs = MACs * weight bits * activation bits, float operands 32 bits, classifier included, nothing for the rest",
+        "bit operations (its total_bops) = MACs * weight bits * activation bits, float operands 32 bits, classifier included,"
+        " nothing for the rest",
         price=bit_products,
         prices_floats=True,
         mixed=True,
-        unit="total BOPs",
+        unit="bit operations",
     ),
     Convention(
         "full",

@@ -107,6 +107,11 @@ class Count:
     def float_params(self) -> int:
         return sum(n for bits, n in self.weights if bits == FLOAT_BITS)
 
+    @property
+    def is_conv_of_one_pixel(self) -> bool:
+        """Is it a convolution that does what a dense layer does?"""
+        return any(op.layer == "conv" for op, _ in self.macs) and set(self.output[1:]) == {1}
+
     def by_bits(self) -> dict[str, dict[str, int]]:
         """``macs`` and ``weights`` as JSON has them: ``{"conv 1x1": 36864}``, ``{"1": 576}``."""
         macs = {f"{op.layer} {op.bits}": n for op, n in self.macs}

@@ -8,37 +8,53 @@ and what it writes are there, and what came into its block where the block adds 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
-from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer
+from meliuscli.arch.plan import FLOAT_BITS, HEAD, STEM, Layer, place_name
 from meliuscli.arch.spec import ArchSpec
+from meliuscli.counting.counts import By
 from meliuscli.counting.memory_chain import chain_flash, chain_parts, runs_as_chain
 from meliuscli.counting.memory_int8 import has_float_ends, int8_flash, int8_parts
-from meliuscli.counting.memory_parts import PIXELS, WORD_BITS, Alive, map_bytes, stem_rows
+from meliuscli.counting.memory_parts import PIXELS, WORD_BITS, Alive, Constants, map_bytes, stem_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The parts of a network in order, and its constants' bytes. ``is_c`` says whether the C library is laid out so, and ``is_int8``
-    whether with stem and head in int8."""
+    """What is alive in every block and part of a network, in order, and the bytes of their constants. ``is_c`` says whether the C
+    library is laid out so, and ``is_int8`` whether with stem and head in int8."""
 
-    parts: tuple[Alive, ...]
-    flash_bytes: int
+    moments: tuple[Alive, ...]
+    constants: tuple[tuple[str, int, int], ...]
+    """Of a stage and the number of a block in it, or 0: bytes."""
     is_c: bool
     is_int8: bool = False
 
     @property
     def legend(self) -> str:
         library = "the library of export --to c --float-bits 8" if self.is_int8 else "the library of export --to c"
-        how = f"as {library} runs" if self.is_c else "layer by layer, which no export of ours does"
-        return f"RAM: maps alive at once, {how}, without image and logits; flash: constants without code"
+        how = f"as {library} runs" if self.is_c else "an estimate, layer by layer, which no export of ours does"
+        return (
+            f"RAM: maps alive at once, {how}, without image and logits; its total is the largest; flash: constants without"
+            " code (meliuscli explain memory)"
+        )
+
+    @property
+    def order(self) -> str:
+        """As JSON and CSV have it: whether both figures are exact (c), or an estimate (layers)."""
+        return "c" if self.is_c else "layers"
 
     @property
     def floats(self) -> str:
         return "stem and head in int8" if self.is_int8 else f"floats of {FLOAT_BITS} bits"
+
+    @property
+    def parts(self) -> tuple[Alive, ...]:
+        """The largest moment of each stage, transition, stem and head."""
+        return tuple(replace(moment, block=0) for moment in _largest(self.moments, by_block=False))
 
     @property
     def peak(self) -> Alive:
@@ -48,24 +64,52 @@ class Memory:
     def ram_bytes(self) -> int:
         return self.peak.total
 
+    @property
+    def flash_bytes(self) -> int:
+        return sum(size for _, _, size in self.constants)
+
+    def by_part(self, by: By) -> dict[str, tuple[Alive, int]]:
+        """What is alive in each stage or block, and its flash, by the names of the rows of a count. Nothing is alive in what
+        another part does on its way (a batch norm of the image). Layers have neither: they share what is alive."""
+        if by == "layer":
+            return {}
+        by_block = by == "block"
+        alive = {place_name(one.part, one.block): one for one in (self.moments if by_block else self.parts)}
+        flash: Counter[str] = Counter()
+        for stage, block, size in self.constants:
+            flash[place_name(stage, block if by_block else 0)] += size
+        return {name: (alive.get(name, Alive(name)), flash[name]) for name in {**alive, **flash}}
+
 
 def memory_of(spec: ArchSpec, float_bits: int = FLOAT_BITS) -> Memory:
     """RAM without the image and the logits, and flash without code. With ``float_bits`` of 8 stem and head are in int8 where there is
     such a library; other bits change nothing."""
-    memory, layers = _in_float32(spec), spec.layers()
-    if float_bits != 8 or not memory.is_c or not has_float_ends(spec):
-        return memory
-    flash = int8_flash(spec, layers, memory.flash_bytes)
-    return Memory(int8_parts(spec, layers, memory.parts), flash, True, is_int8=True)
-
-
-def _in_float32(spec: ArchSpec) -> Memory:
     layers = spec.layers()
     if runs_whole(spec):
-        return Memory(tuple(_dense_parts(spec, layers)), _dense_flash(spec, layers), True)
-    if runs_as_chain(spec):
-        return Memory(tuple(chain_parts(spec, layers)), chain_flash(spec, layers), True)
-    return Memory(tuple(_parts(layers)), sum(map(_constant_bytes, layers)), False)
+        moments, constants, is_c = _dense_parts(spec, layers), _dense_flash(spec, layers), True
+    elif runs_as_chain(spec):
+        moments, constants, is_c = chain_parts(spec, layers), chain_flash(spec, layers), True
+    else:
+        moments, constants, is_c = _parts(layers), ((layer, _constant_bytes(layer)) for layer in layers), False
+    alive, held = _largest(moments), list(constants)
+    is_int8 = float_bits == 8 and is_c and has_float_ends(spec)
+    if is_int8:
+        alive = int8_parts(spec, layers, alive)
+        held += int8_flash(spec, layers)
+    return Memory(alive, _by_place(held), is_c, is_int8)
+
+
+def _largest(moments: Iterable[Alive], by_block: bool = True) -> tuple[Alive, ...]:
+    """Of those of a part, or of a block of it, the largest one."""
+    groups = groupby(moments, lambda one: (one.part, one.block if by_block else 0))
+    return tuple(max(own, key=lambda one: one.total) for _, own in groups)
+
+
+def _by_place(constants: Iterable[Constants]) -> tuple[tuple[str, int, int], ...]:
+    sums: Counter[tuple[str, int]] = Counter()
+    for layer, size in constants:
+        sums[layer.stage, layer.block] += size
+    return tuple((*place, size) for place, size in sums.items())
 
 
 # Laid out as in C
@@ -81,7 +125,8 @@ def _dense_parts(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> Iterator[A
         if own[0].block:
             entered, channels = own[0].in_channels, own[-1].out_channels
             counts = -(-pixels * (channels - entered) * _count_bits(spec, layers) // 32) * 4
-            yield Alive(stage, 4 * pixels * entered, counts, max(map(_sign_rows, own)))
+            for block, members in groupby(own, lambda layer: layer.block):
+                yield Alive(stage, 4 * pixels * entered, counts, max(map(_sign_rows, members)), block)
         elif stage == HEAD:
             yield Alive(stage, 4 * (own[0].out_size ** 2 * entered + 2 * own[0].in_channels), counts)
         else:
@@ -103,44 +148,39 @@ def _sign_rows(layer: Layer) -> int:
     return 4 * rows * columns * -(-layer.in_channels // WORD_BITS)
 
 
-def _dense_flash(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> int:
+def _dense_flash(spec: DenseFamilySpec, layers: tuple[Layer, ...]) -> Iterator[Constants]:
     """Signs in words of 32 input channels, thresholds of floats in 32 bits and of counts in theirs, a word of directions for
     32 thresholds; a stem's batch norms are in its biases; grouped transitions have a table of their channels."""
-    total = entered = 0
-    stage = ""
+    entered, stage = 0, ""
     for layer in layers:
         if layer.stage != stage:
             stage, entered = layer.stage, layer.in_channels
         words = -(-layer.in_channels // WORD_BITS)
         if layer.activation_bits == 1:
             counted = layer.in_channels - entered
-            total += 4 * (layer.out_channels * layer.kernel**2 + 1) * words
-            total += 4 * entered + counted * _count_bits(spec, layers) // 8
+            yield layer, 4 * (layer.out_channels * layer.kernel**2 + 1) * words
+            yield layer, 4 * entered + counted * _count_bits(spec, layers) // 8
         elif layer.kind in ("conv", "linear"):
-            total += 4 * layer.weights + (4 * layer.out_channels if layer.bias or stage == STEM else 0)
-            total += 2 * layer.in_channels if layer.groups > 1 and stage != STEM else 0
+            yield layer, 4 * layer.weights + (4 * layer.out_channels if layer.bias or stage == STEM else 0)
+            yield layer, 2 * layer.in_channels if layer.groups > 1 and stage != STEM else 0
         elif layer.kind == "batch_norm" and stage != STEM and not layer.block:
-            total += 8 * layer.in_channels
-    return total
+            yield layer, 8 * layer.in_channels
 
 
 # Layer by layer
 
 
 def _parts(layers: tuple[Layer, ...]) -> Iterator[Alive]:
-    """The largest moment of each part. The image is the caller's."""
+    """Every moment of each block. The image is the caller's."""
     before = 0
-    for stage, own in groupby(layers, lambda layer: layer.stage):
-        moments = []
-        for _, block in groupby(own, lambda layer: layer.block):
-            members = list(block)
-            joins = any(layer.kind in ("add", "concat") for layer in members)
-            kept, reads = (before, 0) if joins else (0, before)
-            for layer in members:
-                moments.append(_moment(stage, layer, kept, reads, before))
-                if (layer.kind in _MAKING or before == 0) and ".shortcut." not in f".{layer.name}.":
-                    reads = before = map_bytes(layer.out_channels, layer.out_size)
-        yield max(moments, key=lambda moment: moment.total)
+    for (stage, block), own in groupby(layers, lambda layer: (layer.stage, layer.block)):
+        members = list(own)
+        joins = any(layer.kind in ("add", "concat") for layer in members)
+        kept, reads = (before, 0) if joins else (0, before)
+        for layer in members:
+            yield replace(_moment(stage, layer, kept, reads, before), block=block)
+            if (layer.kind in _MAKING or before == 0) and ".shortcut." not in f".{layer.name}.":
+                reads = before = map_bytes(layer.out_channels, layer.out_size)
 
 
 _MAKING = ("conv", "linear", "max_pool", "avg_pool", "concat")

@@ -4,6 +4,7 @@ of two streams. No torch."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from meliuscli.arch.families.residual import ResidualSpec
@@ -13,23 +14,22 @@ from meliuscli.counting.memory_parts import PIXELS, Alive, map_bytes, sign_bytes
 
 
 def block_parts(spec: ResidualSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
-    """The largest moment of each part."""
+    """Every moment of each block and part."""
     size = next(layer for layer in layers if layer.stage == "stage1").out_size
     wide = map_bytes(spec.stem_channels, size)
     yield Alive(STEM, wide + stem_rows(spec, [layer for layer in layers if layer.stage == STEM]))
     blocks = [list(own) for _, own in groupby((one for one in layers if one.block), lambda one: (one.stage, one.block))]
-    narrow, moments = 0, list[Alive]()
+    narrow = 0
     for number, block in enumerate(blocks):
         if isinstance(spec, ResNetSpec):
-            moments += _float_block(block, wide)
+            moments = _float_block(block, wide)
         else:
-            moments += _bottleneck(block, wide, narrow, is_last=number + 1 == len(blocks))
+            moments = _bottleneck(block, wide, narrow, is_last=number + 1 == len(blocks))
             narrow = _map(_named(block, "conv2"))
+        yield from (replace(moment, block=block[0].block) for moment in moments)
         wide = max(
             _map(layer) for layer in block if layer.name.endswith((".conv3", ".conv2")) and _is_last(layer, block)
         )
-    for _, own in groupby(moments, lambda moment: moment.part):
-        yield max(own, key=lambda moment: moment.total)
     yield Alive(HEAD, wide + 4 * spec.channels[-1])
 
 

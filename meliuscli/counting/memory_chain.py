@@ -12,7 +12,7 @@ from meliuscli.arch.families.small import FinnConvSpec, FinnDenseSpec, VGGSmallS
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.counting.memory_blocks import block_parts
-from meliuscli.counting.memory_parts import PIXELS, Alive, map_bytes, sign_bytes, stem_rows
+from meliuscli.counting.memory_parts import PIXELS, Alive, Constants, map_bytes, sign_bytes, stem_rows
 
 
 def runs_as_chain(spec: ArchSpec) -> bool:
@@ -21,7 +21,7 @@ def runs_as_chain(spec: ArchSpec) -> bool:
 
 
 def chain_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
-    """The largest moment of each part."""
+    """Every moment of each block and part."""
     if isinstance(spec, ResNetSpec) or getattr(spec, "block", "basic") == "bottleneck":
         assert isinstance(spec, ResidualSpec)
         return block_parts(spec, layers)
@@ -35,19 +35,18 @@ def _residual_parts(spec: ResNetESpec | BiRealNetSpec, layers: tuple[Layer, ...]
     stream = map_bytes(spec.stem_channels, size)
     yield Alive(STEM, stream + stem_rows(spec, [layer for layer in layers if layer.stage == STEM]))
     for stage, own in groupby((layer for layer in layers if layer.block), lambda layer: layer.stage):
-        moments = []
-        for _, members in groupby(own, lambda layer: layer.block):
+        for number, members in groupby(own, lambda layer: layer.block):
             block = list(members)
             conv = next(layer for layer in block if layer.activation_bits == 1)
             signs = sign_bytes(conv.in_channels, size)
-            moments.append(Alive(stage, stream, 0, signs))
+            yield Alive(stage, stream, 0, signs, number)
             if any(layer.name.endswith("shortcut.conv") for layer in block):
                 new = map_bytes(conv.out_channels, conv.out_size)
                 pooled = 4 * PIXELS * conv.in_channels if conv.stride > 1 else 0
-                moments += [Alive(stage, stream + new + pooled, 0, signs), Alive(stage, new, 0, signs)]
+                yield Alive(stage, stream + new + pooled, 0, signs, number)
+                yield Alive(stage, new, 0, signs, number)
                 stream = new
             size = conv.out_size
-        yield max(moments, key=lambda moment: moment.total)
     yield Alive(HEAD, stream + 4 * spec.channels[-1])
 
 
@@ -74,28 +73,30 @@ def _small_parts(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Alive]:
         before = signs
 
 
-def chain_flash(spec: ArchSpec, layers: tuple[Layer, ...]) -> int:
+def chain_flash(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Constants]:
     """Constants: words of signs; a threshold a channel in 16 or 32 bits and a bit of its direction, or scale and shift; of float
     convolutions weights and biases, their batch norms folded into them."""
     if isinstance(spec, ResidualSpec):
-        return sum(_residual_bytes(layer, before) for before, layer in zip((None, *layers), layers, strict=False))
-    total, entering = 0, 1
+        yield from (
+            (layer, _residual_bytes(layer, before)) for before, layer in zip((None, *layers), layers, strict=False)
+        )
+        return
+    entering = 1
     for stage, members in groupby(layers, lambda layer: layer.stage):
         own = list(members)
         layer = next(layer for layer in own if layer.kind in ("conv", "linear"))
         out, flips = layer.out_channels, 4 * -(-layer.out_channels // 32)
         if layer.kind == "linear":
-            total += 4 * (layer.weights + out)
+            yield layer, 4 * (layer.weights + out)
         elif layer.weight_bits > 1:
-            total += 4 * (layer.weights + 2 * out) + flips
+            yield layer, 4 * (layer.weights + 2 * out) + flips
         else:
             # A dense layer that a map enters sees a word of its own from every pixel.
             pixels = entering**2 if layer.kernel == 1 else 1
-            total += pixels * _word_bytes(layer._replace(in_channels=layer.in_channels // pixels))
+            yield layer, pixels * _word_bytes(layer._replace(in_channels=layer.in_channels // pixels))
             is_last = stage == HEAD or (isinstance(spec, VGGSmallSpec) and stage == f"conv{len(spec.channels)}")
-            total += 8 * out if is_last else _level_bytes(layers) * out + flips
+            yield layer, 8 * out if is_last else _level_bytes(layers) * out + flips
         entering = own[-1].out_size
-    return total
 
 
 def _level_bytes(layers: tuple[Layer, ...]) -> int:

@@ -3,13 +3,14 @@ torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from meliuscli.arch.families.dense import DenseFamilySpec
 from meliuscli.arch.families.small import FinnConvSpec, FinnDenseSpec
 from meliuscli.arch.plan import HEAD, STEM, Layer
 from meliuscli.arch.spec import ArchSpec
-from meliuscli.counting.memory_parts import Alive, stem_rows
+from meliuscli.counting.memory_parts import Alive, Constants, stem_rows
 
 
 def has_float_ends(spec: ArchSpec) -> bool:
@@ -28,18 +29,17 @@ def int8_parts(spec: ArchSpec, layers: tuple[Layer, ...], parts: tuple[Alive, ..
     return (first, *parts[1:-1], head)
 
 
-def int8_flash(spec: ArchSpec, layers: tuple[Layer, ...], flash: int) -> int:
-    """A byte a weight and a scale a filter; an affine function of the image and one of what leaves the stem, where there is none
-    in float32."""
+def int8_flash(spec: ArchSpec, layers: tuple[Layer, ...]) -> Iterator[Constants]:
+    """What is there more, or less, than in float32: a byte a weight and a scale a filter; an affine function of the image and one of
+    what leaves the stem, where there is none in float32."""
     convs = [layer for layer in layers if layer.stage == STEM and layer.kind == "conv"]
     for layer in (*convs, _classifier(layers)):
-        flash += 4 * layer.out_channels - 3 * layer.weights
+        yield layer, 4 * layer.out_channels - 3 * layer.weights
     names = {layer.name for layer in layers if layer.kind == "batch_norm"}
     if "input_norm" not in names or isinstance(spec, DenseFamilySpec):
-        flash += 8 * spec.input_channels
+        yield convs[0], 8 * spec.input_channels
     if f"{STEM}.norm" not in names or isinstance(spec, DenseFamilySpec):
-        flash += 8 * convs[-1].out_channels
-    return flash
+        yield convs[-1], 8 * convs[-1].out_channels
 
 
 def _classifier(layers: tuple[Layer, ...]) -> Layer:

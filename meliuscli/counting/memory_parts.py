@@ -15,16 +15,21 @@ PIXELS = 8
 @dataclass(frozen=True, slots=True)
 class Alive:
     """Bytes of the maps that are alive at once, at most, while a part of the network runs: those of floats, those of
-    8 or 16 bits, and packed signs."""
+    8 or 16 bits, and packed signs. ``block`` is the number of a block in the part, or 0."""
 
     part: str
     float_bytes: int = 0
     integer_bytes: int = 0
     sign_bytes: int = 0
+    block: int = 0
 
     @property
     def total(self) -> int:
         return self.float_bytes + self.integer_bytes + self.sign_bytes
+
+
+Constants = tuple[Layer, int]
+"""Bytes of flash, and the layer that needs them."""
 
 
 def map_bytes(channels: int, size: int, bits: int = FLOAT_BITS) -> int:

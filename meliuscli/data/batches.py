@@ -16,7 +16,6 @@ from meliuscli.data.catalog import Dataset, Split
 from meliuscli.data.folder import ImageFolder
 from meliuscli.data.idx import Bytes
 from meliuscli.data.layout import Cached
-from meliuscli.data.names import CLASS_NAMES
 from meliuscli.data.pixels import Histogram, channel_histogram, mean_and_std
 from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.data.splits import Labels, pixel_hashes, shared_images
@@ -97,7 +96,7 @@ def prepare(
         std.clamp_min(1e-6),
         notes,
         *(max(dataset.test.images.shape[-2:]),) * 2,
-        CLASS_NAMES.get(dataset.name, ()),
+        dataset.classes,
     )
 
 

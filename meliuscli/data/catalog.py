@@ -17,7 +17,7 @@ from torch import Tensor
 from meliuscli.data.cifar import read_cifar
 from meliuscli.data.folder import ImageFolder, list_folder
 from meliuscli.data.idx import Bytes, Part, check_labels, read_idx_pair
-from meliuscli.data.names import DEFAULT_DATASET, IMAGE_FOLDER, SHAPES, SOURCES, check_dataset_name
+from meliuscli.data.names import CLASS_NAMES, DEFAULT_DATASET, IMAGE_FOLDER, SHAPES, SOURCES, check_dataset_name
 from meliuscli.data.splits import Cut, held_out
 from meliuscli.errors import BadInputError, MissingError
 
@@ -45,6 +45,11 @@ class Dataset:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes, or nothing where they are not known."""
+        return CLASS_NAMES.get(self.name, ())
 
     @property
     def channels(self) -> int:

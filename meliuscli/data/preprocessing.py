@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from meliuscli.errors import BadInputError, MeliusError
+from meliuscli.errors import BadInputError, MeliusError, why_unread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class Preprocessing:
     def from_fields(cls, fields: Any) -> Self:
         """The inverse of ``asdict``. Raises ``ValueError``, ``TypeError`` or ``KeyError`` for anything else."""
         if not isinstance(fields, dict):
-            raise TypeError("no preprocessing")
+            raise ValueError("it is no table of fields")
         try:
             numbers = {key: tuple(map(float, _listed(fields[key], int, float))) for key in ("mean", "std")}
         except OverflowError as error:
@@ -70,7 +70,7 @@ class Preprocessing:
         try:
             return cls.from_fields(json.loads(text))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise BadInputError(f"{where}: its preprocessing cannot be read: {error}") from None
+            raise BadInputError(f"{where}: its preprocessing cannot be read: {why_unread(error)}") from None
 
     def at_size(self, input_size: int) -> Self:
         """For the same network at another input: the crop grows and shrinks with it."""

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from meliuscli.data.batches import Prepared
+from meliuscli.data.catalog import Dataset
+from meliuscli.data.folder import ImageFolder
 from meliuscli.data.preprocessing import Preprocessing, read_images
 from meliuscli.errors import BadInputError
 from meliuscli.exchange.opened import Opened
@@ -21,14 +24,17 @@ from meliuscli.exchange.opened import Opened
 SplitName = Literal["train", "validation", "test"]
 BATCH = 64
 TOP = 5
+NAMED = 5
+"""So many class names stand in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of one way to run: accuracies from 0 to 1, mean cross-entropy in nats, and images a second in batches of ``BATCH``."""
+    """Of one way to run: accuracies from 0 to 1, mean cross-entropy in nats, and images a second in batches of ``BATCH``.
+    ``top5`` is None where there are no more than five classes."""
 
     top1: float
-    top5: float
+    top5: float | None
     loss: float
     images_per_second: float
 
@@ -66,13 +72,14 @@ def evaluate_on(
 ) -> Evaluation:
     """Run a network on a split of prepared data, or on ``limit`` images evenly taken from it.
 
-    Raises ``BadInputError`` where classes or channels are not the network's."""
+    Raises ``BadInputError`` where the names of classes or the channels are not the network's."""
     how, notes = _normalisation(opened, data)
+    order, about_names = _class_order(opened, data.class_names, dataset)
     images, labels = {"train": data.train, "validation": data.validation, "test": data.test}[split]
     chosen = torch.arange(len(labels))
     if limit is not None and limit < len(labels):
         chosen = torch.linspace(0, len(labels) - 1, limit).round().long()
-    wanted = _labels(labels, how, data)[chosen]
+    wanted = (labels if order is None else torch.tensor(order)[labels])[chosen]
     inner = _inner(images, how)
     logits: dict[str, list[Tensor]] = {name: [] for name in opened.ways}
     seconds = dict.fromkeys(opened.ways, 0.0)
@@ -85,7 +92,7 @@ def evaluate_on(
                 seconds[name] += time.perf_counter() - began
             on_progress(min(start + BATCH, len(chosen)), len(chosen))
     whole = {name: torch.cat(parts) for name, parts in logits.items()}
-    return _evaluation(opened, dataset, split, whole, wanted, seconds, how, notes)
+    return _evaluation(opened, dataset, split, whole, wanted, seconds, how, notes + about_names)
 
 
 def calibration_images(opened: Opened, data: Prepared, count: int) -> Tensor:
@@ -135,10 +142,9 @@ def _evaluation(
 
 def _scores(logits: Tensor, labels: Tensor, seconds: float) -> Scores:
     best = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
+    top5 = best.any(1).double().mean().item() if logits.shape[1] > TOP else None
     loss = F.cross_entropy(logits.double(), labels).item()
-    return Scores(
-        best[:, 0].double().mean().item(), best.any(1).double().mean().item(), loss, len(labels) / max(seconds, 1e-9)
-    )
+    return Scores(best[:, 0].double().mean().item(), top5, loss, len(labels) / max(seconds, 1e-9))
 
 
 def _normalisation(opened: Opened, data: Prepared) -> tuple[Preprocessing, tuple[str, ...]]:
@@ -154,20 +160,39 @@ def _normalisation(opened: Opened, data: Prepared) -> tuple[Preprocessing, tuple
     return opened.preprocessing, ()
 
 
-def _labels(labels: Tensor, how: Preprocessing, data: Prepared) -> Tensor:
-    """The data's labels in the order of the network's classes, where both have the same names in another order."""
-    ours, theirs = how.class_names, data.class_names
-    if ours == theirs or set(ours) != set(theirs) or len(ours) != len(set(ours)):
-        return labels
-    return torch.tensor([ours.index(name) for name in theirs])[labels]
-
-
-def check_classes(opened: Opened, num_classes: int, dataset: str) -> None:
-    """Raise ``BadInputError`` for data of more or fewer classes than the network tells apart."""
-    if num_classes != opened.spec.num_classes:
+def check_classes(opened: Opened, data: Dataset | ImageFolder, dataset: str) -> None:
+    """Raise ``BadInputError`` for data of more, fewer or other classes than the network tells apart."""
+    if data.num_classes != opened.spec.num_classes:
         raise BadInputError(
-            f"{opened.name}: tells {opened.spec.num_classes} classes apart, and {dataset} has {num_classes}"
+            f"{opened.name}: tells {opened.spec.num_classes} classes apart, and {dataset} has {data.num_classes}"
         )
+    _class_order(opened, data.classes, dataset)
+
+
+def _class_order(opened: Opened, names: tuple[str, ...], dataset: str) -> tuple[list[int] | None, tuple[str, ...]]:
+    """The network's label for each of the data's, None where they are the same, and what to say of it: where one side has no
+    names, labels go by their position. Raises ``BadInputError`` where both have names that are not the same."""
+    ours, theirs = (
+        [normalize("NFC", name) for name in side]  # file systems write an umlaut as one sign or as two
+        for side in (() if opened.preprocessing is None else opened.preprocessing.class_names, names)
+    )
+    if not ours or not theirs:
+        nameless = dataset if ours else opened.name
+        note = f"{nameless} does not name its classes: they are taken to be those of the other side in their order"
+        return None, (note,) if ours or theirs else ()
+    if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
+        raise BadInputError(
+            f"{opened.name}: its classes are not those of {dataset}: it tells {_listed(ours, theirs)} apart, and the data have"
+            f" {_listed(theirs, ours)}",
+            f"its classes are {_listed(ours, ())}; call those of the data so, or take the data that it was trained on",
+        )
+    return None if ours == theirs else [ours.index(name) for name in theirs], ()
+
+
+def _listed(names: Sequence[str], others: Sequence[str]) -> str:
+    """Some of the names that the others have not, or of all."""
+    shown = [name for name in names if name not in others] or list(names)
+    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "")
 
 
 @dataclass(frozen=True, slots=True)

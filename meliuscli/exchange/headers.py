@@ -10,7 +10,7 @@ from typing import Literal
 from meliuscli.arch.spec import parse_toml
 from meliuscli.arch.zoo import NamedArch, arch_names, arch_of, spec_from_fields
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, no_file, why_unread
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.onnx_header import onnx_metadata
 from meliuscli.runs import PACKED_FORMAT, safetensors_header
@@ -49,7 +49,7 @@ def read_header(path: Path) -> FileHeader:
         named = NamedArch(directory.name or str(directory), manifest.spec)
         return FileHeader(named, "c", manifest.preprocessing, manifest.is_int8)
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise no_file(path)
     is_onnx = path.suffix.lower() == ".onnx"
     try:
         about = onnx_metadata(path) if is_onnx else dict(safetensors_header(path).get("__metadata__", {}))
@@ -58,7 +58,7 @@ def read_header(path: Path) -> FileHeader:
         fields = json.loads(text) if is_packed else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "name the network too" if isinstance(error, KeyError) and not is_onnx else None
-        raise BadInputError(f"{path}: does not say which network it holds: {error}", hint) from None
+        raise BadInputError(f"{path}: does not say which network it holds: {why_unread(error)}", hint) from None
     where = f"{path}: "
     named = (
         NamedArch(path.name, spec_from_fields(fields, where))

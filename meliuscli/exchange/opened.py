@@ -13,7 +13,7 @@ from torch import Tensor
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import arch_of
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError, MeliusError, MissingError
+from meliuscli.errors import BadInputError, MeliusError, MissingError, no_file
 from meliuscli.export.c.manifest import c_directory, read_manifest
 from meliuscli.export.c.shared import open_c
 from meliuscli.export.packed import is_packed, load_packed
@@ -65,7 +65,7 @@ def open_network(text: str, reports: Path, seed: int | None = None, threads: int
             f"{text}: no trained network", "name run:ID, FILE.packed.safetensors, FILE.onnx or a directory of C"
         )
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise no_file(path)
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if not is_packed(path):

@@ -26,7 +26,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.analytic import count_spec
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError, FailedError
+from meliuscli.errors import BadInputError, FailedError, no_file, why_unread
 from meliuscli.nn.build import build
 from meliuscli.nn.quantizers import SteSign
 from meliuscli.packed.convs import fold_convs
@@ -91,7 +91,7 @@ def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedN
 
     Raises ``BadInputError`` for anything but a whole file of ours."""
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise no_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -105,7 +105,7 @@ def load_packed(path: Path, threads: int = 1, isa: str | None = None) -> PackedN
             if metadata["archid"] != spec.archid:
                 raise ValueError(f"its network is {spec.archid}, not {metadata['archid']}")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInputError(f"{path}: corrupt, or no packed network: {error}") from None
+        raise BadInputError(f"{path}: corrupt, or no packed network: {why_unread(error)}") from None
     counted = count_spec(spec).total.size_bytes  # before anything of that size is built
     if not 0.5 * counted < stored.nbytes < 4 * counted:
         raise BadInputError(f"{path}: it has {stored.nbytes:,} bytes of weights, its network about {counted:,}")

@@ -87,7 +87,8 @@ def verdicts(spec: ArchSpec) -> str:
     finn, hls4ml = "finn-plus 1.6.1", "hls4ml 1.3"
     if isinstance(spec, FinnDenseSpec | FinnConvSpec):
         takes = f"{hls4ml}: compiles it, and predicts the same where its fixed point holds the image"
-        return f"{finn}: takes it to its hardware layers; {takes}"
+        skipped = "; FINN itself, by its sources, passes over a graph of BipolarQuant alone without a word"
+        return f"{finn}: takes it to its hardware layers{skipped if isinstance(spec, FinnDenseSpec) else ''}; {takes}"
     if isinstance(spec, BiRealNetSpec) or getattr(spec, "pad_value", -1) == 0:
         return f"{finn}: streamlined it gives other answers, for 0 around signs is no sign; {hls4ml}: not tried"
     stops = "streamlines it to the same answers, and has no hardware layer for its Pad"

@@ -21,7 +21,7 @@ from meliuscli.arch.families.dense import DenseFamilySpec, runs_whole
 from meliuscli.arch.families.dense_parts import CALL, Part, parts, probe, staged_parts
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import load_name
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 from meliuscli.nn.build import build
 from meliuscli.packed.dense import fold_dense
 from meliuscli.packed.isa import Isa
@@ -213,7 +213,7 @@ def _read(path: Path, isa: Isa, way_out: str) -> tuple[dict[str, float], bool]:
     except FileNotFoundError:
         return {}, False
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BadInputError(f"{path}: not a table of latencies: {error}", way_out) from None
+        raise BadInputError(f"{path}: not a table of latencies: {why_unread(error)}", way_out) from None
     if made_for != _made_for(isa):
         raise BadInputError(
             f"{path}: measured with {there}; this is {isa.name} on {processor()}, format {FORMAT}", way_out

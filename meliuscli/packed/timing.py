@@ -45,6 +45,10 @@ class Samples:
         mine, theirs = (self.cpu, other.cpu) if threads == 1 else (self.wall, other.wall)
         return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
 
+    def times_apart(self, other: Samples, threads: int) -> float:
+        """As ``times`` of what was not run in turns with it: the ratio of the medians."""
+        return self.cpu_median / other.cpu_median if threads == 1 else self.median / other.median
+
 
 @dataclass(frozen=True, slots=True)
 class PartTime:
@@ -66,7 +70,7 @@ class PartTime:
 class Timed:
     """A network on this machine. ``runs`` by name: first what the others are held against, ``PACKED``, or ``EAGER`` for a
     module that torch alone can run (which has no ``archid``), or what runs a file as it is. ``missing`` says why something was not measured.
-    ``size_bytes``: of weights at their bits."""
+    ``size_bytes``: of weights at their bits; ``file_bytes``: of the file that was run, where there is one."""
 
     arch: str
     archid: str | None
@@ -77,6 +81,7 @@ class Timed:
     missing: dict[str, str]
     compile_seconds: float
     size_bytes: int
+    file_bytes: int | None = None
 
     @property
     def reference(self) -> str:

@@ -82,3 +82,28 @@ def bfloat16() -> tuple[Part, ...]:
         than half of their norm; they do so in float32 too, when its input alone is rounded like that. Accuracy does not
         tell the two apart where it was measured (docs/results/training.md).""",
     )
+
+
+def memory() -> tuple[Part, ...]:
+    """What a network needs of a device."""
+    return prose(
+        """A microcontroller has two memories. Flash keeps what never changes, the program and its constants; RAM keeps what a
+        program works on. `count` says what a network needs of both, in bytes, of each stage or block and in all.""",
+        """RAM here is the maps that are alive at once, at most, while a part of the network runs, with what its layers need
+        besides: rows of packed signs, or those rows of the image that a window sees. The C library keeps all of it in one
+        array, the arena, which the caller gives it; it allocates nothing. A network needs as much as its largest part, so the
+        total of RAM is the largest row, where the total of flash is the sum of the rows. A part with no RAM of its own works
+        where another one does. Not in it: the caller's image and logits, and the stack.""",
+        """Flash here is the constants: signs of weights in words of 32, thresholds, scales, shifts, and float weights. Not in it:
+        the code. It is not the size: a batch norm in front of a sign is one threshold a channel and a word of directions for 32
+        of them, not two floats, and signs are rounded up to whole words.""",
+        """Exact are both for every network that `export --to c` writes: MeliusNet, BinaryDenseNet, ResNetE, Bi-Real Net, ResNet,
+        TFC, SFC, LFC, CNV and VGG-Small. They are made by arithmetic on the layers, and tests hold them to the byte against
+        the arena and the tables of the library, block by block, in float32 and with stem and head in int8
+        (--float-bits 8).""",
+        """An estimate are both for all other families, and for a MeliusNet or BinaryDenseNet with larq-zoo's borders, of which
+        there is no library: each layer is taken on its own, in the order of
+        the network, and what it reads and writes is there, and what came into its block where the block adds to that or joins
+        it. Binary layers read packed signs. `count` says "about", and the JSON has order: layers, not c. --max-ram and
+        --max-flash hold estimates too, in `count` as in `search`, and `count` says so where one is above.""",
+    )

@@ -10,6 +10,7 @@ from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import Cost
 from meliuscli.search.records import TrialRecord
 from meliuscli.search.space import Candidate
+from meliuscli.units import format_figure
 
 Beliefs = Mapping[str, Belief]
 """archid -> what is believed of the network."""
@@ -71,7 +72,7 @@ def believed_table(
             (
                 record.title,
                 *cells(record.candidate),
-                f"{record.candidate.count.size_bytes / 2**20:.2f}",
+                format_figure(record.candidate.count.size_bytes / 2**20),
                 _believed(record.candidate, beliefs),
                 "" if reached is None else f"{reached:.2f}",
                 f"{100 * (record.accuracy or 0):.2f}",

@@ -1,4 +1,4 @@
-"""Measured times as tables and as the JSON object that other programs read."""
+"""Measured times as tables and answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from meliuscli.packed.timing import BUSY, EAGER, PACKED, BenchResult, PartTime, Timed
+from meliuscli.packed.timing import BUSY, EAGER, PACKED, BenchResult, PartTime, Samples, Timed
 from meliuscli.report.answers import Answer
+from meliuscli.report.bench_value import THEORY, bench_object, rate, threads, times_first
 from meliuscli.report.counted import shape_text
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import origin
 from meliuscli.units import format_mib
 
-THEORY = 64
-"""By how much OPs take a binary MAC to be cheaper than a float one."""
+FIRST = "first row is faster"
 _ABOUT_TORCH = (
     "eager: the network as it is, the signs of its weights taken anew each time, as in training; the others have them"
     " ready",
@@ -30,110 +30,46 @@ def bench_answer(results: Sequence[Timed]) -> Answer:
         made = origin()
         if packed:
             made["versions"]["llvmlite"] = metadata.version("llvmlite")
-        return {"networks": [bench_object(result) for result in results], "origin": made}
+        return {"networks": [bench_object(result, results) for result in results], "origin": made}
 
     return Answer((runs_table(results), *map(parts_table, packed)), value)
 
 
-def bench_object(result: Timed) -> dict[str, Any]:
-    """The JSON of ``bench``, an object a network. Times are milliseconds. A module that torch alone runs has neither
-    instruction set, self-test, parts, convolutions nor float twin."""
-    return {
-        "arch": result.arch,
-        "archid": result.archid,
-        "input": list(result.input_shape),
-        "batch": result.batch,
-        "threads": result.threads,
-        "wall_over_cpu": result.busy,
-        "runs": [
-            {
-                "name": name,
-                "n": len(samples.wall),
-                "ms": 1e3 * samples.median,
-                "spread_ms": 1e3 * samples.spread,
-                "cpu_ms": 1e3 * samples.cpu_median,
-                f"times_{result.reference}": samples.times(result.first, result.threads),
-            }
-            for name, samples in result.runs.items()
-        ],
-        "missing": result.missing,
-        "compile_seconds": result.compile_seconds,
-        "size_bytes": result.size_bytes,
-        **(_packed_object(result) if isinstance(result, BenchResult) else {}),
-    }
-
-
-def _packed_object(result: BenchResult) -> dict[str, Any]:
-    return {
-        "isa": result.isa,
-        "self_test": {"layers": result.checked_layers, "values": result.checked_values, "wrong": 0},
-        "parts_timed_by": result.clock,
-        "parts": [_part_object(part) for part in result.parts],
-        "convolutions": {
-            "number": result.num_convs,
-            "binary_macs": result.binary_macs,
-            "packed_ms": 1e3 * result.binary_seconds,
-            "sign_and_pack_ms": 1e3 * result.pack_seconds,
-            "elsewhere_ms": {name: 1e3 * seconds for name, seconds in result.conv_seconds.items()},
-            "gmac_per_second": _rate(result.binary_macs, result.binary_seconds),
-            "divisor": result.divisor(),
-            "divisor_with_pack": result.divisor(with_pack=True),
-            "theory": THEORY,
-            "not_packed": list(result.left),
-        },
-        "twin_size_bytes": result.twin_size_bytes,
-    }
-
-
-def _part_object(part: PartTime) -> dict[str, Any]:
-    return {
-        "name": part.part,
-        "binary_ms": 1e3 * part.binary,
-        "pack_ms": 1e3 * part.pack,
-        "float_ms": 1e3 * part.float_,
-        "binary_macs": part.binary_macs,
-        "gmac_per_second": _rate(part.binary_macs, part.binary),
-    }
-
-
-def _rate(macs: int, seconds: float) -> float | None:
-    return 1e-9 * macs / seconds if seconds else None
-
-
 def runs_table(results: Sequence[Timed]) -> Table:
-    """One row a network and way to run it; as records, with what was measured and the divisor."""
-    first, references = results[0], {result.reference for result in results}
-    isas = dict.fromkeys(result.isa for result in results if isinstance(result, BenchResult))
-    faster = f"{first.reference if len(references) == 1 else 'first'} is faster"
-    rows = tuple(
-        (
-            result.arch,
-            name,
-            _ms(samples.median),
-            _ms(samples.spread),
-            _ms(samples.cpu_median),
-            f"{samples.times(result.first, result.threads):.2f}x",
+    """One row a network and way to run it; as records, with what was measured and the divisor. Ways are held against their
+    network's first, and several networks against the first row."""
+    first, isas = results[0], dict.fromkeys(result.isa for result in results if isinstance(result, BenchResult))
+    references = {result.reference for result in results if len(result.runs) > 1}
+    in_turns, apart = bool(references) or len(results) == 1, len(results) > 1
+    faster = f"{next(iter(references), first.reference) if len(references) < 2 else 'its first'} is faster"
+
+    def cells(result: Timed, name: str, samples: Samples) -> tuple[Cell, ...]:
+        times = f"{samples.times(result.first, result.threads):.2f}x"
+        return (
+            *(result.arch, name, _ms(samples.median), _ms(samples.spread), _ms(samples.cpu_median)),
+            *([times if len(result.runs) > 1 or not apart else ""] if in_turns else []),
+            *([f"{times_first(samples, result, results):.2f}x"] if apart else []),
         )
-        for result in results
-        for name, samples in result.runs.items()
-    )
-    heads = ("ms", "± ms", "CPU ms", faster)
+
+    heads = ("ms", "± ms", "CPU ms", *([faster] if in_turns else []), *([FIRST] if apart else []))
+    clock = "CPU time" if threads(results) == 1 else "wall time"
     return Table(
         ", ".join((f"batch {first.batch}", f"{first.threads} thread{'s' * (first.threads > 1)}", *isas)),
         (Column("network", numeric=False), Column("how", numeric=False), *map(Column, heads)),
-        rows,
+        tuple(cells(result, name, samples) for result in results for name, samples in result.runs.items()),
         lines=tuple(line for result in results for line in _lines(result)),
         notes=(
             f"ms: median wall time of {len(first.first.wall)} runs in turns, ± half the distance between the quartiles;"
             " CPU: all threads together",
-            f"{faster}: median of the ratios of paired runs, by " + ("CPU time" if first.threads == 1 else "wall time"),
+            *([f"{faster}: median of the ratios of paired runs, by {clock}"] if in_turns else []),
+            *([f"{FIRST}: ratio of the medians, by {clock}"] if apart else []),
             *(_ABOUT_TORCH if any({PACKED, EAGER} <= set(result.runs) for result in results) else ()),
         ),
-        records=tuple(_record(result, name) for result in results for name in result.runs),
+        records=tuple(_record(result, name, results) for result in results for name in result.runs),
     )
 
 
-def _record(result: Timed, name: str) -> dict[str, Cell]:
+def _record(result: Timed, name: str, results: Sequence[Timed]) -> dict[str, Cell]:
     samples = result.runs[name]
     packed = result if isinstance(result, BenchResult) else None
     times = {key: samples.times(result.runs[key], result.threads) for key in (PACKED, EAGER) if key in result.runs}
@@ -150,8 +86,10 @@ def _record(result: Timed, name: str) -> dict[str, Cell]:
         "cpu_ms": 1e3 * samples.cpu_median,
         "times_packed": times.get(PACKED),
         "times_eager": times.get(EAGER),
+        "times_first": times_first(samples, result, results),
         "divisor": None if packed is None or name != PACKED else packed.divisor(),
         "size_bytes": result.size_bytes if name == result.reference else None,
+        "file_bytes": result.file_bytes if name == result.reference else None,
     }
 
 
@@ -163,8 +101,13 @@ def _lines(result: Timed) -> list[str]:
             if result.reference == EAGER
             else f"run as it is, by {result.reference}"
         )
-        lines = [f"{result.arch}: size {format_mib(result.size_bytes)}; {how}"]
+        lines = [f"{result.arch}: {_sizes(result)}; {how}"]
     return lines + [f"{result.arch}: not measured: {what}: {why}" for what, why in result.missing.items()]
+
+
+def _sizes(result: Timed) -> str:
+    file = "" if result.file_bytes is None else f"the file has {format_mib(result.file_bytes)}, "
+    return f"{file}its weights at their bits {format_mib(result.size_bytes)}"
 
 
 def _packed_lines(result: BenchResult) -> list[str]:
@@ -188,8 +131,7 @@ def _packed_lines(result: BenchResult) -> list[str]:
         )
     ratio = result.twin_size_bytes / result.size_bytes
     lines.append(
-        f"{result.arch}: size {format_mib(result.size_bytes)}, float twin {format_mib(result.twin_size_bytes)}"
-        f" ({ratio:.1f}x)"
+        f"{result.arch}: {_sizes(result)}, those of the float twin {format_mib(result.twin_size_bytes)} ({ratio:.1f}x)"
     )
     if result.left:
         lines.append(
@@ -205,10 +147,10 @@ def parts_table(result: BenchResult) -> Table:
 
     def cells(name: str, parts: Sequence[PartTime]) -> tuple[Cell, ...]:
         binary, pack, floats = (sum(getattr(p, kind) for p in parts) for kind in ("binary", "pack", "float_"))
-        rate = _rate(sum(p.binary_macs for p in parts), binary)
+        gmacs = rate(sum(p.binary_macs for p in parts), binary)
         times = (_ms(seconds) if seconds else None for seconds in (binary, pack, floats))
         share = f"{100 * (binary + pack + floats) / whole:.1f}"
-        return (name, *times, share, None if rate is None else f"{rate:,.0f}")
+        return (name, *times, share, None if gmacs is None else f"{gmacs:,.0f}")
 
     heads = ("binary convs ms", "sign, pack ms", "float ms", "% of time", "binary GMAC/s")
     return Table(

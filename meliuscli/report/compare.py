@@ -10,11 +10,11 @@ from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.report.answers import Answer
 from meliuscli.report.count import warnings
 from meliuscli.report.count_value import count_object
-from meliuscli.report.counted import Counted, View, shape_text
+from meliuscli.report.counted import Counted, View, convention_notes, shape_text
 from meliuscli.report.predict import believed_object
 from meliuscli.report.published import best_published, published_object
 from meliuscli.report.tables import Cell, Column, Table
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_figure
 
 
 def compare_answer(networks: Sequence[Counted], view: View) -> Answer:
@@ -38,6 +38,7 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
     """Networks side by side, each cost with its ratio to the first, and what is published beside it."""
     records = _with_ratios([_record(network, view) for network in networks])
     has_other = any(record["quantized_macs"] for record in records)
+    has_memory = any(record["memory_order"] for record in records)
     has_runs = any(network.run for network in networks)
     unit = view.convention.unit
     columns = (
@@ -45,18 +46,19 @@ def compare_table(networks: Sequence[Counted], view: View) -> Table:
         Column("BOPs"),
         *([Column("n-bit")] if has_other else []),
         Column("FLOPs"),
-        *([Column(unit), Column("x", optional=True)] if unit else []),
+        *([Column(unit), Column("x", optional=1)] if unit else []),
         Column("MiB"),
-        Column("x", optional=True),
+        Column("x", optional=1),
+        *((Column("RAM KiB", optional=1), Column("flash KiB", optional=1)) if has_memory else ()),
         Column("pub.OPs"),
-        Column("pub.MiB", optional=True),
+        Column("pub.MiB", optional=2),
         Column("top-1"),
-        Column("top-5", optional=True),
+        Column("top-5", optional=2),
         *([Column("run top-1")] if has_runs else []),
     )
     shapes = dict.fromkeys(shape_text(network.input_shape) for network in networks)
     rows = tuple(
-        (*_compare_cells(network, record, view, has_other), *_run_cells(network, has_runs))
+        (*_compare_cells(network, record, view, has_other, has_memory), *_run_cells(network, has_runs))
         for network, record in zip(networks, records, strict=True)
     )
     return Table(
@@ -78,7 +80,7 @@ def _record(network: Counted, view: View) -> dict[str, Cell]:
     """A row of the CSV: exact values."""
     total = network.count.total
     derived = view.convention.derive(total, view.float_bits)
-    published = best_published(network.published)
+    published, memory = best_published(network.published), network.memory(view.storage)
     return {
         "network": network.name,
         "archid": None if network.spec is None else network.spec.archid,
@@ -88,6 +90,9 @@ def _record(network: Counted, view: View) -> dict[str, Cell]:
         "ops": derived.ops,
         "params": total.params,
         "size_bytes": total.size_bytes,
+        "ram_bytes": None if memory is None else memory.ram_bytes,
+        "flash_bytes": None if memory is None else memory.flash_bytes,
+        "memory_order": None if memory is None else memory.order,
         **{f"published_{key}": None if row is None else getattr(row, key) for key, row in published.items()},
         **{f"published_{key}_source": _source(published[key]) for key in ("ops", "size_mib", "top1")},
         "published_ops_convention": None if published["ops"] is None else published["ops"].convention,
@@ -110,7 +115,9 @@ def _with_ratios(records: list[dict[str, Cell]]) -> list[dict[str, Cell]]:
     return records
 
 
-def _compare_cells(network: Counted, record: Mapping[str, Cell], view: View, has_other: bool) -> tuple[Cell, ...]:
+def _compare_cells(
+    network: Counted, record: Mapping[str, Cell], view: View, has_other: bool, has_memory: bool
+) -> tuple[Cell, ...]:
     published = best_published(network.published)
     size = record["size_bytes"]
     return (
@@ -119,13 +126,22 @@ def _compare_cells(network: Counted, record: Mapping[str, Cell], view: View, has
         *([_short(record["quantized_macs"])] if has_other else []),
         _short(record["flops"]),
         *([_short(record["ops"]), _ratio(record["ops_ratio"])] if view.convention.unit else []),
-        f"{size / 2**20:.2f}" if isinstance(size, int) else "",
+        format_figure(size / 2**20) if isinstance(size, int) else "",
         _ratio(record["size_bytes_ratio"]),
+        *(map(_kib, (record["ram_bytes"], record["flash_bytes"]), 2 * [record["memory_order"]]) if has_memory else ()),
         _published_cell(published, "ops", view.convention),
         _published_cell(published, "size_mib", view.convention),
         record["published_top1"],
         record["published_top5"],
     )
+
+
+def _kib(size: Cell, order: Cell) -> str:
+    """With a mark where it is an estimate."""
+    return f"{format_figure(size / 2**10)}{'' if order == 'c' else ESTIMATE}" if isinstance(size, int) else ""
+
+
+ESTIMATE = "~"
 
 
 def _run_cells(network: Counted, has_runs: bool) -> tuple[Cell, ...]:
@@ -139,7 +155,7 @@ def _short(value: Cell) -> str:
 
 
 def _ratio(value: Cell) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else ""
+    return format_figure(value) if isinstance(value, int | float) else ""
 
 
 def _published_cell(best: Mapping[str, Published | None], key: str, convention: Convention) -> str:
@@ -168,7 +184,15 @@ def _compare_notes(networks: Sequence[Counted], view: View, has_other: bool) -> 
     shown = [best_published(network.published) for network in networks]
     rows = [row for best in shown for row in best.values() if row is not None]
     convention = view.convention
-    notes = [f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}", view.size_legend]
+    notes = [
+        f"convention {convention.name}: {convention.legend}; x: ratio to {networks[0].name}",
+        *convention_notes(networks, convention),
+        view.size_legend,
+    ]
+    orders = {memory.order for one in networks if (memory := one.memory(view.storage)) is not None}
+    if orders:
+        marked = f"; {ESTIMATE} an estimate, of what no export writes as C" if "layers" in orders else ""
+        notes.append(f"RAM, flash: of a device, KiB = 2^10 bytes (meliuscli explain memory){marked}")
     if has_other:
         notes.append("n-bit: MACs of 2 to 8 bits; w*a/64 of an operation each where the convention has OPs")
     cells = "".join(_published_cell(best, key, convention) for best in shown for key in ("ops", "size_mib"))

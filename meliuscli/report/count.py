@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from meliuscli.counting.counts import FLOAT_BITS, By, Count
+from meliuscli.counting.memory import Memory
+from meliuscli.counting.memory_parts import Alive
 from meliuscli.report.answers import Answer
 from meliuscli.report.count_value import count_object
-from meliuscli.report.counted import Counted, View, shape_text, shown_rows
+from meliuscli.report.counted import Counted, View, convention_notes, shape_text, shown_rows
 from meliuscli.report.own import doubts, left_out, own_lines
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_mib
+
+Parts = dict[str, tuple[Alive, int]]
+"""What is alive in a part, and the bytes of its constants, by its name."""
 
 
 def count_answer(network: Counted, by: By, view: View, verified: bool | None) -> Answer:
@@ -19,30 +24,56 @@ def count_answer(network: Counted, by: By, view: View, verified: bool | None) ->
 def count_table(network: Counted, by: By, view: View) -> Table:
     """One row a part and the exact sum; MACs as they are, whatever the convention."""
     total, memory = network.count.total, network.memory(view.storage)
+    parts = {} if memory is None else memory.by_part(by)
     has_other_macs, has_other_weights = total.quantized_macs > 0, _other_weights(total) > 0
 
     def cells(row: Count) -> tuple[Cell, ...]:
         macs = (row.binary_macs, *([row.quantized_macs] if has_other_macs else []), row.float_macs)
         others = [_other_weights(row)] if has_other_weights else []
-        return (row.name, shape_text(row.output), *macs, row.binary_params, *others, row.float_params, row.size_bytes)
+        weights = (row.binary_params, *others, row.float_params, row.size_bytes)
+        device = _device_cells(row, memory, parts) if memory is not None and parts else ()
+        return (row.name, shape_text(row.output), *macs, *weights, *device)
 
     heads = ("binary MACs", *(["n-bit MACs"] if has_other_macs else []), "float MACs", "binary weights")
     heads = (*heads, *(["n-bit weights"] if has_other_weights else []), "float params", "bytes")
     archid = "" if network.spec is None else f" ({network.spec.archid})"
     return Table(
         f"{network.name}{archid} at {shape_text(network.input_shape)}",
-        (Column("part", numeric=False), Column("output", numeric=False, optional=True), *map(Column, heads)),
+        (
+            Column("part", numeric=False),
+            Column("output", numeric=False, optional=2),
+            *map(Column, heads),
+            *((Column("RAM", optional=1), Column("flash", optional=1)) if parts else ()),
+        ),
         tuple(cells(row) for row in shown_rows(network.count, by)),
         total=cells(total),
         sums=(*_summary_lines(total, view), *_memory_lines(network, view)),
         lines=tuple(_findings(network, view)),
-        records=tuple(_csv_record(row, view) for row in (*shown_rows(network.count, by), total)),
+        records=tuple(
+            {**_csv_record(row, view), **_device_record(row, memory, parts)}
+            for row in (*shown_rows(network.count, by), total)
+        ),
         notes=(
             f"convention {view.convention.name}: {view.convention.legend}",
+            *convention_notes([network], view.convention),
             view.size_legend + ("" if network.own is None else "; floats of 16 and 64 bits at theirs"),
             *([] if memory is None else [memory.legend]),
         ),
     )
+
+
+def _device_cells(row: Count, memory: Memory, parts: Parts) -> tuple[int, int]:
+    """RAM and flash of a row; the total of RAM is the largest."""
+    if row.kind == "total":
+        return memory.ram_bytes, memory.flash_bytes
+    alive, flash = parts[row.name]
+    return alive.total, flash
+
+
+def _device_record(row: Count, memory: Memory | None, parts: Parts) -> dict[str, Cell]:
+    """The same in the CSV, where layers and modules of one's own have no values."""
+    cells = _device_cells(row, memory, parts) if memory is not None and parts else (None, None)
+    return dict(zip(("RAM", "flash"), cells, strict=True))
 
 
 def _csv_record(row: Count, view: View) -> dict[str, Cell]:
@@ -117,7 +148,10 @@ def _memory_lines(network: Counted, view: View) -> list[str]:
     said = "" if bits == view.storage.float_bits else f"   (both with {memory.floats})"
     named = {"floats": peak.float_bytes, "integers": peak.integer_bytes, "signs": peak.sign_bytes}
     kinds = ", ".join(f"{100 * size / peak.total:.0f} % {name}" for name, size in named.items() if size)
-    return [f"RAM {peak.total:,} bytes in {peak.part} ({kinds})   flash {memory.flash_bytes:,} bytes{said}"]
+    about = "" if memory.is_c else "about "
+    return [
+        f"RAM {about}{peak.total:,} bytes in {peak.part} ({kinds})   flash {about}{memory.flash_bytes:,} bytes{said}"
+    ]
 
 
 def _exact(ops: float) -> str:

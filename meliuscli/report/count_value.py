@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from meliuscli.counting.counts import By, Count
@@ -33,7 +32,7 @@ def count_object(network: Counted, by: By, view: View, verified: bool | None) ->
             "quantized_macs": derived.quantized,
             "ops": derived.ops,
         },
-        "memory": None if memory is None else memory_object(memory),
+        "memory": None if memory is None else memory_object(memory, by),
         "verified": verified,
         **_own_fields(network, view),
     }
@@ -68,11 +67,22 @@ def _row_object(row: Count) -> dict[str, Any]:
     }
 
 
-def memory_object(memory: Memory) -> dict[str, Any]:
-    """The JSON of what a network needs of a device."""
+def memory_object(memory: Memory, by: By = "stage") -> dict[str, Any]:
+    """The JSON of what a network needs of a device: of each stage, or of each block."""
+    parts = memory.by_part("block" if by == "block" else "stage")
     return {
         "ram_bytes": memory.ram_bytes,
         "flash_bytes": memory.flash_bytes,
-        "order": "c" if memory.is_c else "layers",
-        "parts": [{**asdict(part), "total_bytes": part.total} for part in memory.parts],
+        "order": memory.order,
+        "parts": [
+            {
+                "part": name,
+                "float_bytes": alive.float_bytes,
+                "integer_bytes": alive.integer_bytes,
+                "sign_bytes": alive.sign_bytes,
+                "total_bytes": alive.total,
+                "flash_bytes": flash,
+            }
+            for name, (alive, flash) in parts.items()
+        ],
     }

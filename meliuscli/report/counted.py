@@ -70,6 +70,26 @@ class View:
         )
 
 
+def convention_notes(networks: Sequence[Counted], convention: Convention) -> tuple[str, ...]:
+    """Where the convention says that it counts convolutions only: the convolutions that do the work of a dense layer."""
+    if convention.linear:
+        return ()
+    said = []
+    for network in networks:
+        layers = [row for row in network.count.layers if row.macs]
+        dense = [row for row in layers if row.is_conv_of_one_pixel]
+        too = " (the classifier too)" if dense and dense[-1] is layers[-1] else ""
+        said += [f"{len(dense)} of {network.name}{too}"] if dense else []
+    if not said:
+        return ()
+    which = ", ".join(said) if len(said) <= MOST_NAMED else f"some of {len(said)} networks"
+    return (f"convolutions whose output is one pixel, which do what a dense layer does, are counted: {which}",)
+
+
+MOST_NAMED = 6
+"""Networks of which a note speaks one by one."""
+
+
 def make_view(convention: str, float_bits: int | None, bn_params: int | None) -> View:
     """How counts are shown, by a convention's name; what is None is the convention's own.
 

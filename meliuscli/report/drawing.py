@@ -14,7 +14,7 @@ from meliuscli.report.count_value import count_object
 from meliuscli.report.counted import Counted, View, shape_text
 from meliuscli.report.published import published_object, published_table
 from meliuscli.report.tables import Cell, Column, Table, to_csv
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_mib
 
 BAR = 12
 """Characters of a bar of all MACs."""
@@ -66,7 +66,7 @@ def drawing_table(network: Counted) -> Table:
         ),
         tuple(cells),
         lines=(
-            f"{format_count(ops)} OPs   {format_count(total.params)} params   {total.size_bytes / 2**20:.2f} MiB"
+            f"{format_count(ops)} OPs   {format_count(total.params)} params   {format_mib(total.size_bytes)}"
             "   (meliuscli count has the exact figures)",
         ),
     )

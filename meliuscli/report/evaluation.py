@@ -7,21 +7,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meliuscli.report.answers import Answer
-from meliuscli.report.tables import Column, Table
+from meliuscli.report.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from meliuscli.data.preprocessing import Preprocessing
-    from meliuscli.exchange.evaluation import Classified, Evaluation
+    from meliuscli.exchange.evaluation import Classified, Evaluation, Scores
 
 MANY_CLASSES = 20
 """Of more classes a table shows the commonest confusions, not all."""
 COMMONEST = 10
+NARROW = 78
+"""Characters of a row above which the columns of a confusion matrix are numbers."""
 
 
 def preprocessing_table(how: Preprocessing) -> Table:
     """What becomes of an image file in front of the network."""
     listed = ", ".join(how.class_names[:MANY_CLASSES]) + (", ..." if len(how.class_names) > MANY_CLASSES else "")
     rows = (
+        ("pixels", "turned as their EXIF says, what is transparent laid on white, of 16 bits the higher 8"),
         ("resize", f"the middle square to {how.resize}x{how.resize}, bilinear"),
         ("crop", f"its middle {how.crop}x{how.crop}, brought to {how.channels}x{how.input_size}x{how.input_size}"),
         ("mean", ", ".join(f"{value:.4f}" for value in how.mean)),
@@ -45,13 +48,17 @@ def _scores_table(result: Evaluation) -> Table:
             f"{' and '.join(result.scores)} give the same top-1 on {result.agreeing:,} of {result.num_images:,} images;"
             f" logits differ by at most {result.largest_difference:.1e}"
         )
+    has_top5 = all(one.top5 is not None for one in result.scores.values())
+
+    def cells(name: str, one: Scores) -> tuple[Cell, ...]:
+        tops = [top for top in (one.top1, one.top5) if top is not None]
+        return (name, *(f"{100 * top:.2f}" for top in tops), f"{one.loss:.4f}", f"{one.images_per_second:.0f}")
+
+    heads = ("top-1 %", *(["top-5 %"] if has_top5 else []), "loss", "images/s")
     return Table(
         f"{result.name} on {result.dataset}, {result.split}, {result.num_images:,} images",
-        (Column("way", numeric=False), *map(Column, ("top-1 %", "top-5 %", "loss", "images/s"))),
-        tuple(
-            (name, f"{100 * one.top1:.2f}", f"{100 * one.top5:.2f}", f"{one.loss:.4f}", f"{one.images_per_second:.0f}")
-            for name, one in result.scores.items()
-        ),
+        (Column("way", numeric=False), *map(Column, heads)),
+        tuple(cells(name, one) for name, one in result.scores.items()),
         lines=tuple(lines),
         notes=(
             "loss is the mean cross-entropy in nats; images/s are of the network alone, not of reading",
@@ -65,11 +72,16 @@ def _confusion_table(result: Evaluation) -> Table:
     confusion, how = result.confusion, result.preprocessing
     size = len(confusion)
     if size <= MANY_CLASSES:
-        names = [how.name_of(label) for label in range(size)]
+        names = heads = [how.name_of(label) for label in range(size)]
+        notes: tuple[str, ...] = ()
+        if sum(len(name) + 1 for name in names) + max(map(len, names)) > NARROW:
+            heads, notes = [str(label) for label in range(size)], ("columns are called by the number of their class",)
+            names = [f"{label} {name}" if how.class_names else name for label, name in enumerate(names)]
         return Table(
             "Confusion matrix: a row is a class, a column what the network says",
-            (Column("class", numeric=False), *map(Column, names)),
+            (Column("class", numeric=False), *map(Column, heads)),
             tuple((name, *row) for name, row in zip(names, confusion, strict=True)),
+            notes=notes,
         )
     pairs = [(confusion[a][b], a, b) for a in range(size) for b in range(size) if a != b and confusion[a][b]]
     pairs.sort(key=lambda pair: (-pair[0], pair[1:]))

@@ -11,7 +11,7 @@ from meliuscli.counting.analytic import count_spec
 from meliuscli.counting.conventions import CONVENTIONS, Convention
 from meliuscli.counting.counts import Storage
 from meliuscli.errors import BadInputError, unknown_name
-from meliuscli.report.background import beliefs, bfloat16, packed, proxies
+from meliuscli.report.background import beliefs, bfloat16, memory, packed, proxies
 from meliuscli.report.prose import Part, Section, part_markdown, prose
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.units import format_count
@@ -52,6 +52,11 @@ def _conventions() -> tuple[Part, ...]:
         MACs at once. It is a theory. All conventions here count a MAC once, where some tools count two operations, and
         count the padded border in full. Batch norm has two values a channel where it is ready for inference and up to
         four in a checkpoint (--bn-params); the last column has how many a convention counts.""",
+        """A rule of convolutions only goes by how a layer is written. Dense layers that are convolutions whose output is
+        one pixel count in it: all layers of TFC, SFC and LFC, those behind the maps of CNV and BinaryAlexNet, the
+        classifiers of these five too, those in front of the classifier in XNOR-Net's AlexNet, and squeeze-and-excite in
+        BNext and PokeBNN. `count` and `compare` say how many. By a rule that left dense layers out TFC would cost no OPs at
+        all.""",
     )
     legends = (f"{rule.name}: {rule.legend}" for rule in CONVENTIONS.values())
     return (*intro, rules, *legends, _example_table(), *why)
@@ -166,7 +171,8 @@ def _size() -> tuple[Part, ...]:
         counted up to four until 2020 and its docstrings still do; with --bn-params 4 MeliusNet22 has
         {stored.params:,} params and {stored.size_bytes / 2**20:.3f} MiB. A channel whose batch norm has no scale stores
         three, one without scale and shift two.""",
-        """--float-bits 8 gives the size with 8-bit floats. Activations are not counted.""",
+        """--float-bits 8 gives the size with 8-bit floats. Activations are not counted: `meliuscli explain memory` has what a
+        network needs while it runs.""",
     )
 
 
@@ -185,6 +191,7 @@ TOPICS: dict[str, Callable[[], tuple[Part, ...]]] = {
     "contradictions": _contradictions,
     "bits": _bits,
     "size": _size,
+    "memory": memory,
     "roads": _roads,
     "beliefs": beliefs,
     "proxies": proxies,
@@ -196,6 +203,7 @@ SUMMARIES = {
     "contradictions": "published figures that are not what their own rule gives",
     "bits": "operations of more than one bit",
     "size": "what a size is made of: bits, batch norm, MiB",
+    "memory": "what RAM, flash and the arena are, and where they are exact",
     "roads": "what 'verified' means: two roads to every number",
     "beliefs": "what a believed accuracy is, and where it ends",
     "proxies": "what a short training says, and what it does not",

@@ -9,6 +9,7 @@ from typing import Any
 
 from meliuscli.report.study import StudyReport, gather, read_study
 from meliuscli.report.study_page import write_report
+from meliuscli.report.works import find_work
 from meliuscli.results import write_record, write_text
 from meliuscli.search.addresses import open_backend, without_password
 from meliuscli.search.backend import told_once
@@ -24,11 +25,15 @@ from meliuscli.work.listener import SILENT, Listener
 
 def report_of(name: str, storage: str, reports: Path, listener: Listener = SILENT) -> tuple[StudyReport, str]:
     """The report of a study, written into its folder, and how far the study is. Raises as ``open_shared``."""
-    directory = STUDY.named(reports, name)
+    directory = reports / name
+    if storage == "journal" and (Path(name).name != name or not (directory / JOURNAL_FILE).is_file()):
+        directory = find_work("study", name, reports)
     if storage == "journal" and is_of_one_process(directory):
         with STUDY.lock(directory):
-            report, state = read_study(directory)
+            report, state, is_done = read_study(directory)
             write_report(report)
+            if is_done:
+                STUDY.mark_done(directory)
         return report, state
     with closing(open_backend(storage, directory, waits=told_once(listener))) as backend:
         study, header = open_shared(backend, name, directory, listener=listener)

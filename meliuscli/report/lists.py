@@ -11,7 +11,7 @@ from meliuscli.counting.conventions import CONVENTIONS, MELIUS
 from meliuscli.data.names import DATASETS
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.search.files import space_names, space_purpose
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_figure
 
 
 def _archs() -> list[dict[str, Cell]]:
@@ -78,6 +78,6 @@ def _arch_cells(record: dict[str, Cell]) -> tuple[Cell, ...]:
     assert isinstance(ops, int | float)
     assert isinstance(params, int)
     assert isinstance(size, int)
-    numbers = (format_count(ops), format_count(params), f"{size / 2**20:.2f}")
+    numbers = (format_count(ops), format_count(params), format_figure(size / 2**20))
     top1 = record["published_top1"]
     return (record["name"], record["family"], *numbers, "" if top1 is None else f"{top1:.1f}")

@@ -18,3 +18,12 @@ for (const mark of document.querySelectorAll(".mark")) {
   const tell = () => { mark.closest("figure").querySelector(".readout").textContent = mark.dataset.text; };
   for (const event of ["click", "focus", "mouseenter"]) mark.addEventListener(event, tell);
 }
+for (const wide of document.querySelectorAll(".wide")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "Wider than the screen: scroll it sideways. \u2192";
+  wide.before(hint);
+  const look = () => { hint.hidden = wide.scrollWidth <= wide.clientWidth; };
+  new ResizeObserver(look).observe(wide);
+  look();
+}

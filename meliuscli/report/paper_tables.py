@@ -14,6 +14,7 @@ from meliuscli.report.counted import Counted, View
 from meliuscli.report.pareto import draw_pareto
 from meliuscli.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown
 from meliuscli.results import write_text
+from meliuscli.units import format_figure
 
 MELIUSNETS = tuple(f"meliusnet{name}" for name in ("22", "29", "42", "59", "-a", "-b", "-c"))
 STEM_NETWORKS = ("resnete18", "resnete34", "binarydensenet28", "binarydensenet37", "meliusnet22", "meliusnet29")
@@ -128,7 +129,7 @@ def _shown(key: str, value: Cell) -> Cell:
     if key == "published_ops" and isinstance(value, str):
         return f"{value.removesuffix('e6')}M" if value.endswith("e6") else value
     if key == "size_bytes" and isinstance(value, int):
-        return f"{value / 2**20:.2f}"
+        return format_figure(value / 2**20)
     if key == "published_params" and isinstance(value, str) and value.isdigit():
         return int(value)
     return f"{value:+.1f}" if key == "top1_gain" and isinstance(value, float) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,12 @@ from meliuscli.errors import BadInputError
 from meliuscli.report.counted import Counted, View
 from meliuscli.report.figure_names import Named, step_lines, write_names
 from meliuscli.report.figures import encode, subplots
-from meliuscli.report.published import best_published
+from meliuscli.report.reached import PUBLISHED, Reached, reaches
 from meliuscli.results import require_directory, write_bytes
 from meliuscli.search.pareto import front
 
 FORMATS = ("png", "svg", "pdf")
 FRONT_COLOR, OTHER_COLOR = "#c0392b", "#5b6b7b"
-PUBLISHED = "published ImageNet-1k top-1 (%)"
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A network's top-1 (%) and what it costs; ``spread`` is that of several seeds."""
-
-    name: str
-    ops: float
-    top1: float
-    spread: float | None = None
 
 
 def draw_pareto(networks: Sequence[Counted], view: View, path: Path) -> list[str]:
@@ -42,30 +30,12 @@ def draw_pareto(networks: Sequence[Counted], view: View, path: Path) -> list[str
     require_directory(path, "--pareto")
     if not view.convention.unit:
         raise BadInputError(f"--pareto: the convention {view.convention.name} has no total to draw")
-    panels: dict[str, list[Reached]] = {}
-    untrained, missing = [], []
-    for network in networks:
-        ops = view.convention.derive(network.count.total, view.float_bits).ops or 0
-        reached = _reached(network, float(ops))
-        for what, point in reached.items():
-            panels.setdefault(what, []).append(point)
-        if network.own is not None and ops:
-            untrained.append((network.name, float(ops)))
-        elif not reached:
-            missing.append(network.name)
-    if not panels:
+    known = reaches(networks, view)
+    if not known.panels:
         hint = "meliuscli list shows who has; meliuscli train makes run:ID of others"
         raise BadInputError("--pareto: none of these networks has a published top-1 or one of a run", hint)
-    write_bytes(path, _picture(panels, untrained, view, suffix))
-    return missing
-
-
-def _reached(network: Counted, ops: float) -> dict[str, Reached]:
-    """By what it is that was reached."""
-    row, run = best_published(network.published)["top1"], network.run
-    if run is not None and run.top1 is not None:
-        return {f"top-1 of runs on {run.dataset} (%)": Reached(network.name, ops, run.top1, run.spread)}
-    return {} if row is None else {PUBLISHED: Reached(network.name, ops, float(row.top1))}
+    write_bytes(path, _picture(known.panels, known.untrained, view, suffix))
+    return list(known.missing)
 
 
 def _picture(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from meliuscli.counting.counts import Count, NetworkCount, Storage, read_by_bits, size_bytes
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 from meliuscli.runs import Run
 
 
@@ -32,6 +32,8 @@ class Recorded:
 
     @property
     def sentence(self) -> str:
+        if self.top1 is None:
+            return f"run:{self.run} is {self.arch}, trained elsewhere: meliuscli evaluate scores it"
         return f"run:{self.run} is {self.arch} on {self.dataset}, n={self.n}"
 
     def fields(self) -> dict[str, Any]:
@@ -58,5 +60,5 @@ def recorded_count(run: Run, storage: Storage) -> NetworkCount:
         )
     except (KeyError, ValueError, TypeError) as error:
         hint = f"train it again, or name its file: {run.fields['arch']}"
-        raise BadInputError(f"{run.path}: has no count of its network by bits ({error})", hint) from None
+        raise BadInputError(f"{run.path}: has no count of its network by bits ({why_unread(error)})", hint) from None
     return NetworkCount((Count(str(run.fields["arch"]), "network", (), macs, weights, size),))

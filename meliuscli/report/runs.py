@@ -15,7 +15,7 @@ from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.text_plot import curves_drawing
 from meliuscli.runs import Left, Run
-from meliuscli.units import format_count
+from meliuscli.units import format_count, format_mib
 
 COLUMNS = ("id", "time", "arch", "dataset", "n", "validation", "test", "OPs", "MiB", "state")
 LEFT = ("seeds", "epochs", "epochs_done", "resume")
@@ -58,8 +58,10 @@ def _cells(run: Run) -> tuple[Cell, ...]:
     """A row for people."""
     record = _record(run)
     ops, size = record["trained_ops"], record["trained_size_bytes"]
+    trained_here = ("", "") if run.fields.get("imported") else (record["dataset"], record["n"])
     return (
-        *(record[key] for key in ("id", "time", "arch", "dataset", "n")),
+        *(record[key] for key in ("id", "time", "arch")),
+        *trained_here,
         _mean(run.fields["validation_top1"]),
         _mean(run.fields["test_top1"]),
         format_count(ops) if isinstance(ops, int | float) else "",
@@ -123,10 +125,35 @@ def _trained(run: Run) -> dict[str, Any]:
     return {"archid": spec.archid, **costs}
 
 
+def imported_table(run: Run) -> Table:
+    """A network that was trained elsewhere: what it is of, and what it costs. Nothing is known of its training."""
+    fields, about, trained, origin = run.fields, run.fields["imported"], _trained(run), run.fields["origin"]
+    costs = (format_count(trained["ops"] or 0), f"{trained['size_bytes'] / 2**20:.3f}") if trained else ("", "")
+    return Table(
+        f"Run {run.id}: {fields['arch']} at {_shape(fields['trained_as'])}, trained elsewhere",
+        (*(Column(heading, numeric=False) for heading in ("file", "format")), Column("OPs"), Column("MiB")),
+        ((about["file"], about["format"], *costs),),
+        records=tuple({"run": run.id, **one} for one in fields["runs"]),
+        lines=(
+            *_network_lines(run),
+            f"made by: {origin['command']}",
+            f"at {origin['time']}",
+            *_execution_lines(fields),
+        ),
+        notes=(f"nothing is known of its accuracy here: meliuscli evaluate run:{run.id} scores it",),
+    )
+
+
+def _shape(spec: Mapping[str, Any]) -> str:
+    return f"{spec['input_channels']}x{spec['input_size']}x{spec['input_size']}"
+
+
 def run_table(run: Run) -> Table:
     """A run's seeds and their mean, with the recipe and where it was made."""
+    if run.fields.get("imported"):
+        return imported_table(run)
     fields = run.fields
-    spec, recipe, origin = fields["trained_as"], fields["recipe"], fields["origin"]
+    recipe, origin = fields["recipe"], fields["origin"]
     rows = tuple(
         (
             f"seed {one['seed']}",
@@ -141,9 +168,8 @@ def run_table(run: Run) -> Table:
     )
     mean = (f"mean, n={fields['n']}", _mean(fields["validation_top1"]), _mean(fields["test_top1"]), "", "", "")
     machine = origin["machine"]
-    shape = f"{spec['input_channels']}x{spec['input_size']}x{spec['input_size']}"
     return Table(
-        f"Run {run.id}: {fields['arch']} on {fields['dataset']['name']} at {shape}",
+        f"Run {run.id}: {fields['arch']} on {fields['dataset']['name']} at {_shape(fields['trained_as'])}",
         (Column("run", numeric=False), *map(Column, ("validation %", "test %", "train loss", "seconds", "images/s"))),
         rows,
         total=mean,
@@ -166,7 +192,7 @@ def _network_lines(run: Run) -> list[str]:
     fields, trained = run.fields, _trained(run)
     if not trained:
         return []
-    costs = f"{format_count(trained['ops'] or 0)} OPs, {trained['size_bytes'] / 2**20:.3f} MiB"
+    costs = f"{format_count(trained['ops'] or 0)} OPs, {format_mib(trained['size_bytes'])}"
     target = "" if trained["archid"] == fields["archid"] else f", made of {fields['arch']} ({fields['archid']})"
     counted = "" if fields["trained_as"].get("family") == "own" else f" (meliuscli count run:{run.id})"
     return [f"the network that was trained: {trained['archid']}, {costs}{target}{counted}"]

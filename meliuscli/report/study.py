@@ -179,8 +179,9 @@ def gather(study: StudyTrials, origin: dict[str, Any]) -> StudyReport:
     )
 
 
-def read_study(directory: Path) -> tuple[StudyReport, str]:
-    """A study as it stands, and a sentence on how far it is; whoever writes it goes on undisturbed, for a copy is read.
+def read_study(directory: Path) -> tuple[StudyReport, str, bool]:
+    """A study as it stands, a sentence on how far it is, and whether all of it is done; whoever writes it goes on
+    undisturbed, for a copy is read.
 
     Raises ``BadInputError`` for files that are corrupt, and where trials are lost."""
     left = reopen(directory)
@@ -188,7 +189,7 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
         with closing(open_backend(left.storage, directory)) as backend:
             shared, header = open_shared(backend, directory.name, directory)
             refuse_lost(shared, directory)
-            return gather(shared, header.origin), f"done: {shared.progress()}"
+            return gather(shared, header.origin), f"done: {shared.progress()}", shared.is_done
     with tempfile.TemporaryDirectory() as place:
         copied = Path(place) / directory.name
         shutil.copytree(directory, copied, ignore=shutil.ignore_patterns(".*", "*.lock"))
@@ -199,14 +200,20 @@ def read_study(directory: Path) -> tuple[StudyReport, str]:
         except BadInputError as error:  # names the copy
             message, hint = (text.replace(str(copied), str(directory)) for text in (error.message, error.hint or ""))
             raise BadInputError(message, hint or None) from None
-        stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
-        done = [f"{len(report.records)} of {study.settings.trials} trials"]
-        done += [
-            f"{stage.num_done(report.entrants)} of {stage.seeds * len(report.entrants)} {noun}"
-            for noun, stage in stages.items()
-            if stage is not None
-        ]
-        return replace(report, directory=directory), f"done: {', '.join(done)}"
+        return replace(report, directory=directory), *how_far(study, report)
+
+
+def how_far(study: StudyTrials, report: StudyReport) -> tuple[str, bool]:
+    """What of a study is done, in a sentence, and whether all of it is."""
+    stages = {"finals": finals_of(study), "transfers": transfer_of(study)}
+    counts = [("trials", len(report.records), study.settings.trials)]
+    counts += [
+        (noun, stage.num_done(report.entrants), stage.seeds * len(report.entrants))
+        for noun, stage in stages.items()
+        if stage is not None
+    ]
+    told = ", ".join(f"{done} of {asked} {noun}" for noun, done, asked in counts)
+    return f"done: {told}", all(done >= asked for _, done, asked in counts)
 
 
 def _beliefs(study: StudyTrials) -> Beliefs:

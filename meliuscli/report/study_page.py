@@ -11,7 +11,8 @@ from typing import Any
 from meliuscli.report.answers import Answer
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_figure import plot
-from meliuscli.report.study_tables import budget_text, study_tables, study_value, transfer_data
+from meliuscli.report.study_sentences import budget_text, transfer_data
+from meliuscli.report.study_tables import study_tables, study_value
 from meliuscli.report.tables import to_markdown
 from meliuscli.report.text_plot import front_drawing
 from meliuscli.results import write_bytes, write_text

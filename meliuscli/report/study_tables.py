@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from meliuscli.arch.families import family_class
 from meliuscli.data.names import WHOLE_OF
-from meliuscli.report.believed import believed_table, best_lines, comparison_lines
+from meliuscli.report.believed import believed_table
 from meliuscli.report.study import StudyReport
+from meliuscli.report.study_sentences import (
+    budget_text,
+    chance_lines,
+    transfer_data,
+    transfer_lines,
+    unbelieved_lines,
+    verdict_lines,
+)
 from meliuscli.report.tables import Column, Table
 from meliuscli.search.cost import OPS, Cost
 from meliuscli.search.entrants import Entrant
-from meliuscli.search.finals import Standing, Verdict, verdicts
+from meliuscli.search.finals import Standing
 from meliuscli.search.space import Candidate
+from meliuscli.units import format_figure
 
 
 def front_table(report: StudyReport) -> Table:
@@ -40,7 +48,7 @@ def front_table(report: StudyReport) -> Table:
                 record.number,
                 record.known_as or record.candidate.spec.summary(),
                 *cells(record.candidate),
-                f"{record.candidate.count.size_bytes / 2**20:.2f}",
+                format_figure(record.candidate.count.size_bytes / 2**20),
                 f"{100 * (record.accuracy or 0):.2f}",
             )
             for record in report.front
@@ -92,7 +100,7 @@ def _standings_table(report: StudyReport, table: Sequence[Standing], title: str,
             (
                 _entrant_name(standing.entrant),
                 *cells(standing.entrant.candidate),
-                f"{standing.entrant.candidate.count.size_bytes / 2**20:.2f}",
+                format_figure(standing.entrant.candidate.count.size_bytes / 2**20),
                 f"{100 * standing.validation_mean:.2f}",
                 f"{100 * standing.test_mean:.2f}",
                 "" if standing.test_spread is None else f"{100 * standing.test_spread:.2f}",
@@ -109,106 +117,14 @@ def _standings_table(report: StudyReport, table: Sequence[Standing], title: str,
             "validation chooses, test is scored once a training; spread is the sample standard deviation over seeds",
             family_class(report.space.family).legend,
         ),
-        lines=(*lines, *_chance_lines(sum(s.num_at_chance for s in table), sum(len(s.test) for s in table))),
+        lines=(*lines, *chance_lines(sum(s.num_at_chance for s in table), sum(len(s.test) for s in table))),
     )
-
-
-def _chance_lines(number: int, trainings: int) -> list[str]:
-    """That some trainings say nothing of their networks."""
-    what = f"{number} of these {trainings} trainings ended no better than chance, and say nothing of their networks."
-    return [what] if number else []
-
-
-def transfer_data(report: StudyReport) -> str:
-    settings = report.settings
-    return Path(settings.transfer_dir).name if settings.transfer_dir else str(settings.transfer)
-
-
-def transfer_lines(report: StudyReport) -> list[str]:
-    """Who wins on data that the search never used."""
-    compared = verdicts(report.transfer, report.cost.of)
-    if (tally := _tally(compared, report.cost)) is None:
-        return [f"On {transfer_data(report)} no finalist is within the {report.cost.noun} of a published network."]
-    return [f"On {transfer_data(report)} {tally}:", *(_claim(verdict, report.cost) for verdict in compared)]
-
-
-def _tally(compared: Sequence[Verdict], cost: Cost) -> str | None:
-    """How often finalists win and lose against the published networks; None where there is nothing to compare."""
-    answered = [verdict for verdict in compared if verdict.found is not None]
-    if not answered:
-        return None
-    if all(verdict.spread is None for verdict in answered):
-        return f"finalists of no more {cost.noun} have one seed each, which has no spread, so nothing is said of wins"
-    beaten, lost = sum(verdict.beaten for verdict in answered), sum(verdict.lost for verdict in answered)
-    return (
-        f"finalists of no more {cost.noun} beat {beaten} of the {len(answered)} published networks that have one by more"
-        f" than the spread, and lose to {lost}"
-    )
-
-
-def verdict_lines(report: StudyReport) -> list[str]:
-    """What the search's answer is, and whether it beats the known networks: no more than the numbers say."""
-    if report.believes:
-        return [
-            *best_lines(report.records, report.beliefs, report.cost, report.budgets),
-            *comparison_lines(report.records, report.beliefs, report.cost),
-            *_on_proxy(report),
-        ]
-    return _proxy_lines(report)
-
-
-def _on_proxy(report: StudyReport) -> list[str]:
-    """What the finals add where the answer does not rest on them."""
-    if (tally := _tally(report.verdicts, report.cost)) is None:
-        return []
-    return [f"On the proxy's data, {report.space.proxy.dataset}, {tally}; that does not change the beliefs."]
-
-
-def _proxy_lines(report: StudyReport) -> list[str]:
-    if not report.standings:
-        return []
-    lines = [_best_line(report, budget) for budget in report.budgets]
-    if (tally := _tally(report.verdicts, report.cost)) is not None:
-        lines.append(f"{tally[0].upper()}{tally[1:]}:")
-    return lines + [_claim(verdict, report.cost) for verdict in report.verdicts]
-
-
-def _best_line(report: StudyReport, budget: float) -> str:
-    """What validation prefers within a budget, beside the known network that it prefers there."""
-    allowed = f"the budget of {report.cost.text(budget)} {report.cost.unit}"
-    best, known = report.best(budget), report.best(budget, is_known=True)
-    if best is None:
-        return f"Within {allowed} there is no finalist whose trainings say something."
-    if known is None:
-        return f"Best within {allowed}: `{best.entrant.name}`, beside which no published network was trained."
-    return f"Best within {allowed}: {_claim(Verdict(known, best), report.cost)}"
-
-
-def _claim(verdict: Verdict, cost: Cost) -> str:
-    known, found = verdict.known, verdict.found
-    if found is None or verdict.gain is None:
-        return f"`{known.entrant.name}`: no finalist is within its {cost.noun}, so nothing is claimed."
-    spread = "one seed has no spread" if verdict.spread is None else f"spread {100 * verdict.spread:.2f}"
-    points, one, other = f"{100 * abs(verdict.gain):.2f}", f"`{found.entrant.name}`", f"`{known.entrant.name}`"
-    if verdict.beaten:
-        claim = f"{one} beats {other} by {points} points on test"
-    elif verdict.lost:
-        claim = f"{one} loses to {other} by {points} points on test"
-    else:
-        claim = f"{one} is not shown to differ from {other}: {100 * verdict.gain:+.2f} points on test"
-    ratio = cost.of(found.entrant.candidate) / cost.of(known.entrant.candidate)
-    return f"{claim}, at {ratio:.2f}x its {cost.noun} ({spread})."
 
 
 def _cost_columns(cost: Cost) -> tuple[list[Column], Callable[[Candidate], list[str]]]:
     """Columns of the cost, and of OPs where that is another, and a candidate's cells in them."""
     costs = [cost] if cost is OPS else [cost, OPS]
     return [Column(one.unit) for one in costs], lambda candidate: [one.text(one.of(candidate)) for one in costs]
-
-
-def budget_text(report: StudyReport) -> str:
-    """All budgets, the smallest first."""
-    return f"{', '.join(map(report.cost.text, report.budgets))} {report.cost.unit}"
 
 
 def _entrant_name(entrant: Entrant) -> str:
@@ -218,20 +134,10 @@ def _entrant_name(entrant: Entrant) -> str:
 def study_tables(report: StudyReport) -> list[Table]:
     """What a search prints."""
     transfer = [transfer_table(report)] if report.transfer else []
-    said = [*_unbelieved_lines(report), *_chance_lines(report.num_at_chance, len(report.trained))]
+    said = [*unbelieved_lines(report), *chance_lines(report.num_at_chance, len(report.trained))]
     if not report.standings:
         return [replace(front_table(report), lines=(*verdict_lines(report), *said)), *transfer]
     return [replace(front_table(report), lines=tuple(said)), *transfer, finals_table(report)]
-
-
-def _unbelieved_lines(report: StudyReport) -> list[str]:
-    """That the evidence says nothing of some trained networks, which are in no table but trials.csv."""
-    if not report.num_unbelieved:
-        return []
-    return [
-        f"Of {report.num_unbelieved} of {len(report.trained)} trained networks nothing is believed: they lie too far from what"
-        " was measured."
-    ]
 
 
 def study_value(report: StudyReport) -> dict[str, Any]:

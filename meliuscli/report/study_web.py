@@ -15,12 +15,13 @@ from meliuscli.report.believed import preferred
 from meliuscli.report.chart import Chart, Curve, Mark
 from meliuscli.report.study import StudyReport, best_found
 from meliuscli.report.study_page import best_files, repeat_command
-from meliuscli.report.study_tables import budget_text, study_tables, verdict_lines
+from meliuscli.report.study_sentences import budget_text, verdict_lines
+from meliuscli.report.study_tables import study_tables
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.report.web_page import Code, Shares, WebSection, document
 from meliuscli.search.cost import OPS
 from meliuscli.search.records import TrialRecord
-from meliuscli.units import format_count, format_ms
+from meliuscli.units import format_count, format_figure, format_ms
 
 
 def study_web_page(report: StudyReport, state: str = "") -> str:
@@ -185,7 +186,7 @@ def _cells(report: StudyReport, record: TrialRecord) -> tuple[Cell, ...]:
         record.name,
         record.candidate.spec.summary(),
         report.cost.text(report.cost.of(record.candidate)),
-        f"{total.size_bytes / 2**20:.2f}",
+        format_figure(total.size_bytes / 2**20),
         total.params,
         *believed,
         record.reason or "" if record.accuracy is None else f"{100 * record.accuracy:.2f}",

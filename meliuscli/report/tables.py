@@ -6,9 +6,10 @@ import csv
 import html
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from unicodedata import combining, east_asian_width
 
 Cell = str | int | float | None
 WIDTH = 100
@@ -19,19 +20,20 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading; numbers are right-aligned. ``optional`` ones are left out, the last first, of a text that would be
-    wider than ``WIDTH`` with them."""
+    """A column's heading; numbers are right-aligned. ``optional`` ones (not 0) are left out of a text that would be wider than
+    ``WIDTH`` with them: those of the highest number first, and of these the last."""
 
     heading: str
     numeric: bool = True
-    optional: bool = False
+    optional: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of cells under columns. ``total`` is a last row set apart. Under the table come ``sums``, figures that follow
     from it, in LaTeX too; ``lines``, what else is to be said, in terminal and markdown; and ``notes``, how to read it.
-    ``records`` are what CSV holds instead of the rows, whose cells may be rounded for people: raw values by column."""
+    ``records`` are what CSV holds instead of the rows, whose cells may be rounded for people: raw values by column.
+    ``left_out`` are the headings of columns for which there was no room."""
 
     title: str
     columns: tuple[Column, ...]
@@ -41,6 +43,12 @@ class Table:
     lines: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
     records: tuple[Mapping[str, Cell], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def no_room(self) -> str:
+        """The line that names what is left out; empty where nothing is."""
+        return f"no room for: {', '.join(self.left_out)} (--format csv has all)" if self.left_out else ""
 
     @property
     def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
@@ -53,10 +61,23 @@ class Table:
     def __str__(self) -> str:
         return to_text(self)
 
+    def said(self, say: Callable[[str], str]) -> Table:
+        """The table with other words in its cells."""
+
+        def cells(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+            return tuple(say(cell) if isinstance(cell, str) else cell for cell in row)
+
+        return replace(
+            self,
+            columns=tuple(replace(column, heading=say(column.heading)) for column in self.columns),
+            rows=tuple(map(cells, self.rows)),
+            total=None if self.total is None else cells(self.total),
+        )
+
     def narrower(self) -> Table:
-        """The table without the last of its optional columns."""
-        last = max(index for index, column in enumerate(self.columns) if column.optional)
-        kept = [index for index in range(len(self.columns)) if index != last]
+        """The table without the column that it needs least."""
+        least = max((column.optional, index) for index, column in enumerate(self.columns))[1]
+        kept = [index for index in range(len(self.columns)) if index != least]
 
         def pick(cells: Sequence[Cell]) -> tuple[Cell, ...]:
             return tuple(cells[index] for index in kept)
@@ -66,6 +87,7 @@ class Table:
             columns=tuple(self.columns[index] for index in kept),
             rows=tuple(pick(row) for row in self.rows),
             total=None if self.total is None else pick(self.total),
+            left_out=(self.columns[least].heading, *self.left_out),
         )
 
 
@@ -86,23 +108,33 @@ def to_text(table: Table) -> str:
     gap = "  " if sum(widths) + 2 * len(widths) - 2 <= WIDTH else " "
 
     def line(cells: Sequence[str]) -> str:
-        placed = (
-            cell.rjust(width) if column.numeric else cell.ljust(width)
-            for cell, width, column in zip(cells, widths, table.columns, strict=True)
-        )
+        blanks = [" " * (width - _columns(cell)) for cell, width in zip(cells, widths, strict=True)]
+        sides = zip(cells, blanks, table.columns, strict=True)
+        placed = (blank + cell if column.numeric else cell + blank for cell, blank, column in sides)
         return gap.join(placed).rstrip()
 
     rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
     head = line([column.heading for column in table.columns])
     rows = [line([text(cell) for cell in row]) for row in table.rows]
     foot = [] if table.total is None else [rule, line([text(cell) for cell in table.total])]
-    below = (part for words in (*table.sums, *table.lines, *table.notes) for part in textwrap.wrap(words, WIDTH))
+    below = (
+        part
+        for words in (table.no_room, *table.sums, *table.lines, *table.notes)
+        for part in textwrap.wrap(words, WIDTH)
+    )
     return _lines([table.title, head, rule, *rows, *foot, *below])
 
 
 def _widths(table: Table) -> list[int]:
     heads = [column.heading for column in table.columns]
-    return [max(len(text(cell)) for cell in cells) for cells in zip(heads, *table.all_rows, strict=True)]
+    return [max(_columns(text(cell)) for cell in cells) for cells in zip(heads, *table.all_rows, strict=True)]
+
+
+def _columns(words: str) -> int:
+    """Columns of a terminal: two for the signs of Chinese, Japanese and Korean, none for accents that stand alone."""
+    if words.isascii():
+        return len(words)
+    return sum(0 if combining(sign) else 2 if east_asian_width(sign) in "WF" else 1 for sign in words)
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -178,15 +210,18 @@ def to_latex(table: Table) -> str:
     if table.sums:
         body.append("\\midrule")
     body += [f"\\multicolumn{{{len(table.columns)}}}{{l}}{{{_escape(words)}}} \\\\" for words in table.sums]
+    remark = [f"% {table.no_room}"] if table.left_out else []
     broad = sum(_widths(table)) + len(table.columns)
     if len(table.rows) > LONG:
         size = next((size for limit, size in LATEX_SIZES if broad <= limit), "\\tiny")
         gap = 2 if size == "\\tiny" else 3
         begin = [f"{{{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}", f"\\begin{{longtable}}{{{spec}}}", f"{caption} \\\\"]
-        return _lines([*begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
+        return _lines([*remark, *begin, *head, "\\endhead", *body, "\\bottomrule", "\\end{longtable}", "}"])
     opening, closing = ("\\resizebox{\\linewidth}{!}{%", "}") if broad > 60 else ("", "")
     tabular = [f"\\begin{{tabular}}{{{spec}}}", *head, *body, "\\bottomrule", f"\\end{{tabular}}{closing}"]
-    return _lines(["\\begin{table}", "\\centering", caption, *([opening] if opening else []), *tabular, "\\end{table}"])
+    return _lines(
+        [*remark, "\\begin{table}", "\\centering", caption, *([opening] if opening else []), *tabular, "\\end{table}"]
+    )
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -23,14 +23,15 @@ def teacher_lines(check: Check) -> list[str]:
     """What there is to know of each teacher, in a line."""
     lines = []
     for name, way in check.plan.ways.items():
-        seeds = check.trainings.get(name, {}).values()
+        outcomes = [one for of in check.trainings.get(name, {}).values() for one in of.values()]
         taught = {
-            outcome["taught_by"]["validation_top1"] for of in seeds for outcome in of.values() if "taught_by" in outcome
+            one["taught_by"]["digest"]: one["taught_by"]["validation_top1"] for one in outcomes if "taught_by" in one
         }
-        if way.teacher is not None and taught:
-            reached = ", ".join(f"{100 * top1:.2f} %" for top1 in sorted(taught))
+        if taught:
+            reached = ", ".join(f"{100 * top1:.2f} %" for top1 in sorted(taught.values()))
+            others = " Not all students of a seed had the same one, to the bit." if len(taught) > way.seeds else ""
             lines.append(
                 f"- The teacher of {name}, {way.teacher}, is narrowed and trained as its students are, by the labels alone,"
-                f" once for each of their seeds, and reaches {reached}. Its training is in no network's seconds."
+                f" once for each of their seeds, and reaches {reached}.{others} Its training is in no network's seconds."
             )
     return lines

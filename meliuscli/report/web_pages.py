@@ -10,12 +10,13 @@ from meliuscli.report.chart import Chart, Curve, Mark
 from meliuscli.report.check_report import CheckReport
 from meliuscli.report.compare import compare_table
 from meliuscli.report.counted import Counted, View
-from meliuscli.report.published import best_published
+from meliuscli.report.reached import PUBLISHED, Reached, Reaches, reaches
 from meliuscli.report.runs import run_table
 from meliuscli.report.study_web import spent_shares
 from meliuscli.report.web_page import Code, Content, WebSection, document
 from meliuscli.runs import Run
 from meliuscli.search.pareto import front
+from meliuscli.units import format_count
 
 
 def run_web_page(run: Run) -> str:
@@ -90,9 +91,7 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
 def comparison_web_page(networks: Sequence[Counted], view: View, command: str) -> str:
     """Networks side by side, published accuracy against our OPs, and where each one spends."""
     contents: list[Content] = [compare_table(networks, view)]
-    chart = _published(networks, view)
-    if chart.marks:
-        contents.append(chart)
+    contents += _reached_charts(reaches(networks, view), view)
     spent = tuple(
         part
         for one in networks[:MOST_SPENT]
@@ -111,20 +110,36 @@ MOST_SPENT = 12
 """Networks of which the parts are shown; more than these nobody reads."""
 
 
-def _published(networks: Sequence[Counted], view: View) -> Chart:
-    points = []
-    for network in networks:
-        row = best_published(network.published)["top1"]
-        ops = view.convention.derive(network.count.total, view.float_bits).ops
-        if row is not None and ops is not None:
-            points.append((network.name, ops / 1e6, float(row.top1)))
-    best = front([(ops, top1) for _, ops, top1 in points])
+def _reached_charts(known: Reaches, view: View) -> tuple[Content, ...]:
+    """A chart for the published accuracies and one for the runs on each data set, and who is in none of them."""
+    charts = tuple(_reached_chart(what, points, view) for what, points in known.panels.items())
+    absent = [*known.missing, *(name for name, _ in known.untrained)]
+    if not absent:
+        return charts
+    where = "in no chart" if charts else "no chart is here"
+    names = ", ".join(f"`{name}`" for name in absent)
+    return (*charts, f"Without a published top-1 or one of a run, {where}: {names}.")
+
+
+def _reached_chart(what: str, points: Sequence[Reached], view: View) -> Chart:
+    best = front([(point.ops / 1e6, point.top1) for point in points])
     marks = tuple(
-        Mark(ops, top1, f"{name}: {ops:.2f}M, {top1:g} % as published", "front" if index in best else "found", name)
-        for index, (name, ops, top1) in enumerate(points)
+        _reached_mark(point, "front" if index in best else "found", what) for index, point in enumerate(points)
     )
-    curve = Curve(tuple((points[index][1], points[index][2]) for index in best), steps=True, text="Pareto front")
-    legend = "Accuracies are their papers' own: recipes, epochs and teachers differ."
-    x_label = f"{view.convention.unit} by our count (millions)"
-    title = "Published accuracy against our count"
-    return Chart(title, x_label, "published ImageNet top-1 (%)", marks, (curve,) if best else (), legend=legend)
+    curve = Curve(
+        tuple((points[index].ops / 1e6, points[index].top1) for index in best), steps=True, text="Pareto front"
+    )
+    legend = (
+        "Accuracies are their papers' own: recipes, epochs and teachers differ."
+        if what == PUBLISHED
+        else "Means over seeds on the test images; a bar is the sample deviation on both sides."
+    )
+    title = f"{what[0].upper()}{what[1:]} against our count"
+    return Chart(title, f"{view.convention.unit} by our count (millions)", what, marks, (curve,), legend=legend)
+
+
+def _reached_mark(point: Reached, kind: str, what: str) -> Mark:
+    ops, spread = point.ops / 1e6, point.spread
+    low, high = (None, None) if spread is None else (point.top1 - spread, point.top1 + spread)
+    said = f"{point.top1:g} % as published" if what == PUBLISHED else f"{point.top1:.2f} %"
+    return Mark(ops, point.top1, f"{point.name}: {format_count(point.ops)}, {said}", kind, point.name, low, high)

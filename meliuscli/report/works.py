@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meliuscli.errors import BadInputError, unknown_name
+from meliuscli.errors import BadInputError, unknown_name, why_unread
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import read_record
+from meliuscli.search.plan import CheckPlan
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import CHECK, STUDY
 
@@ -28,7 +29,7 @@ def works_table(kind: str, reports: Path) -> Table:
         try:
             records.append(read(directory, read_record(marker)))
         except (OSError, ValueError, KeyError, TypeError, BadInputError) as error:
-            broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {error!r}")
+            broken.append(f"{kind}:{directory.name} cannot be read: {marker}: {why_unread(error)}")
     records.sort(key=lambda record: str(record["time"]))
     unfinished = [
         line
@@ -69,13 +70,12 @@ def _show_study(directory: Path) -> ShownWork:
     from meliuscli.report.study_page import best_files, study_answer
     from meliuscli.search.resume import reopen
 
-    study, state = read_study(directory)
-    marker, storage = read_record(directory / STUDY.marker), reopen(directory).storage
+    study, state, is_finished = read_study(directory)
+    storage = reopen(directory).storage
     resume = STUDY.resume_command(directory, storage)
     more = "" if storage else f"; more trials: {resume} --trials {2 * study.settings.trials}"
     uses = [f"report: {STUDY.report_command(directory, storage or 'journal')}"]
     uses += [f"export: {shlex.join(['meliuscli', 'export', str(directory / name)])}" for name in best_files(study)]
-    is_finished = _state(directory, "study", marker) == FINISHED
     way = f"it is finished; {'; '.join(uses)}{more}" if is_finished else f"go on with: {resume}"
     answer = study_answer(study, state=state, resume=None if is_finished else resume)
     return ShownWork(answer, state, study.origin["command"], way)
@@ -85,9 +85,9 @@ def _show_check(directory: Path) -> ShownWork:
     from meliuscli.report.check_report import read_check_report
 
     check, state, command = read_check_report(directory)
+    is_finished = _check(directory, read_record(directory / CHECK.marker))["state"] == FINISHED
     resume = CHECK.resume_command(directory)
     page = f"{CHECK.report_command(directory)} --html {shlex.quote(f'{directory.name}.html')}"
-    is_finished = _state(directory, "check", {}) == FINISHED
     way = f"it is finished; web page: {page}" if is_finished else f"go on with: {resume}"
     return ShownWork(check.answer(state=state, resume=None if is_finished else resume), state, command, way)
 
@@ -113,30 +113,27 @@ def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
         "budget": ", ".join(map(text, settings.get("budgets") or [settings["budget"]])),
         "answers for": "ImageNet" if settings.get("maximises") == "belief" else origin["dataset"]["name"],
         "trials": settings["trials"],
-        "state": (state := _state(directory, "study", stored)),
+        "state": (state := _state(directory, stored.get("is_done", False))),
         "resume": None if state == FINISHED else STUDY.resume_command(directory, storage=stored.get("storage")),
     }
 
 
 def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
-    plan, origin = stored["plan"], stored["origin"]
+    plan, origin = CheckPlan.model_validate(stored["plan"]), stored["origin"]
+    asked = len(stored["networks"]) * sum(len(plan.seeds_of(way)) for way in plan.ways)
     done = sum(len(seeds) for ways in stored["trainings"].values() for seeds in ways.values())
     return {
         "name": directory.name,
         "time": origin["time"][:16],
-        "space": plan["space"],
-        "against": plan.get("against", "long"),
+        "space": plan.space,
+        "against": plan.against,
         "networks": len(stored["networks"]),
         "trainings": done,
-        "state": (state := _state(directory, "check", stored)),
+        "state": (state := _state(directory, done >= asked)),
         "resume": None if state == FINISHED else CHECK.resume_command(directory),
     }
 
 
-def _state(directory: Path, kind: str, stored: Mapping[str, Any]) -> str:
-    """Finished, if the report was written after the work was last begun or gone on with, and workers that share it have
-    left nothing to do."""
-    page, marker = directory / "report.md", directory / KINDS[kind].marker
-    if not stored.get("is_done", True):
-        return UNFINISHED
-    return FINISHED if page.exists() and page.stat().st_mtime >= marker.stat().st_mtime else UNFINISHED
+def _state(directory: Path, is_done: bool) -> str:
+    """Finished is a work all of whose trainings are done, when its report is written."""
+    return FINISHED if is_done and (directory / "report.md").exists() else UNFINISHED

@@ -75,7 +75,7 @@ def first_line(begun: Begun) -> str:
 def _told(study: Study, record: TrialRecord) -> str:
     score = record.reason if record.accuracy is None else f"{100 * record.accuracy:.2f} %"
     if record.result is not None and record.result.at_chance:
-        score = f"{score}, no better than chance"
+        score = f"{score}, which cannot be told from chance"
     return f"{record.title}: {study.cost.text(study.cost.of(record.candidate))} {study.cost.unit}, {score}"
 
 

@@ -91,7 +91,9 @@ def _key(study: str, kind: str) -> int | str:
     return digest.hexdigest() if kind == "mysql" else int.from_bytes(digest.digest()[:8]) >> 1
 
 
-def _connected(url: str, kind: str, name: str, faults: tuple[type[Exception], ...], waits: Waits) -> Any:
+def _connected(
+    url: str, kind: str, name: str, faults: tuple[type[Exception], ...], waits: Waits = lambda _: False
+) -> Any:
     """Optuna's storage in a database, whose tables several processes may make at the same time."""
     more: dict[str, Any] = {"connect_args": ALIVE[kind]} if kind in ALIVE and "options=" not in url else {}
 

@@ -114,7 +114,9 @@ def corrupt(path: Path, error: Exception, way: str) -> BadInputError:
     if bad is None:
         return BadInputError(f"{path}: corrupt: {error}", f"restore it; {way}")
     if bad == 1:
-        return BadInputError(f"{path}: no journal: its first line is no record of a trial", f"restore it; {way}")
+        return BadInputError(
+            f"{path}: no journal: its first line is no record of a trial", "name another, or restore it"
+        )
     hint = f"restore it, or keep its first lines (head -n {bad - 1} {shlex.quote(str(path))}); {way}"
     return BadInputError(f"{path}: corrupt: line {bad} is no record of a trial", hint)
 

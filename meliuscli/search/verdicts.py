@@ -13,7 +13,7 @@ from meliuscli.search.plan import LONG
 from meliuscli.search.ridge import Array
 from meliuscli.search.space import Candidate
 from meliuscli.search.trust import MIN_NETWORKS, Trust, judge, left_out
-from meliuscli.training.chance import chance_limit
+from meliuscli.training.chance import is_at_chance
 
 Kind = Literal["ceiling", "trained", "prefix", "free"]
 
@@ -112,9 +112,9 @@ def _at(check: Check, seed: int, fraction: float) -> Array:
 def counts_of(check: Check, way: str, seeds: Sequence[int]) -> tuple[int, int]:
     """How many of a way's trainings failed, and how many ended at chance."""
     facts = check.data[check.plan.ways[way].dataset]
-    limit = chance_limit(facts.num_classes, facts.num_validation)
     outcomes = [outcome for seed in seeds for outcome in _outcomes(check, way, seed)]
-    at_chance = sum(outcome.get("validation_top1", 1.0) <= limit for outcome in outcomes)
+    top1s = [outcome["validation_top1"] for outcome in outcomes if "validation_top1" in outcome]
+    at_chance = sum(is_at_chance(top1, facts.num_classes, facts.num_validation) for top1 in top1s)
     return sum("reason" in outcome for outcome in outcomes), at_chance
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 from meliuscli.results import write_bytes
 from meliuscli.training.loop import EpochMetrics, Training
 from meliuscli.training.weights import tensors_digest
@@ -78,9 +78,9 @@ class Checkpoint:
             if metadata["digest"] != tensors_digest(tensors, metadata["state"]):
                 raise ValueError("its content is not what was written")
             if not isinstance(state["made_for"], dict):
-                raise TypeError("its state is no checkpoint's")
+                raise ValueError("its state is no checkpoint's")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise BadInputError(
-                f"{self.path}: corrupt, or no checkpoint: {error}", "delete it to begin this training again"
+                f"{self.path}: corrupt, or no checkpoint: {why_unread(error)}", "delete it to begin this training again"
             ) from None
         return state, tensors

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.errors import FailedError
 from meliuscli.processes import end_with_parent, interrupts_ignored
+from meliuscli.training.chance import at_chance_text
 from meliuscli.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _teachers(task: Task, spec: ArchSpec) -> Task:
 def _taught(task: Task) -> tuple[nn.Module, dict[str, Any]]:
     """A teacher that is trained as a task says, once a process, and what is to be known of it.
 
-    Raises ``FailedError`` for one that diverges or is no better than chance."""
+    Raises ``FailedError`` for one that diverges or cannot be told from chance."""
     from meliuscli.training.execution import Execution
     from meliuscli.training.run import train_once
     from meliuscli.training.weights import tensors_digest
@@ -111,8 +112,11 @@ def _taught(task: Task) -> tuple[nn.Module, dict[str, Any]]:
     kept: list[nn.Module] = []
     execution = Execution.plain(task.recipe, task.device)
     result = train_once(task.spec, data, task.recipe, task.seed, on_end=kept.append, execution=execution)
-    if result.is_at_chance(task.spec.num_classes, len(data.validation[1])):
-        raise FailedError(f"the teacher, {task.spec.summary()}, is no better than chance")
+    of_data = (task.spec.num_classes, len(data.validation[1]))
+    if result.is_at_chance(*of_data):
+        raise FailedError(
+            f"the teacher, {task.spec.summary()}: {at_chance_text(result.last.validation_top1, *of_data)}"
+        )
     network = kept[0].requires_grad_(False)
     digest = tensors_digest({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     facts = {"validation_top1": result.last.validation_top1, "seconds": round(result.seconds, 3), "digest": digest}

@@ -13,7 +13,7 @@ from torch import nn
 from meliuscli.arch.spec import ArchSpec
 from meliuscli.data.batches import Prepared
 from meliuscli.errors import InterruptedByUser
-from meliuscli.training.chance import chance_limit
+from meliuscli.training.chance import is_at_chance
 from meliuscli.training.checkpoint import Checkpoint, Progress
 from meliuscli.training.energy import EnergyMeter
 from meliuscli.training.execution import Execution
@@ -49,8 +49,8 @@ class RunResult:
         return self.curve[-1]
 
     def is_at_chance(self, num_classes: int, num_images: int) -> bool:
-        """Is the top-1 on ``num_images`` validation images no better than guessing, by three standard deviations?"""
-        return self.last.validation_top1 <= chance_limit(num_classes, num_images)
+        """Can the top-1 on ``num_images`` validation images not be told from guessing?"""
+        return is_at_chance(self.last.validation_top1, num_classes, num_images)
 
     def fields(self) -> dict[str, Any]:
         """As plain JSON values."""

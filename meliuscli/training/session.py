@@ -24,6 +24,7 @@ from meliuscli.data.preprocessing import Preprocessing
 from meliuscli.errors import FailedError, InterruptedByUser, MeliusError
 from meliuscli.results import json_text, write_record, write_text
 from meliuscli.runs import checkpoint_path, record_path, summary, weights_path
+from meliuscli.training.chance import at_chance_text
 from meliuscli.training.checkpoint import Checkpoint
 from meliuscli.training.execution import Execution
 from meliuscli.training.loop import EpochMetrics, Training
@@ -127,11 +128,11 @@ class Session:
                 write_text(self.directory / RUN.marker, self._content())
                 checkpoint.remove()
             yield result
-            if result.is_at_chance(self.plan.trained_as.num_classes, len(data.validation[1])):
-                top1 = f"{100 * result.last.validation_top1:.2f} %"
+            facts = (self.plan.trained_as.num_classes, len(data.validation[1]))
+            if result.is_at_chance(*facts):
                 raise FailedError(
-                    f"seed {seed}: validation top-1 {top1} is no better than chance: a failed run",
-                    "train longer, or with another learning rate",
+                    f"seed {seed}: {at_chance_text(result.last.validation_top1, *facts)}: a failed run",
+                    "train longer, or with another learning rate; with more validation images the limit is lower",
                 )
 
     def _train_seed(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from meliuscli.arch.spec import ArchSpec, parse_toml
 from meliuscli.arch.zoo import arch_of
 from meliuscli.data.preprocessing import KEY, Preprocessing
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, no_file
 from meliuscli.results import write_bytes
 
 
@@ -48,7 +48,7 @@ def load_weights(network: nn.Module, spec: ArchSpec, path: Path) -> None:
 
     Raises ``BadInputError`` when the file is not there, corrupt or another network's."""
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             archid = (file.metadata() or {}).get("archid")
@@ -80,7 +80,7 @@ def read_spec(path: Path) -> ArchSpec:
 
     Raises ``BadInputError`` when the file is not there or none of ours."""
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("spec")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 
 if TYPE_CHECKING:
     import filelock
@@ -108,8 +108,9 @@ class Kind:
                 f"{path}: cannot be read: {error.strerror}", f"restore it, or {self._give_up}"
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError, BadInputError) as error:
-            why = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise BadInputError(f"{path}: not a {self.what}: {why}", f"restore it, or {self._give_up}") from None
+            raise BadInputError(
+                f"{path}: not a {self.what}: {why_unread(error)}", f"restore it, or {self._give_up}"
+            ) from None
 
     @property
     def _give_up(self) -> str:
@@ -159,6 +160,12 @@ class Kind:
             hint = f"leave --resume out to start one; {self.named_in(reports)}"
             raise BadInputError(f"{directory}: no {self.what} to resume", hint)
         return directory
+
+    def mark_done(self, directory: Path) -> None:
+        """Write down that all of a work is done; whoever goes on with it writes its marker anew."""
+        from meliuscli.results import read_record, write_record
+
+        write_record(directory / self.marker, {**read_record(directory / self.marker), "is_done": True})
 
     def named_in(self, reports: Path) -> str:
         """A hint: what there is to name."""

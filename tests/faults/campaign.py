@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -38,7 +37,7 @@ from disks import why_no_disk
 from mutate import attack
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from servers import SERVERS, Server, why_not
+from servers import FULL, SERVERS, Server, why_not
 from sleeping import HAS_LEFT, Row, created, joined, rows_of, start, work
 from warm import FORK, in_child, load_what_it_loads
 from works import attack_works, attack_writers
@@ -133,8 +132,6 @@ SERVER_FAULTS = {
     "database away for 30 s": 1,
 }
 """With how often each comes beside the others."""
-FULL = re.compile(r"No space left|disk (is )?full|is full|[Ee]rror(code)?:? 28\b")
-"""How a server's log says that its disk is."""
 
 
 def disturb_server(server: Server, rng: random.Random) -> str:

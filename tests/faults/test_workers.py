@@ -17,9 +17,10 @@ import optuna
 import pytest
 import sleeping
 from conftest import TINY_SPACE, Cli, run_here
+from disks import why_no_disk
 from killing import kill_this_process
 from optuna.trial import TrialState
-from servers import SERVERS, Server, why_not
+from servers import FULL, SERVERS, Server, why_not
 from sleeping import Row, Sleeper, asked_of, created, joined, open_backend, rows_of, start, work
 
 from meliuscli.errors import BadInputError, FailedError, MissingError
@@ -339,6 +340,33 @@ def test_a_proxy_of_a_database_is_killed_and_its_database_crashes(
     assert other.join(150) or other.exitcode == 0
     assert work(server.url, tmp_path)
     assert rows_of(joined(server.url, tmp_path)) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgresql", "redis"])
+def test_a_database_whose_disk_is_full_is_waited_for(kind: str, space: Path, rows: list[Row], tmp_path: Path) -> None:
+    """Redis ends of it, and is started again when there is room."""
+    if (reason := why_not(kind) or why_no_disk()) is not None:
+        pytest.skip(reason)
+    with SERVERS[kind](has_disk=True) as server:  # type: ignore[call-arg]
+        created(server.url, space, tmp_path, TRIALS)
+        assert server.disk is not None
+        server.disk.leave(0)
+        process, deadline = start(server.url, tmp_path, 0.05), time.monotonic() + 60
+        while not FULL.search(server.said()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        server.disk.free()
+        time.sleep(0.5)
+        server.revive()
+        assert process.join(150) or process.exitcode == 0
+        assert rows_of(joined(server.url, tmp_path)) == rows
+
+
+def test_a_worker_calls_a_trial_as_tables_do(space: Path, tmp_path: Path) -> None:
+    job = created("journal", space, tmp_path).next_job(Owner.here())
+    assert isinstance(job, Assignment)
+    assert job.text.startswith("found-0: ")
 
 
 def test_reading_a_study_writes_nothing(space: Path, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ ALLOWED |= {name: codes for name, (_, codes) in STREAMS.items()}
 PLURALS = {"run": "runs", "study": "studies", "check": "checks"}
 ROOM = {"full disk": Disk, "quota": Quota, "full /tmp": Disk}
 """Faults by which a disk has too little room, and the disk."""
-KINDS = ("signals", "streams", *ROOM, "read-only")
+DISKS = (*ROOM, "read-only")
+KINDS = ("signals", "streams", *DISKS)
+"""Instead of ``streams``, one of ``STREAMS`` can be asked for."""
 
 
 def broken_files(place: Path) -> list[str]:
@@ -64,7 +66,7 @@ class Round:
     def run(self, kind: str, expected: object) -> None:
         with ExitStack() as stack:
             disk = None
-            if kind not in ("signals", "streams"):
+            if kind in DISKS:
                 place = self.place / ("tmp" if kind == "full /tmp" else "reports")
                 disk = ROOM.get(kind, Disk)(place, stack)
             for _ in range(self.rng.randint(1, MOST_FAULTS)):
@@ -99,7 +101,7 @@ class Round:
         if kind in ROOM:
             assert disk is not None
             disk.leave(self.rng.choice((0, 4, 8, 16, 32, 64, 128, 256)))
-        streams = self.rng.choice(sorted(STREAMS)) if kind == "streams" else None
+        streams = self.rng.choice(sorted(STREAMS)) if kind == "streams" else kind if kind in STREAMS else None
         temporary = disk.path if disk is not None and kind == "full /tmp" else None
         process = start(self.place, words, streams, temporary)
         name = streams or kind

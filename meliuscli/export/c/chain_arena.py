@@ -48,7 +48,7 @@ def scratch_of(step: ChainStep) -> str:
 
 def plan_chain(chain: Chain) -> ChainArena:
     """The largest first; or, where that is smaller in all, first those that are needed when most is."""
-    rooms = list(_rooms(chain))
+    rooms = list(rooms_of(chain))
     needed = [sum(room.size for room in rooms if room.first <= at <= room.last) for at in range(len(chain.steps))]
     by_size = sorted(rooms, key=lambda one: (-one.size, one.first))
     by_need = sorted(by_size, key=lambda one: -max(needed[one.first : one.last + 1]))
@@ -84,7 +84,8 @@ def _moments(chain: Chain, rooms: list[Room]) -> Iterator[Moment]:
         yield max(moments, key=lambda moment: moment.total)
 
 
-def _rooms(chain: Chain) -> Iterator[Room]:
+def rooms_of(chain: Chain) -> Iterator[Room]:
+    """Of every map, and of what every step needs for itself."""
     for name in chain.channels:
         used = [i for i, step in enumerate(chain.steps) if name in (step.source, step.target)]
         if name != LOGITS:

@@ -14,7 +14,7 @@ from meliuscli.arch.spec import ArchSpec
 from meliuscli.arch.zoo import spec_from_fields
 from meliuscli.counting.memory import memory_of
 from meliuscli.data.preprocessing import Preprocessing
-from meliuscli.errors import BadInputError
+from meliuscli.errors import BadInputError, why_unread
 from meliuscli.export.c.literals import images_text
 from meliuscli.export.c.stated import FORMAT, OTHERS, stated_of
 
@@ -159,7 +159,7 @@ def _parsed(directory: Path) -> tuple[Manifest, dict[str, Any]]:
         )
         return manifest, fields
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInputError(f"{path}: no manifest of a C library of meliuscli: {error}") from None
+        raise BadInputError(f"{path}: no manifest of a C library of meliuscli: {why_unread(error)}") from None
 
 
 def _check_types(fields: dict[str, Any]) -> None:
