@@ -46,10 +46,10 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a name less": (how_edited(class_names=NAMES[:-1]), "18 class names for 19 classes"),
     "a name more": (how_edited(class_names=[*NAMES, "x"]), "20 class names for 19 classes"),
     "no names": (how_edited(class_names=[]), "preprocessing is not what test/vectors.h says"),
-    "one text": (how_edited(class_names="a" * 19), "no list of str"),
-    "names of numbers": (how_edited(class_names=list(range(19))), "no list of str"),
+    "one text": (how_edited(class_names="a" * 19), "no list of texts"),
+    "names of numbers": (how_edited(class_names=list(range(19))), "no list of texts"),
     "mean": (how_edited(mean=[0.5, 0.4, 0.31]), "preprocessing is not what test/vectors.h says"),
-    "mean of text": (how_edited(mean=["0.5", "0.4", "0.3"]), "no list of int or float"),
+    "mean of text": (how_edited(mean=["0.5", "0.4", "0.3"]), "no list of numbers"),
     "a name that is no text": (
         how_edited(class_names=["\ud800", *NAMES[1:]]),
         "preprocessing is not what test/vectors",

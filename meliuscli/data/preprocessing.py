@@ -92,9 +92,9 @@ class Preprocessing:
 
 
 def _listed(values: Any, *types: type) -> list[Any]:
-    """Raises ``TypeError`` for what is no list of these types alone."""
+    """Raises ``ValueError`` for what is no list of these types alone."""
     if not isinstance(values, list | tuple) or not all(type(value) in types for value in values):
-        raise TypeError(f"no list of {' or '.join(one.__name__ for one in types)}: {str(values)[:60]}")
+        raise ValueError(f"no list of {'texts' if str in types else 'numbers'}: {str(values)[:60]}")
     return list(values)
 
 
