@@ -186,7 +186,7 @@ def test_marks_say_how_a_published_figure_relates_to_ours(cli: Cli) -> None:
     assert "87M*" not in under_its_own
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("suffix", ["png", "svg", pytest.param("pdf", marks=pytest.mark.slow)])
 def test_pareto_picture(cli: Cli, tmp_path: Path, suffix: str) -> None:
     done = cli("compare", "--all", "--pareto", f"front.{suffix}")
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,10 @@ ONE_OF_EACH = (
     *("bnext-t", "pokebnn-0.5", "abcnet18", "bmxnet-resnet18", "tfc", "cnv", "vgg-small"),
 )
 
-WITH_A_SMALLER_ONE = ("xnornet-alexnet", "binaryalexnet", "dorefanet-alexnet", "resnet50", "birealnet50", "reactnet-b")
+WITH_A_SMALLER_ONE = (
+    *("xnornet-alexnet", "binaryalexnet", "dorefanet-alexnet", "resnet50", "birealnet50"),
+    *("reactnet-a", "reactnet-b"),
+)
 """Whose learning is left to the slow tests."""
 
 BNEXTS = ("bnext-s", "bnext-m", "bnext-l")

@@ -226,6 +226,7 @@ def test_a_search_that_trains_only_published_networks_has_no_answer(cli: Cli, tm
     assert not (tmp_path / "reports" / "short-200M" / "best.toml").exists()
 
 
+@pytest.mark.slow
 def test_a_search_beyond_the_evidence_has_no_answer(cli: Cli, tmp_path: Path) -> None:
     """No published network has so few OPs: what is found there is trained, and called believed nowhere."""
     text = load_space("meliusnet")[2].replace("epochs = 0.7", "epochs = 0.02")

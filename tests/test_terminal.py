@@ -91,7 +91,7 @@ def test_a_terminal_of_ascii_gets_a_drawing_of_ascii() -> None:
     from meliuscli.report.study import read_study
     from meliuscli.report.text_plot import NARROWEST, front_drawing
 
-    report, _ = read_study(Path(STUDY[-1]) / "transfer-cifar10")
+    report, *_ = read_study(Path(STUDY[-1]) / "transfer-cifar10")
     for width in (NARROWEST, 80, 200):
         text = front_drawing(report, width, with_unicode=False)
         assert text.isascii()

@@ -12,7 +12,6 @@ from meliuscli.errors import BadInputError, unknown_name, why_unread
 from meliuscli.report.answers import Answer
 from meliuscli.report.tables import Cell, Column, Table
 from meliuscli.results import read_record
-from meliuscli.search.plan import CheckPlan
 from meliuscli.units import format_count, format_ms
 from meliuscli.work.folders import CHECK, STUDY
 
@@ -119,6 +118,8 @@ def _study(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
 
 
 def _check(directory: Path, stored: Mapping[str, Any]) -> dict[str, Cell]:
+    from meliuscli.search.plan import CheckPlan  # loads numpy
+
     plan, origin = CheckPlan.model_validate(stored["plan"]), stored["origin"]
     asked = len(stored["networks"]) * sum(len(plan.seeds_of(way)) for way in plan.ways)
     done = sum(len(seeds) for ways in stored["trainings"].values() for seeds in ways.values())

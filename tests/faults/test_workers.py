@@ -98,7 +98,7 @@ def closed() -> Iterator[None]:
 # The same trials
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_any_number_of_workers_gives_the_trials_of_one_process(
     workers: int, storage: str, space: Path, rows: list[Row], tmp_path: Path
 ) -> None:
