@@ -14,11 +14,12 @@ from PIL import Image
 
 from meliuscli.arch.zoo import load_name
 from meliuscli.counting.analytic import count_spec
+from meliuscli.errors import BadInputError
 from meliuscli.search.begin import Asked, begin
 from meliuscli.search.cost import OPS
 from meliuscli.search.entrants import Entrant, compared
 from meliuscli.search.finals import Round, Standing, Verdict
-from meliuscli.search.resume import reopen
+from meliuscli.search.resume import go_on, reopen, with_given
 from meliuscli.search.space import load_space
 
 TRANSFER = """
@@ -141,6 +142,30 @@ def test_a_search_on_ones_own_data_is_for_their_classes(studied: Path, tmp_path:
     again = reopen(begun.directory)
     assert again.space == begun.space
     assert again.settings == begun.settings
+
+
+def test_a_study_goes_on_where_its_images_have_moved_to(studied: Path, tmp_path: Path) -> None:
+    shutil.copytree(studied / "images", tmp_path / "images")
+    begun = begin(Asked((5e8,), data=tmp_path / "images", dataset="imagefolder"), 1, tmp_path / "reports")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    again = go_on(with_given(reopen(begun.directory), {"data": tmp_path / "moved"}))
+    assert again.settings.data == tmp_path / "moved"
+    assert again.origin["dataset"] == begun.origin["dataset"]
+    assert reopen(begun.directory).settings == again.settings
+    next((tmp_path / "moved" / "train" / "dark").iterdir()).unlink()
+    with pytest.raises(BadInputError, match="other data"):
+        go_on(with_given(reopen(begun.directory), {"data": tmp_path / "moved"}))
+
+
+def test_of_equal_networks_the_cheaper_one_comes_first(tmp_path: Path) -> None:
+    known = sorted(load_space("meliusnet")[1].known_candidates(), key=lambda item: -item[1].ops)
+    entrants = [Entrant(name, name, candidate) for name, candidate in known]
+    run = {"test_top1": 0.5, "validation_top1": 0.5}
+    (tmp_path / "stage.json").write_text(json.dumps({"trainings": {c.archid: {"0": run} for _, c in known}}))
+    stage = Round(tmp_path / "stage.json", 1, lambda candidate, seed: pytest.fail("nothing is trained"), OPS)
+    ops = [standing.entrant.candidate.ops for standing in stage.standings(entrants)]
+    assert ops == sorted(ops)
+    assert len(ops) == 7
 
 
 def entrant(name: str, known: bool) -> Entrant:

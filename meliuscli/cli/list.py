@@ -41,7 +41,8 @@ def list_(
 
     Example: meliuscli list archs"""
     known = (*LISTS, "runs", *WORKS)
-    for kind in kinds or []:
+    kinds = ["archs" if kind == "networks" else kind for kind in kinds or []]
+    for kind in kinds:
         if kind not in known:
             raise unknown_name("list", kind, known)
     chosen = kinds or list(LISTS)

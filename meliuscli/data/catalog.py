@@ -87,13 +87,13 @@ def load_dataset(
             return list_folder(place, cut, skip_bad)
         train, test, num_classes, notes = _read(name, place)
     except MissingError as error:
-        raise MissingError(error.message, error.hint or _other_layout(place) or SOURCES[name]) from None
+        raise MissingError(error.message, error.hint or _other_layout(name, place) or SOURCES[name]) from None
     return replace(_with_validation(name, num_classes, train, test, place, cut), notes=notes)
 
 
-def _other_layout(place: Path) -> str | None:
+def _other_layout(name: str, place: Path) -> str | None:
     """How to read a directory that holds directories where a data set's files were looked for."""
-    folders = place.is_dir() and any(path.is_dir() for path in place.iterdir())
+    folders = name != IMAGE_FOLDER and place.is_dir() and any(path.is_dir() for path in place.iterdir())
     return "a directory of images in folders is read by --dataset imagefolder" if folders else None
 
 

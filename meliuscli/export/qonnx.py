@@ -92,6 +92,8 @@ def verdicts(spec: ArchSpec) -> str:
     if isinstance(spec, BiRealNetSpec) or getattr(spec, "pad_value", -1) == 0:
         return f"{finn}: streamlined it gives other answers, for 0 around signs is no sign; {hls4ml}: not tried"
     stops = "streamlines it to the same answers, and has no hardware layer for its Pad"
+    if getattr(spec, "stem", None) == "grouped":
+        stops = "its streamlining fails at a grouped stem"
     refuses = "refuses it, for maps are padded with -1" if isinstance(spec, DenseFamilySpec) else "not tried"
     return f"{finn}: {stops}; {hls4ml}: {refuses}"
 

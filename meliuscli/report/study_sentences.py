@@ -27,7 +27,18 @@ def transfer_lines(report: StudyReport) -> list[str]:
     compared = verdicts(report.transfer, report.cost.of)
     if (tally := _tally(compared, report.cost)) is None:
         return [f"On {transfer_data(report)} no finalist is within the {report.cost.noun} of a published network."]
-    return [f"On {transfer_data(report)} {tally}:", *(_claim(verdict, report.cost) for verdict in compared)]
+    return [
+        f"On {transfer_data(report)} {tally}:",
+        *(_claim(verdict, report.cost) for verdict in compared),
+        *_without_transfer(report),
+    ]
+
+
+def _without_transfer(report: StudyReport) -> list[str]:
+    """Which networks of the finals are not trained there, or not from all seeds."""
+    there = {standing.entrant.name for standing in report.transfer}
+    left = [entrant.name for entrant in report.entrants if entrant.name not in there]
+    return [f"Not trained there, or not from every seed: {', '.join(left)}."] if left else []
 
 
 def _tally(compared: Sequence[Verdict], cost: Cost) -> str | None:

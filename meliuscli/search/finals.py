@@ -123,7 +123,8 @@ class Round:
         return sum(str(seed) in done.get(e.candidate.archid, {}) for e in entrants for seed in range(self.seeds))
 
     def standings(self, entrants: Sequence[Entrant]) -> list[Standing]:
-        """What came of it, best mean validation accuracy first; entrants with a failed training are left out."""
+        """What came of it, best mean validation accuracy first, of equal ones the cheaper; entrants with a failed training
+        are left out."""
         done, found = self.outcomes(), []
         for entrant in entrants:
             runs = [done.get(entrant.candidate.archid, {}).get(str(seed), {}) for seed in range(self.seeds)]
@@ -131,7 +132,7 @@ class Round:
                 validation = tuple(run["validation_top1"] for run in runs)
                 at_chance = sum(run.get("at_chance", False) for run in runs)
                 found.append(Standing(entrant, validation, tuple(run["test_top1"] for run in runs), at_chance))
-        return sorted(found, key=lambda standing: -standing.validation_mean)
+        return sorted(found, key=lambda standing: (-standing.validation_mean, self.cost.of(standing.entrant.candidate)))
 
 
 def finals_of(study: StudyTrials) -> Round:

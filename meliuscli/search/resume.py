@@ -51,8 +51,11 @@ def with_given(left: Begun, given: Mapping[str, Any]) -> Begun:
     for name, value in given.items():
         if name in ("trials", "transfer"):
             continue
-        if name == "data":
-            raise other_option(STUDY, directory, "--data", "with its own --data")
+        if (
+            name == "data" and settings.data is not None
+        ):  # which may have moved: their digest says whether they are the same
+            settings = replace(settings, data_dir=str(value.resolve()))
+            continue
         made = made_with[name]
         if value != made:
             raise other_option(STUDY, directory, _option(name), _as_option(name, made, settings))
