@@ -47,8 +47,6 @@ WITH_A_SMALLER_ONE = (
 )
 """Whose learning is left to the slow tests."""
 
-BNEXTS = ("bnext-s", "bnext-m", "bnext-l")
-
 
 def run_both_ways(spec: ArchSpec) -> None:
     torch.manual_seed(0)
@@ -65,8 +63,7 @@ def run_both_ways(spec: ArchSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",  # BNext-S, -M and -L are BNext-T, deeper and wider
-    [pytest.param(name, marks=pytest.mark.slow) if name in BNEXTS else name for name in arch_names()],
+    "name", [name if name in ONE_OF_EACH else pytest.param(name, marks=pytest.mark.slow) for name in arch_names()]
 )
 def test_every_network_runs_forward_and_backward_at_32_pixels(name: str) -> None:
     run_both_ways(at_size(name, 32, "num_classes=7"))
