@@ -101,8 +101,8 @@ def _believed(candidate: Candidate, beliefs: Beliefs) -> str:
 
 def comparison_lines(records: Sequence[TrialRecord], beliefs: Beliefs, cost: Cost) -> list[str]:
     """A sentence a published network: who is believed to reach what at no more cost, and how probable it is."""
-    compared = comparisons(records, beliefs, cost)
-    return [_compare(comparison, beliefs, cost, _unbelieved(records, beliefs)) for comparison in compared]
+    unbelieved = _unbelieved(records, beliefs)
+    return [_compare(comparison, beliefs, cost, unbelieved) for comparison in comparisons(records, beliefs, cost)]
 
 
 def _unbelieved(records: Sequence[TrialRecord], beliefs: Beliefs) -> str:

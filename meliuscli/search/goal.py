@@ -74,14 +74,11 @@ class TargetGoal:
     model is too hopeful, and those are where it knows least. Trainings on a proxy that has no weight change nothing."""
 
     explores: bool = False
-    _lows: dict[str, float] = field(default_factory=dict)
+    _forecasts: dict[str, Belief | None] = field(default_factory=dict)
 
     def beliefs(self, candidates: Sequence[Candidate]) -> list[Belief | None]:
         """What is believed of candidates; None where the evidence says nothing of one, as in ``believe``."""
-        covered = [candidate.spec for candidate in candidates if why_uncovered(candidate.spec) is None]
-        beliefs = as_beliefs(*target_model().predict(inputs_of(covered))) if covered else []
-        said = {spec.archid: belief for spec, belief in zip(covered, beliefs, strict=True) if not is_far(belief)}
-        return [said.get(candidate.archid) for candidate in candidates]
+        return [None if belief is None or is_far(belief) else belief for belief in self._forecast(candidates)]
 
     def fit(self, observed: Observed, pending: Sequence[Candidate] = ()) -> TargetGoal:
         return self
@@ -89,14 +86,18 @@ class TargetGoal:
     def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
         """Of a network that is too far from the evidence it is the end of a wide interval, which shows a search the way
         back; of one that is not covered it is 0."""
-        new = {c.archid: c.spec for c in candidates if c.archid not in self._lows}
+        lows = np.array([0.0 if belief is None else belief.low for belief in self._forecast(candidates)])
+        return lows, np.full(len(lows), SURE)
+
+    def _forecast(self, candidates: Sequence[Candidate]) -> list[Belief | None]:
+        """The model's, each candidate's once, however far it is; None where the evidence does not cover one."""
+        new = {c.archid: c.spec for c in candidates if c.archid not in self._forecasts}
+        self._forecasts.update(dict.fromkeys(new))
         covered = {archid: spec for archid, spec in new.items() if why_uncovered(spec) is None}
-        self._lows.update(dict.fromkeys(new, 0.0))
         if covered:
             beliefs = as_beliefs(*target_model().predict(inputs_of(list(covered.values()))))
-            self._lows.update({archid: belief.low for archid, belief in zip(covered, beliefs, strict=True)})
-        lows = np.array([self._lows[candidate.archid] for candidate in candidates])
-        return lows, np.full(len(lows), SURE)
+            self._forecasts.update(zip(covered, beliefs, strict=True))
+        return [self._forecasts[candidate.archid] for candidate in candidates]
 
 
 def why_no_belief(space: SearchSpace) -> str | None:
